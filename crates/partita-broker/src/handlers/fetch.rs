@@ -1,0 +1,279 @@
+//! Fetch: plan under the lock, wait until there is enough or time is up, then read without the lock.
+//!
+//! A client that asks for a session is told session 0: each of its requests is complete in itself.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use kafka_protocol::ResponseError;
+use kafka_protocol::messages::fetch_request::FetchPartition;
+use kafka_protocol::messages::fetch_response::{
+    AbortedTransaction, FetchableTopicResponse, PartitionData,
+};
+use kafka_protocol::messages::{BrokerId, FetchRequest, FetchResponse, ProducerId};
+use tokio::sync::Notify;
+use tokio::time::Instant;
+
+use super::{check_leader_epoch, find_topic};
+use crate::BrokerInner;
+use crate::net::RequestContext;
+use crate::reader::{Piece, gather};
+use crate::state::{Partition, State};
+use crate::view::View;
+use crate::wal::LogHead;
+
+/// What one partition will answer.
+struct Planned {
+    error: Option<ResponseError>,
+    high_watermark: i64,
+    last_stable: i64,
+    log_start: i64,
+    aborted: Option<Vec<AbortedTransaction>>,
+    fetch_offset: i64,
+    pieces: Vec<Piece>,
+}
+
+impl Planned {
+    fn refused(error: ResponseError) -> Planned {
+        Planned {
+            error: Some(error),
+            high_watermark: -1,
+            last_stable: -1,
+            log_start: -1,
+            aborted: None,
+            fetch_offset: -1,
+            pieces: Vec::new(),
+        }
+    }
+}
+
+struct Plan {
+    /// By topic and partition, in the order of the request.
+    topics: Vec<Vec<Planned>>,
+    bytes: usize,
+    /// An answer that shall not wait.
+    urgent: bool,
+    /// Where to wait for more.
+    views: Vec<Arc<View>>,
+}
+
+pub(crate) async fn handle(
+    broker: &Arc<BrokerInner>,
+    _context: &RequestContext,
+    _version: i16,
+    request: FetchRequest,
+) -> FetchResponse {
+    if request.session_id != 0 {
+        // Nobody was given a session; a client that thinks so shall begin anew.
+        return FetchResponse::default()
+            .with_error_code(ResponseError::FetchSessionIdNotFound.code());
+    }
+    let committed_only = request.isolation_level == 1;
+    let limit = usize::try_from(request.max_bytes)
+        .unwrap_or(0)
+        .clamp(1, broker.config.fetch_max_bytes);
+    let enough = usize::try_from(request.min_bytes).unwrap_or(0).min(limit);
+    let plan_now = || {
+        broker
+            .store
+            .read_with_log(|state, log| plan(state, log, &request, committed_only, limit))
+    };
+    let mut planned = plan_now();
+    if planned.bytes < enough && !planned.urgent && request.max_wait_ms > 0 {
+        let deadline = Instant::now() + Duration::from_millis(request.max_wait_ms as u64);
+        let waiter = Arc::new(Notify::new());
+        let waiting = Waiting::join(std::mem::take(&mut planned.views), &waiter, committed_only);
+        loop {
+            planned = plan_now();
+            if planned.bytes >= enough || planned.urgent {
+                break;
+            }
+            if tokio::time::timeout_at(deadline, waiter.notified())
+                .await
+                .is_err()
+            {
+                planned = plan_now();
+                break;
+            }
+        }
+        drop(waiting);
+    }
+    respond(request, planned).await
+}
+
+/// Leaves the views again however the waiting ends.
+struct Waiting<'w> {
+    views: Vec<Arc<View>>,
+    waiter: &'w Arc<Notify>,
+}
+
+impl<'w> Waiting<'w> {
+    fn join(views: Vec<Arc<View>>, waiter: &'w Arc<Notify>, committed_only: bool) -> Waiting<'w> {
+        views
+            .iter()
+            .for_each(|view| view.join(waiter, committed_only));
+        Waiting { views, waiter }
+    }
+}
+
+impl Drop for Waiting<'_> {
+    fn drop(&mut self) {
+        self.views.iter().for_each(|view| view.leave(self.waiter));
+    }
+}
+
+fn plan(
+    state: &State,
+    log: &LogHead,
+    request: &FetchRequest,
+    committed_only: bool,
+    limit: usize,
+) -> Plan {
+    let mut plan = Plan {
+        topics: Vec::with_capacity(request.topics.len()),
+        bytes: 0,
+        urgent: false,
+        views: Vec::new(),
+    };
+    for topic in &request.topics {
+        let found = find_topic(state, &topic.topic, topic.topic_id);
+        let mut partitions = Vec::with_capacity(topic.partitions.len());
+        for wanted in &topic.partitions {
+            let partition = found
+                .and_then(|topic| {
+                    state
+                        .partition_of(topic, wanted.partition)
+                        .ok_or(ResponseError::UnknownTopicOrPartition)
+                })
+                .and_then(|partition| {
+                    check_leader_epoch(wanted.current_leader_epoch).map(|()| partition)
+                });
+            let planned = match partition {
+                Ok(partition) => {
+                    plan.views.push(partition.view.clone());
+                    // The first batch of a response is sent whatever its size, lest a reader gets stuck before it.
+                    let room = limit.saturating_sub(plan.bytes);
+                    plan_partition(
+                        partition,
+                        log,
+                        wanted,
+                        committed_only,
+                        room,
+                        plan.bytes == 0,
+                    )
+                }
+                Err(error) => Planned::refused(error),
+            };
+            plan.urgent |= planned.error.is_some();
+            plan.bytes += planned.pieces.iter().map(Piece::bytes).sum::<usize>();
+            partitions.push(planned);
+        }
+        plan.topics.push(partitions);
+    }
+    plan
+}
+
+fn plan_partition(
+    partition: &Partition,
+    log: &LogHead,
+    wanted: &FetchPartition,
+    committed_only: bool,
+    room: usize,
+    first: bool,
+) -> Planned {
+    let (high_watermark, last_stable) = (
+        partition.view.high_watermark(),
+        partition.view.last_stable(),
+    );
+    let mut planned = Planned {
+        error: None,
+        high_watermark,
+        last_stable,
+        log_start: partition.log_start,
+        aborted: committed_only.then(Vec::new),
+        fetch_offset: wanted.fetch_offset,
+        pieces: Vec::new(),
+    };
+    let from = wanted.fetch_offset;
+    if from < partition.log_start || from > high_watermark {
+        planned.error = Some(ResponseError::OffsetOutOfRange);
+        return planned;
+    }
+    let end = if committed_only {
+        last_stable
+    } else {
+        high_watermark
+    };
+    let room = room.min(usize::try_from(wanted.partition_max_bytes).unwrap_or(0));
+    let mut bytes = 0;
+    let mut below = from;
+    for entry in &partition.entries[partition.position(from)..] {
+        let fits = bytes + entry.read_bytes() <= room || (first && bytes == 0);
+        if entry.base_offset >= end || !fits {
+            break;
+        }
+        let Some(piece) = Piece::of(entry, log) else {
+            planned.error = Some(ResponseError::KafkaStorageError);
+            break;
+        };
+        bytes += piece.bytes();
+        below = entry.last_offset() + 1;
+        planned.pieces.push(piece);
+    }
+    if let Some(aborted) = &mut planned.aborted {
+        let row = |aborted: &crate::state::partition::Aborted| {
+            AbortedTransaction::default()
+                .with_producer_id(ProducerId(aborted.producer_id))
+                .with_first_offset(aborted.first_offset)
+        };
+        aborted.extend(partition.aborted_between(from, below).map(row));
+    }
+    planned
+}
+
+/// Reads what was planned and writes the response. Bytes that are not in memory are read on a thread that may wait.
+async fn respond(request: FetchRequest, plan: Plan) -> FetchResponse {
+    let cold = plan
+        .topics
+        .iter()
+        .flatten()
+        .flat_map(|planned| &planned.pieces)
+        .any(|piece| !piece.is_in_memory());
+    if !cold {
+        return build(request, plan);
+    }
+    match tokio::task::spawn_blocking(move || build(request, plan)).await {
+        Ok(response) => response,
+        Err(error) => {
+            tracing::error!(%error, "reading for a fetch failed");
+            FetchResponse::default().with_error_code(ResponseError::UnknownServerError.code())
+        }
+    }
+}
+
+fn build(request: FetchRequest, plan: Plan) -> FetchResponse {
+    let topics = request.topics.into_iter().zip(plan.topics).map(|(topic, planned)| {
+        let rows = topic.partitions.iter().zip(planned).map(|(wanted, planned)| {
+            let read = gather(planned.pieces, planned.fetch_offset);
+            let (error, records) = match read {
+                Ok(records) => (planned.error, records),
+                Err(error) => {
+                    tracing::error!(topic = %topic.topic.0, partition = wanted.partition, %error, "reading the log failed");
+                    (Some(ResponseError::KafkaStorageError), Bytes::new())
+                }
+            };
+            PartitionData::default()
+                .with_partition_index(wanted.partition)
+                .with_error_code(error.map_or(0, |error| error.code()))
+                .with_high_watermark(planned.high_watermark)
+                .with_last_stable_offset(planned.last_stable)
+                .with_log_start_offset(planned.log_start)
+                .with_aborted_transactions(planned.aborted)
+                .with_preferred_read_replica(BrokerId(-1))
+                .with_records(Some(records))
+        });
+        FetchableTopicResponse::default().with_partitions(rows.collect()).with_topic(topic.topic).with_topic_id(topic.topic_id)
+    });
+    FetchResponse::default().with_responses(topics.collect())
+}

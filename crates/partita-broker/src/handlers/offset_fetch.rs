@@ -1,0 +1,184 @@
+//! OffsetFetch: what groups have committed; one group up to version 7, several from version 8 on.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use kafka_protocol::ResponseError;
+use kafka_protocol::messages::offset_fetch_response::{
+    OffsetFetchResponseGroup, OffsetFetchResponsePartition, OffsetFetchResponsePartitions,
+    OffsetFetchResponseTopic, OffsetFetchResponseTopics,
+};
+use kafka_protocol::messages::{OffsetFetchRequest, OffsetFetchResponse, TopicName};
+use kafka_protocol::protocol::StrBytes;
+
+use crate::BrokerInner;
+use crate::net::RequestContext;
+use crate::state::offsets::GroupOffsets;
+
+/// What is wanted of one group: these partitions, or all there are.
+type Wanted = Option<Vec<(String, Vec<i32>)>>;
+
+/// One partition's answer.
+struct Found {
+    partition: i32,
+    offset: i64,
+    leader_epoch: i32,
+    metadata: String,
+    error: i16,
+}
+
+pub(crate) async fn handle(
+    broker: &Arc<BrokerInner>,
+    _context: &RequestContext,
+    version: i16,
+    request: OffsetFetchRequest,
+) -> OffsetFetchResponse {
+    let require_stable = request.require_stable;
+    if version < 8 {
+        let topics = request.topics.map(|topics| {
+            let topics = topics.into_iter();
+            topics
+                .map(|topic| (topic.name.to_string(), topic.partition_indexes))
+                .collect()
+        });
+        return match look_up(
+            broker,
+            vec![(request.group_id.to_string(), topics)],
+            require_stable,
+        )
+        .await
+        {
+            Ok(mut groups) => {
+                let topics = groups.pop().unwrap_or_default();
+                OffsetFetchResponse::default()
+                    .with_topics(topics.into_iter().map(topic_of_one).collect())
+            }
+            Err(code) => OffsetFetchResponse::default().with_error_code(code),
+        };
+    }
+    let ids: Vec<_> = request
+        .groups
+        .iter()
+        .map(|group| group.group_id.clone())
+        .collect();
+    let wanted = request.groups.into_iter().map(|group| {
+        let topics = group.topics.map(|topics| {
+            let topics = topics.into_iter();
+            topics
+                .map(|topic| (topic.name.to_string(), topic.partition_indexes))
+                .collect()
+        });
+        (group.group_id.to_string(), topics)
+    });
+    let found = look_up(broker, wanted.collect(), require_stable).await;
+    let groups = ids.into_iter().enumerate().map(|(position, id)| {
+        let answer = OffsetFetchResponseGroup::default().with_group_id(id);
+        match &found {
+            Ok(groups) => answer.with_topics(groups[position].iter().map(topic_of_many).collect()),
+            Err(code) => answer.with_error_code(*code),
+        }
+    });
+    OffsetFetchResponse::default().with_groups(groups.collect())
+}
+
+/// What each group has, in the order in which they were asked for. Offsets that are not durable are not told: a
+/// consumer that went on from one would skip records if the broker came back without it.
+async fn look_up(
+    broker: &Arc<BrokerInner>,
+    groups: Vec<(String, Wanted)>,
+    require_stable: bool,
+) -> Result<Vec<BTreeMap<String, Vec<Found>>>, i16> {
+    let nothing = GroupOffsets::default();
+    let (found, durable) = broker.store.write(|writer| {
+        let state = writer.state();
+        let look = |(group, wanted): &(String, Wanted)| {
+            let offsets = state.group(group).unwrap_or(&nothing);
+            find(offsets, wanted, require_stable)
+        };
+        groups.iter().map(look).collect()
+    });
+    match durable.wait().await {
+        Ok(()) => Ok(found),
+        Err(_) => Err(ResponseError::CoordinatorNotAvailable.code()),
+    }
+}
+
+fn find(
+    offsets: &GroupOffsets,
+    wanted: &Wanted,
+    require_stable: bool,
+) -> BTreeMap<String, Vec<Found>> {
+    let mut found: BTreeMap<String, Vec<Found>> = BTreeMap::new();
+    let mut add = |topic: &str, partition: i32| {
+        let answer = find_one(offsets, topic, partition, require_stable);
+        found.entry(topic.to_owned()).or_default().push(answer);
+    };
+    match wanted {
+        Some(topics) => {
+            for (topic, partitions) in topics {
+                partitions
+                    .iter()
+                    .for_each(|partition| add(topic, *partition));
+            }
+        }
+        None => {
+            for (topic, partitions) in &offsets.committed {
+                partitions
+                    .keys()
+                    .for_each(|partition| add(topic, *partition));
+            }
+        }
+    }
+    found
+}
+
+fn find_one(offsets: &GroupOffsets, topic: &str, partition: i32, require_stable: bool) -> Found {
+    let nothing = Found {
+        partition,
+        offset: -1,
+        leader_epoch: -1,
+        metadata: String::new(),
+        error: 0,
+    };
+    if require_stable && offsets.is_pending(topic, partition) {
+        let error = ResponseError::UnstableOffsetCommit.code();
+        return Found { error, ..nothing };
+    }
+    match offsets.get(topic, partition) {
+        None => nothing,
+        Some(committed) => Found {
+            offset: committed.offset,
+            leader_epoch: committed.leader_epoch,
+            metadata: committed.metadata.clone(),
+            ..nothing
+        },
+    }
+}
+
+fn topic_of_one((name, partitions): (String, Vec<Found>)) -> OffsetFetchResponseTopic {
+    let partitions = partitions.into_iter().map(|found| {
+        OffsetFetchResponsePartition::default()
+            .with_partition_index(found.partition)
+            .with_committed_offset(found.offset)
+            .with_committed_leader_epoch(found.leader_epoch)
+            .with_metadata(Some(StrBytes::from_string(found.metadata)))
+            .with_error_code(found.error)
+    });
+    OffsetFetchResponseTopic::default()
+        .with_name(TopicName(StrBytes::from_string(name)))
+        .with_partitions(partitions.collect())
+}
+
+fn topic_of_many((name, partitions): (&String, &Vec<Found>)) -> OffsetFetchResponseTopics {
+    let partitions = partitions.iter().map(|found| {
+        OffsetFetchResponsePartitions::default()
+            .with_partition_index(found.partition)
+            .with_committed_offset(found.offset)
+            .with_committed_leader_epoch(found.leader_epoch)
+            .with_metadata(Some(StrBytes::from_string(found.metadata.clone())))
+            .with_error_code(found.error)
+    });
+    OffsetFetchResponseTopics::default()
+        .with_name(TopicName(StrBytes::from_string(name.clone())))
+        .with_partitions(partitions.collect())
+}

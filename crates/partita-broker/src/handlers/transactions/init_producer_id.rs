@@ -1,0 +1,113 @@
+//! InitProducerId: an id and an epoch for a producer. A transactional producer thereby replaces the one before it,
+//! whose open transaction is aborted.
+
+use std::sync::Arc;
+
+use kafka_protocol::ResponseError;
+use kafka_protocol::messages::{InitProducerIdRequest, InitProducerIdResponse, ProducerId};
+
+use crate::BrokerInner;
+use crate::net::RequestContext;
+use crate::state::Event;
+use crate::store::Writer;
+
+/// The last epoch that may be given out; after it the producer gets a new id.
+const LAST_EPOCH: i16 = i16::MAX - 1;
+
+pub(crate) async fn handle(
+    broker: &Arc<BrokerInner>,
+    _context: &RequestContext,
+    version: i16,
+    request: InitProducerIdRequest,
+) -> InitProducerIdResponse {
+    let (outcome, durable) = broker
+        .store
+        .write(|writer| match request.transactional_id.as_ref() {
+            None => {
+                let producer_id = writer.state().next_producer_id();
+                writer.emit(Event::ProducerIdAllotted { producer_id });
+                Ok((producer_id, 0))
+            }
+            Some(id) if id.is_empty() => Err(ResponseError::InvalidRequest),
+            Some(id) => initialise(writer, broker, id.as_str(), &request, version),
+        });
+    let outcome = match durable.wait().await {
+        Ok(()) => outcome,
+        Err(_) => Err(ResponseError::CoordinatorNotAvailable),
+    };
+    let response = InitProducerIdResponse::default();
+    match outcome {
+        Ok((producer_id, epoch)) => response
+            .with_producer_id(ProducerId(producer_id))
+            .with_producer_epoch(epoch),
+        Err(error) => response
+            .with_error_code(error.code())
+            .with_producer_id(ProducerId(-1))
+            .with_producer_epoch(-1),
+    }
+}
+
+fn initialise(
+    writer: &mut Writer<'_>,
+    broker: &BrokerInner,
+    transactional_id: &str,
+    request: &InitProducerIdRequest,
+    version: i16,
+) -> Result<(i64, i16), ResponseError> {
+    let timeout_ms = request.transaction_timeout_ms;
+    if timeout_ms <= 0
+        || i64::from(timeout_ms) > broker.config.max_transaction_timeout.as_millis() as i64
+    {
+        return Err(ResponseError::InvalidTransactionTimeout);
+    }
+    let Some(before) = writer.state().transaction(transactional_id) else {
+        if writer.state().transactions().count() >= broker.config.max_transactional_ids {
+            return Err(ResponseError::PolicyViolation);
+        }
+        let producer_id = writer.state().next_producer_id();
+        let transactional_id = transactional_id.to_owned();
+        writer.emit(Event::TransactionalProducer {
+            transactional_id,
+            producer_id,
+            epoch: 0,
+            timeout_ms,
+        });
+        return Ok((producer_id, 0));
+    };
+    let (producer_id, epoch) = (before.producer_id, before.epoch);
+    // A producer that says who it was (to go on after an error) must not have been replaced meanwhile.
+    let said = (request.producer_id.0, request.producer_epoch);
+    if said.0 >= 0
+        && !(said.0 == producer_id && (said.1 == epoch || Some(said.1) == before.timed_out_epoch))
+    {
+        return Err(if version >= 4 {
+            ResponseError::ProducerFenced
+        } else {
+            ResponseError::InvalidProducerEpoch
+        });
+    }
+    let open = before.is_open();
+    let transactional_id = transactional_id.to_owned();
+    let mut epoch = epoch;
+    if open {
+        // The markers carry the next epoch, so that the replaced producer can write nowhere any more.
+        epoch = epoch.saturating_add(1);
+        writer.emit(Event::TransactionEnded {
+            transactional_id: transactional_id.clone(),
+            committed: false,
+            epoch,
+        });
+    }
+    let (producer_id, epoch) = if epoch >= LAST_EPOCH {
+        (writer.state().next_producer_id(), 0)
+    } else {
+        (producer_id, epoch + 1)
+    };
+    writer.emit(Event::TransactionalProducer {
+        transactional_id,
+        producer_id,
+        epoch,
+        timeout_ms,
+    });
+    Ok((producer_id, epoch))
+}

@@ -1,0 +1,104 @@
+//! What happens without being asked.
+//!
+//! [`transactions`] (a task) aborts those that take too long, and [`offsets`] (another) forgets what groups committed that
+//! nobody is in any more. A thread of its own goes round every
+//! [`Config::maintenance_interval`](crate::Config): [`retention`] moves the start of partitions, [`compaction`] rewrites
+//! compacted ones, [`reclaim`] moves what is still wanted out of old segments, and a checkpoint then lets the segments
+//! go that nobody refers to. Only that thread moves batches and deletes files.
+
+pub(crate) mod compaction;
+pub(crate) mod offsets;
+pub(crate) mod reclaim;
+pub(crate) mod retention;
+mod rewrite;
+pub(crate) mod transactions;
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread::JoinHandle;
+
+use crate::BrokerInner;
+use crate::store::now_ms;
+
+/// The thread; stopping waits for the round that is under way.
+pub(crate) struct Maintenance {
+    stopping: Arc<AtomicBool>,
+    thread: Option<JoinHandle<()>>,
+}
+
+impl Maintenance {
+    pub(crate) fn start(broker: Arc<BrokerInner>) -> Maintenance {
+        let stopping = Arc::new(AtomicBool::new(false));
+        let stop = stopping.clone();
+        let thread = std::thread::spawn(move || {
+            let mut rounds = Rounds::default();
+            while !stop.load(Ordering::Acquire) {
+                std::thread::park_timeout(broker.config.maintenance_interval);
+                if !stop.load(Ordering::Acquire) {
+                    go_round(&broker, &mut rounds);
+                }
+            }
+        });
+        Maintenance {
+            stopping,
+            thread: Some(thread),
+        }
+    }
+
+    /// Blocks until the thread is done.
+    pub(crate) fn stop(&mut self) {
+        self.stopping.store(true, Ordering::Release);
+        if let Some(thread) = self.thread.take() {
+            thread.thread().unpark();
+            let _ = thread.join();
+        }
+    }
+}
+
+impl Drop for Maintenance {
+    fn drop(&mut self) {
+        self.stop();
+    }
+}
+
+/// What the thread remembers from round to round.
+#[derive(Default)]
+struct Rounds {
+    count: u64,
+    /// How many bytes had been appended when the last checkpoint was made.
+    checkpointed: u64,
+}
+
+/// Looking through the whole index for segments to free is done in one round of so many.
+const ROUNDS_TO_RECLAIM: u64 = 5;
+
+fn go_round(broker: &BrokerInner, rounds: &mut Rounds) {
+    let (store, config) = (&broker.store, &broker.config);
+    let now = now_ms();
+    rounds.count += 1;
+    retention::enforce(store, config, now);
+    let mut layout_changed = tried(compaction::compact_all(store, config, now));
+    if rounds.count.is_multiple_of(ROUNDS_TO_RECLAIM) {
+        layout_changed |= tried(reclaim::reclaim(store, config)) || reclaim::has_unused(store);
+    }
+    let appended = store.read_with_log(|_, log| log.appended_bytes());
+    if layout_changed || appended - rounds.checkpointed >= config.checkpoint_bytes {
+        match store.checkpoint() {
+            Ok(deleted) => {
+                rounds.checkpointed = appended;
+                tracing::debug!(deleted, "checkpoint written");
+            }
+            Err(error) => {
+                tracing::error!(%error, "the checkpoint failed; it is tried again in the next round")
+            }
+        }
+    }
+}
+
+/// Whether a step did anything; a failure is told and left to the next round.
+fn tried(did: std::io::Result<bool>) -> bool {
+    did.unwrap_or_else(|error| {
+        tracing::error!(%error, "rewriting segments failed; it is tried again in a later round");
+        false
+    })
+}

@@ -1,0 +1,132 @@
+//! Writes batches anew, behind one another, and makes the index entries for them.
+
+use std::io;
+use std::sync::Arc;
+
+use bytes::Bytes;
+
+use crate::batch::BatchHeader;
+use crate::state::index::Entry;
+use crate::store::Store;
+use crate::wal::{Place, SEGMENT_HEADER_BYTES, Segment};
+
+/// Batches of one partition that lie behind one another share an index entry up to this many bytes.
+const ENTRY_BYTES: usize = 256 << 10;
+
+/// Fills segments with batches, one partition after the other.
+pub(super) struct Rewriter<'s> {
+    store: &'s Store,
+    segment_bytes: u32,
+    segment: Option<Arc<Segment>>,
+    position: u32,
+    /// Batches of the entry that is being made.
+    open: Vec<u8>,
+    span: Option<Span>,
+    entries: Vec<Entry>,
+}
+
+#[derive(Clone, Copy)]
+struct Span {
+    first: i64,
+    last: i64,
+    max_timestamp: i64,
+}
+
+impl<'s> Rewriter<'s> {
+    pub(super) fn new(store: &'s Store, segment_bytes: u32) -> Rewriter<'s> {
+        Rewriter {
+            store,
+            segment_bytes,
+            segment: None,
+            position: 0,
+            open: Vec::new(),
+            span: None,
+            entries: Vec::new(),
+        }
+    }
+
+    /// Appends whole batches, which lie behind one another in `bytes`.
+    ///
+    /// `alone`: what comes next must not share their entry.
+    pub(super) fn append(&mut self, bytes: &[u8], alone: bool) -> io::Result<()> {
+        let mut rest = bytes;
+        while !rest.is_empty() {
+            let header = BatchHeader::parse(rest).map_err(io::Error::other)?;
+            let (batch, after) = rest
+                .split_at_checked(header.bytes as usize)
+                .ok_or_else(|| io::Error::other("a batch in the log is cut short"))?;
+            rest = after;
+            if self.open.len() + batch.len() > ENTRY_BYTES {
+                self.close_entry()?;
+            }
+            self.open.extend_from_slice(batch);
+            let span = self.span.get_or_insert(Span {
+                first: header.base_offset,
+                last: 0,
+                max_timestamp: i64::MIN,
+            });
+            span.last = header.last_offset();
+            span.max_timestamp = span.max_timestamp.max(header.max_timestamp);
+            if alone {
+                self.close_entry()?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Ends a partition: the entries for all that was appended since the last call.
+    pub(super) fn finish_partition(&mut self) -> io::Result<Vec<Entry>> {
+        self.close_entry()?;
+        Ok(std::mem::take(&mut self.entries))
+    }
+
+    /// Ends the work: everything is in its file, and on the disk where the broker forces things there.
+    pub(super) fn finish(mut self) -> io::Result<()> {
+        self.close_entry()?;
+        self.sync_segment()
+    }
+
+    fn close_entry(&mut self) -> io::Result<()> {
+        let Some(span) = self.span.take() else {
+            return Ok(());
+        };
+        let bytes = Bytes::from(std::mem::take(&mut self.open));
+        let length = bytes.len() as u32;
+        if self.segment.is_some() && self.position + length > self.segment_bytes {
+            self.sync_segment()?;
+            self.segment = None;
+        }
+        let segment = match &self.segment {
+            Some(segment) => segment,
+            None => {
+                self.position = SEGMENT_HEADER_BYTES;
+                self.segment
+                    .insert(self.store.relocate(|_, log| log.add_kept_segment()))
+            }
+        };
+        segment.write(self.position, bytes)?;
+        if segment.has_file() {
+            segment.forget();
+        }
+        let place = Place {
+            segment: segment.id,
+            position: self.position,
+        };
+        self.entries.push(Entry::stored(
+            span.first,
+            span.last,
+            span.max_timestamp,
+            place,
+            length,
+        ));
+        self.position += length;
+        Ok(())
+    }
+
+    fn sync_segment(&self) -> io::Result<()> {
+        match &self.segment {
+            Some(segment) if self.store.syncs() => segment.sync(),
+            _ => Ok(()),
+        }
+    }
+}
