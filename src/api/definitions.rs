@@ -1,0 +1,215 @@
+//! `/v1/definitions`: definitions go in and come out as themselves, YAML or JSON by content type.
+
+use axum::extract::{Path, State};
+use axum::http::{HeaderValue, StatusCode, header};
+use axum::response::{IntoResponse, Response};
+use serde_json::Value;
+
+use super::Api;
+use super::incoming::{Incoming, wrong_type};
+use super::list::any_live_run_pins;
+use super::problem::Problem;
+use super::runs::json_response;
+use crate::runtime::definitions::{Change, Stored};
+
+const YAML: &str = "application/yaml";
+const YAML_TYPES: [&str; 4] = [YAML, "application/x-yaml", "text/yaml", "text/x-yaml"];
+
+/// The kinds that can be applied.
+const KINDS: [&str; 1] = ["workflow"];
+
+fn known_kind(kind: &str) -> Result<(), Problem> {
+    if KINDS.contains(&kind) {
+        return Ok(());
+    }
+    Err(Problem::not_found(format!(
+        "there is no kind `{kind}`; kinds are {}",
+        KINDS.join(", ")
+    )))
+}
+
+/// `<name>` or `<name>@<version>`.
+fn name_and_version(segment: &str) -> Result<(&str, Option<u32>), Problem> {
+    let Some((name, version)) = segment.rsplit_once('@') else {
+        return Ok((segment, None));
+    };
+    let version = version.parse().ok().filter(|version| *version > 0);
+    let wrong = || {
+        Problem::bad_request(format!(
+            "`{segment}` names no version: write NAME@VERSION with a number from 1"
+        ))
+    };
+    version
+        .map(|version| (name, Some(version)))
+        .ok_or_else(wrong)
+}
+
+/// `GET /v1/definitions/{kind}`: all versions, by name, the highest first.
+pub async fn list(
+    State(api): State<Api>,
+    Path(kind): Path<String>,
+    request: Incoming,
+) -> Result<Response, Problem> {
+    known_kind(&kind)?;
+    request.query(&[])?;
+    let all = api.definitions().list(&kind);
+    let texts: Vec<&str> = all.iter().map(|stored| stored.source.as_str()).collect();
+    Ok(answer(
+        &request,
+        StatusCode::OK,
+        format!(r#"{{"definitions":[{}]}}"#, texts.join(",")),
+    ))
+}
+
+/// `GET /v1/definitions/{kind}/{name}[@{version}]`: without a version the highest.
+pub async fn show(
+    State(api): State<Api>,
+    Path((kind, segment)): Path<(String, String)>,
+    request: Incoming,
+) -> Result<Response, Problem> {
+    known_kind(&kind)?;
+    request.query(&[])?;
+    let (name, version) = name_and_version(&segment)?;
+    let stored = api
+        .definitions()
+        .get(&kind, name, version)
+        .ok_or_else(|| unknown(&kind, &segment))?;
+    Ok(definition(&request, StatusCode::OK, &stored))
+}
+
+fn unknown(kind: &str, segment: &str) -> Problem {
+    Problem::not_found(format!("no {kind} `{segment}` is applied"))
+}
+
+/// `PUT /v1/definitions/{kind}/{name}[@{version}][?dry_run=true]`: 201 where it is new, 200 where
+/// the same was there, 409 where the version is there with other content.
+pub async fn apply(
+    State(api): State<Api>,
+    Path((kind, segment)): Path<(String, String)>,
+    request: Incoming,
+) -> Result<Response, Problem> {
+    known_kind(&kind)?;
+    let (name, version) = name_and_version(&segment)?;
+    let mut dry_run = false;
+    for (_, value) in request.query(&["dry_run"])? {
+        let wrong = || Problem::bad_request(format!("`dry_run` is `{value}`; write true or false"));
+        dry_run = value.parse().map_err(|_| wrong())?;
+    }
+    let text = body_text(&request)?;
+    for parsed in api.definitions().check(text, None)? {
+        let fits = parsed.kind.name() == kind
+            && parsed.name.as_ref() == name
+            && version.is_none_or(|version| parsed.version == version);
+        if !fits {
+            return Err(Problem::new(
+                StatusCode::UNPROCESSABLE_ENTITY,
+                "definition-elsewhere",
+                "The definition is not the one that the URL names",
+                format!(
+                    "the URL names {kind} `{segment}` and the body holds {} `{}@{}`",
+                    parsed.kind.name(),
+                    parsed.name,
+                    parsed.version
+                ),
+            ));
+        }
+    }
+    let mut applied = api.definitions().apply(text, None, dry_run).await?;
+    let (Some(only), None) = (applied.pop(), applied.pop()) else {
+        return Err(Problem::bad_request(
+            "the body holds several definitions; this route takes one",
+        ));
+    };
+    let status = match only.change {
+        Change::Created if !dry_run => StatusCode::CREATED,
+        Change::Created | Change::Unchanged => StatusCode::OK,
+    };
+    Ok(definition(&request, status, &only.stored))
+}
+
+fn body_text(request: &Incoming) -> Result<&str, Problem> {
+    let kind = request.content_type();
+    let accepted = kind
+        .as_deref()
+        .is_some_and(|kind| kind == "application/json" || YAML_TYPES.contains(&kind));
+    if !accepted {
+        return Err(wrong_type(
+            kind.as_deref(),
+            "application/yaml or application/json",
+        ));
+    }
+    std::str::from_utf8(&request.body).map_err(|error| {
+        Problem::bad_request(format!(
+            "the body is not UTF-8 from byte {} on",
+            error.valid_up_to()
+        ))
+    })
+}
+
+/// `DELETE /v1/definitions/{kind}/{name}[@{version}]`: without a version all of them; 409 while
+/// runs that have not ended pin one.
+pub async fn delete(
+    State(api): State<Api>,
+    Path((kind, segment)): Path<(String, String)>,
+    request: Incoming,
+) -> Result<Response, Problem> {
+    known_kind(&kind)?;
+    request.query(&[])?;
+    let (name, version) = name_and_version(&segment)?;
+    api.definitions().caught_up().await?;
+    let versions: Vec<u32> = api
+        .definitions()
+        .list(&kind)
+        .iter()
+        .filter(|stored| {
+            stored.name.as_ref() == name && version.is_none_or(|version| stored.version == version)
+        })
+        .map(|stored| stored.version)
+        .collect();
+    if versions.is_empty() {
+        return Err(unknown(&kind, &segment));
+    }
+    if let Some(run) = any_live_run_pins(&api, name, &versions).await? {
+        return Err(Problem::new(
+            StatusCode::CONFLICT,
+            "definition-in-use",
+            "Runs that have not ended need the definition",
+            format!("run `{run}` needs {kind} `{segment}`; delete it once such runs have ended or are cancelled"),
+        )
+        .with("run_id", run));
+    }
+    for version in versions {
+        api.definitions().delete(&kind, name, version).await?;
+    }
+    Ok(StatusCode::NO_CONTENT.into_response())
+}
+
+fn definition(request: &Incoming, status: StatusCode, stored: &Stored) -> Response {
+    answer(request, status, stored.source.as_str().to_owned())
+}
+
+/// JSON text as it is, or as YAML where the caller asks for that.
+fn answer(request: &Incoming, status: StatusCode, json: String) -> Response {
+    let accept = request
+        .headers
+        .get(header::ACCEPT)
+        .and_then(|value| value.to_str().ok())
+        .unwrap_or_default();
+    if !YAML_TYPES.iter().any(|yaml| accept.contains(yaml)) {
+        return json_response(status, json);
+    }
+    let tree: Value = serde_json::from_str(&json).expect("definitions are kept as valid JSON");
+    match serde_saphyr::to_string(&tree) {
+        Ok(yaml) => {
+            let mut response = (status, yaml).into_response();
+            response
+                .headers_mut()
+                .insert(header::CONTENT_TYPE, HeaderValue::from_static(YAML));
+            response
+        }
+        Err(error) => {
+            Problem::unavailable(format!("the definition cannot be written as YAML: {error}"))
+                .into_response()
+        }
+    }
+}

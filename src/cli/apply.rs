@@ -1,0 +1,234 @@
+//! `validate` and `apply`: definitions in files and folders.
+
+use std::path::{Path, PathBuf};
+
+use serde_json::{Value, json};
+
+use super::args::{ApplyArgs, ValidateArgs};
+use super::client::{Api, segment};
+use super::{CliError, Context};
+use crate::instance::definition_defaults;
+use crate::workflow::definition::{self, Defaults, Definition, Violation};
+
+/// What reading files came to: every definition that is good, every fault of those that are not.
+pub struct Gathered {
+    pub definitions: Vec<(PathBuf, Definition)>,
+    pub violations: Vec<Violation>,
+}
+
+/// `validate PATH…`.
+pub fn validate(context: &Context, args: ValidateArgs) -> Result<(), CliError> {
+    let gathered = gather(&args.paths, &definition_defaults(&context.config))?;
+    let output = &context.output;
+    if output.is_table() {
+        for (path, definition) in &gathered.definitions {
+            let name = format!(
+                "{} {}@{}",
+                definition.kind.name(),
+                definition.name,
+                definition.version
+            );
+            output.line(&format!(
+                "{}: {name} {}",
+                path.display(),
+                output.status("ok")
+            ));
+        }
+    } else {
+        let definitions: Vec<_> = gathered
+            .definitions
+            .iter()
+            .map(|(path, found)| identity(path, found))
+            .collect();
+        output.document(&json!({
+            "valid": gathered.violations.is_empty(),
+            "definitions": definitions,
+            "violations": gathered.violations,
+        }));
+    }
+    refuse(&gathered.violations)
+}
+
+/// `apply PATH… [--dry-run]`. Nothing is applied where anything is wrong.
+pub async fn apply(context: &Context, args: ApplyArgs) -> Result<(), CliError> {
+    let gathered = gather(&args.paths, &definition_defaults(&context.config))?;
+    if !gathered.violations.is_empty() && !context.output.is_table() {
+        context
+            .output
+            .document(&json!({"applied": [], "violations": gathered.violations}));
+    }
+    refuse(&gathered.violations)?;
+    let api = Api::new(&context.config.client.api)?;
+    let mut applied = Vec::new();
+    let mut first_error = None;
+    for (path, definition) in &gathered.definitions {
+        let result = put(&api, definition, args.dry_run).await;
+        let word = match &result {
+            Ok(word) => (*word).to_owned(),
+            Err(error) => error.to_string(),
+        };
+        if context.output.is_table() {
+            let name = format!(
+                "{} {}@{}",
+                definition.kind.name(),
+                definition.name,
+                definition.version
+            );
+            let note = if args.dry_run { " (dry run)" } else { "" };
+            context
+                .output
+                .line(&format!("{name}: {}{note}", context.output.status(&word)));
+        }
+        let mut entry = identity(path, definition);
+        entry["result"] = word.into();
+        applied.push(entry);
+        match result {
+            Err(error @ CliError::Unreachable(_)) => return Err(error),
+            Err(error) => first_error = first_error.or(Some(error)),
+            Ok(_) => {}
+        }
+    }
+    if !context.output.is_table() {
+        context
+            .output
+            .document(&json!({"applied": applied, "dry_run": args.dry_run}));
+    }
+    first_error.map_or(Ok(()), Err)
+}
+
+/// Applies one definition and says `created` or `unchanged`.
+pub async fn put(
+    api: &Api,
+    definition: &Definition,
+    dry_run: bool,
+) -> Result<&'static str, CliError> {
+    let name = format!("{}@{}", definition.name, definition.version);
+    let path = format!(
+        "/v1/definitions/{}/{}",
+        definition.kind.name(),
+        segment(&name)
+    );
+    if dry_run {
+        // Whether it is there already is what a dry run is asked for.
+        let there = api.get(&path, &[]).await;
+        api.put(
+            &format!("{path}?dry_run=true"),
+            definition.source.as_str().to_owned(),
+        )
+        .await?;
+        return match there {
+            Ok(_) => Ok("unchanged"),
+            Err(CliError::NotFoundOrConflict(_)) => Ok("created"),
+            Err(error) => Err(error),
+        };
+    }
+    let answer = api
+        .put(&path, definition.source.as_str().to_owned())
+        .await?;
+    Ok(if answer.status.as_u16() == 201 {
+        "created"
+    } else {
+        "unchanged"
+    })
+}
+
+fn identity(path: &Path, definition: &Definition) -> Value {
+    json!({
+        "file": path.display().to_string(),
+        "kind": definition.kind.name(),
+        "name": &*definition.name,
+        "version": definition.version,
+    })
+}
+
+fn refuse(violations: &[Violation]) -> Result<(), CliError> {
+    if violations.is_empty() {
+        return Ok(());
+    }
+    let lines: Vec<_> = violations.iter().map(ToString::to_string).collect();
+    Err(CliError::Usage(format!(
+        "{} found\n{}",
+        count_of(violations.len(), "fault"),
+        lines.join("\n")
+    )))
+}
+
+fn count_of(count: usize, word: &str) -> String {
+    if count == 1 {
+        format!("1 {word}")
+    } else {
+        format!("{count} {word}s")
+    }
+}
+
+/// Reads all files that the paths name, folders with everything below them.
+pub fn gather(paths: &[PathBuf], defaults: &Defaults) -> Result<Gathered, CliError> {
+    let mut gathered = Gathered {
+        definitions: Vec::new(),
+        violations: Vec::new(),
+    };
+    for file in files_of(paths)? {
+        let text = std::fs::read_to_string(&file).map_err(|error| {
+            CliError::Usage(format!("{}: cannot be read: {error}", file.display()))
+        })?;
+        match definition::parse(&text, Some(&file.display().to_string()), defaults) {
+            Ok(found) => gathered
+                .definitions
+                .extend(found.into_iter().map(|found| (file.clone(), found))),
+            Err(violations) => gathered.violations.extend(violations.0),
+        }
+    }
+    Ok(gathered)
+}
+
+/// Files as they are named; of folders, what ends in `.yaml`, `.yml` or `.json`, by name.
+pub fn files_of(paths: &[PathBuf]) -> Result<Vec<PathBuf>, CliError> {
+    let mut files = Vec::new();
+    for path in paths {
+        if path.is_dir() {
+            let before = files.len();
+            walk(path, &mut files)?;
+            if files.len() == before {
+                return Err(CliError::Usage(format!(
+                    "{}: no *.yaml, *.yml or *.json in this folder",
+                    path.display()
+                )));
+            }
+        } else if path.is_file() {
+            files.push(path.clone());
+        } else {
+            return Err(CliError::Usage(format!(
+                "{}: there is no such file or folder",
+                path.display()
+            )));
+        }
+    }
+    Ok(files)
+}
+
+fn walk(folder: &Path, files: &mut Vec<PathBuf>) -> Result<(), CliError> {
+    let unreadable =
+        |error| CliError::Usage(format!("{}: cannot be read: {error}", folder.display()));
+    let mut entries: Vec<_> = std::fs::read_dir(folder)
+        .and_then(|entries| {
+            entries
+                .map(|entry| entry.map(|entry| entry.path()))
+                .collect::<Result<_, _>>()
+        })
+        .map_err(unreadable)?;
+    entries.sort();
+    for path in entries {
+        let kind = std::fs::symlink_metadata(&path)
+            .map_err(unreadable)?
+            .file_type();
+        if kind.is_dir() {
+            walk(&path, files)?;
+        } else if path
+            .extension()
+            .is_some_and(|end| ["yaml", "yml", "json"].iter().any(|known| end == *known))
+        {
+            files.push(path);
+        }
+    }
+    Ok(())
+}

@@ -1,0 +1,225 @@
+//! What goes to stdout: tables for people, one JSON or YAML document for programs. Talk goes to
+//! stderr.
+
+use std::io::{IsTerminal as _, Write as _};
+
+use serde_json::Value;
+
+use super::args::{Global, OutputFormat};
+
+/// Format and manners of everything that is printed.
+#[derive(Clone, Copy, Debug)]
+pub struct Output {
+    pub format: OutputFormat,
+    color: bool,
+    quiet: bool,
+}
+
+/// Colours of words in tables.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Shade {
+    Good,
+    Bad,
+    Busy,
+    Faint,
+}
+
+impl Output {
+    pub fn new(global: &Global) -> Self {
+        let color = !global.no_color() && std::io::stdout().is_terminal();
+        Self {
+            format: global.format(),
+            color,
+            quiet: global.quiet,
+        }
+    }
+
+    pub fn is_table(&self) -> bool {
+        self.format == OutputFormat::Table
+    }
+
+    pub fn is_quiet(&self) -> bool {
+        self.quiet
+    }
+
+    /// A line for people, unless they asked for quiet.
+    pub fn say(&self, text: &str) {
+        if !self.quiet {
+            eprintln!("{text}");
+        }
+    }
+
+    /// One document: JSON on one line, or YAML.
+    pub fn document(&self, value: &Value) {
+        match self.format {
+            OutputFormat::Yaml => {
+                let text =
+                    serde_saphyr::to_string(value).unwrap_or_else(|error| format!("# {error}\n"));
+                write_out(&text);
+            }
+            OutputFormat::Json | OutputFormat::Table => self.line(&value.to_string()),
+        }
+    }
+
+    /// The text of a JSON document as the server sent it, so that its fields keep their order.
+    pub fn document_text(&self, json: &str) {
+        match self.format {
+            OutputFormat::Json => self.line(json.trim_end()),
+            _ => match serde_json::from_str(json) {
+                Ok(value) => self.document(&value),
+                Err(_) => self.line(json),
+            },
+        }
+    }
+
+    /// One element of a stream: a JSON line, or a YAML document with its separator.
+    pub fn stream_element(&self, json: &str) {
+        match self.format {
+            OutputFormat::Yaml => {
+                write_out("---\n");
+                self.document_text(json);
+            }
+            OutputFormat::Json | OutputFormat::Table => self.line(json),
+        }
+    }
+
+    /// One line of text.
+    pub fn line(&self, text: &str) {
+        write_out(&format!("{text}\n"));
+    }
+
+    /// Columns under a heading; known statuses are coloured. An empty table is a line on stderr.
+    pub fn table(&self, heading: &[&str], rows: &[Vec<String>]) {
+        if rows.is_empty() {
+            self.say("nothing found");
+            return;
+        }
+        let mut widths: Vec<usize> = heading.iter().map(|title| title.chars().count()).collect();
+        for row in rows {
+            for (width, cell) in widths.iter_mut().zip(row) {
+                *width = (*width).max(cell.chars().count());
+            }
+        }
+        let titles: Vec<String> = heading.iter().map(|title| (*title).to_owned()).collect();
+        let mut text = self.row(&titles, &widths, true);
+        for row in rows {
+            text.push_str(&self.row(row, &widths, false));
+        }
+        write_out(&text);
+    }
+
+    fn row(&self, cells: &[String], widths: &[usize], heading: bool) -> String {
+        let mut line = String::new();
+        for (place, (cell, width)) in cells.iter().zip(widths).enumerate() {
+            let shade = if heading {
+                Some(Shade::Faint)
+            } else {
+                shade_of(cell)
+            };
+            line.push_str(&self.paint(cell, shade));
+            if place + 1 < cells.len() {
+                line.extend(std::iter::repeat_n(' ', width - cell.chars().count() + 2));
+            }
+        }
+        line.truncate(line.trim_end().len());
+        line.push('\n');
+        line
+    }
+
+    fn paint(&self, text: &str, shade: Option<Shade>) -> String {
+        let Some(shade) = shade.filter(|_| self.color) else {
+            return text.to_owned();
+        };
+        let code = match shade {
+            Shade::Good => 32,
+            Shade::Bad => 31,
+            Shade::Busy => 33,
+            Shade::Faint => 2,
+        };
+        format!("\x1b[{code}m{text}\x1b[0m")
+    }
+
+    /// A word in the colour of its status.
+    pub fn status(&self, word: &str) -> String {
+        self.paint(word, shade_of(word))
+    }
+}
+
+fn shade_of(cell: &str) -> Option<Shade> {
+    match cell {
+        "completed" | "ok" | "created" => Some(Shade::Good),
+        "failed" | "fault" | "invalid" | "missing" => Some(Shade::Bad),
+        "running" | "scheduled" | "waiting" | "paused" => Some(Shade::Busy),
+        "pending" | "skipped" | "cancelled" | "unchanged" | "-" => Some(Shade::Faint),
+        _ => None,
+    }
+}
+
+/// A reader that has seen enough (`partita list | head`) is no error.
+fn write_out(text: &str) {
+    let mut stdout = std::io::stdout().lock();
+    if stdout
+        .write_all(text.as_bytes())
+        .and_then(|()| stdout.flush())
+        .is_err()
+    {
+        std::process::exit(0);
+    }
+}
+
+/// A member of a JSON object as a table shows it; `-` where it is missing or null.
+pub fn cell(value: &Value, member: &str) -> String {
+    match value.get(member) {
+        None | Some(Value::Null) => "-".to_owned(),
+        Some(Value::String(text)) => text.clone(),
+        Some(other) => other.to_string(),
+    }
+}
+
+/// Cuts to `most` characters, the last of which is then an ellipsis.
+pub fn shorten(text: &str, most: usize) -> String {
+    if text.chars().count() <= most {
+        return text.to_owned();
+    }
+    text.chars()
+        .take(most.saturating_sub(1))
+        .chain(['…'])
+        .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const PLAIN: Output = Output {
+        format: OutputFormat::Table,
+        color: false,
+        quiet: false,
+    };
+
+    #[test]
+    fn columns_line_up_and_end_without_blanks() {
+        let row = |a: &str, b: &str| vec![a.to_owned(), b.to_owned()];
+        assert_eq!(PLAIN.row(&row("é", "x"), &[4, 5], false), "é     x\n");
+        assert_eq!(PLAIN.row(&row("abcd", ""), &[4, 5], false), "abcd\n");
+    }
+
+    #[test]
+    fn colours_only_where_asked_for() {
+        assert_eq!(PLAIN.status("failed"), "failed");
+        assert_eq!(
+            Output {
+                color: true,
+                ..PLAIN
+            }
+            .status("failed"),
+            "\x1b[31mfailed\x1b[0m"
+        );
+    }
+
+    #[test]
+    fn long_text_is_cut_at_a_character() {
+        assert_eq!(shorten("äöüß", 3), "äö…");
+        assert_eq!(shorten("äöü", 3), "äöü");
+    }
+}

@@ -1,0 +1,152 @@
+//! Server-sent events as a sequence of (id, data); a stream that breaks is taken up again after
+//! the last event seen.
+
+use std::time::Duration;
+
+use futures_util::StreamExt as _;
+
+use super::CliError;
+use super::client::Api;
+
+/// How often in a row a broken stream is opened again before that is an error.
+const MAX_RETRIES: u32 = 10;
+
+/// Longest line taken, in bytes.
+const MAX_LINE_BYTES: usize = 8 << 20;
+
+/// Calls `take` with the data of each event, until it says to stop (`false`) or the server ends
+/// the stream after at least one event.
+pub async fn follow(
+    api: &Api,
+    path: &str,
+    mut take: impl FnMut(&str) -> bool,
+) -> Result<(), CliError> {
+    let mut last_id: Option<String> = None;
+    let mut failures = 0;
+    loop {
+        let response = match api.stream(path, last_id.as_deref()).await {
+            Ok(response) => response,
+            Err(CliError::Unreachable(reason)) => {
+                failures += 1;
+                if failures > MAX_RETRIES || last_id.is_none() {
+                    return Err(CliError::Unreachable(reason));
+                }
+                tokio::time::sleep(Duration::from_millis(500)).await;
+                continue;
+            }
+            Err(error) => return Err(error),
+        };
+        let mut parser = Parser::default();
+        let mut bytes = response.bytes_stream();
+        let mut broken = false;
+        while let Some(chunk) = bytes.next().await {
+            let Ok(chunk) = chunk else {
+                broken = true;
+                break;
+            };
+            for event in parser.feed(&chunk)? {
+                failures = 0;
+                last_id = event.id.or(last_id);
+                if !take(&event.data) {
+                    return Ok(());
+                }
+            }
+        }
+        if !broken && last_id.is_some() {
+            return Ok(());
+        }
+        failures += 1;
+        if failures > MAX_RETRIES {
+            return Err(CliError::Unreachable(
+                "the server keeps closing the stream of events".to_owned(),
+            ));
+        }
+        tokio::time::sleep(Duration::from_millis(200)).await;
+    }
+}
+
+#[derive(Debug, PartialEq)]
+struct Event {
+    id: Option<String>,
+    data: String,
+}
+
+/// Cuts a byte stream into events, however the chunks fall.
+#[derive(Default)]
+struct Parser {
+    line: Vec<u8>,
+    id: Option<String>,
+    data: Option<String>,
+}
+
+impl Parser {
+    fn feed(&mut self, chunk: &[u8]) -> Result<Vec<Event>, CliError> {
+        let mut events = Vec::new();
+        for &byte in chunk {
+            if byte != b'\n' {
+                if self.line.len() >= MAX_LINE_BYTES {
+                    return Err(CliError::Failed(
+                        "the server sent an event that is too long".to_owned(),
+                    ));
+                }
+                self.line.push(byte);
+                continue;
+            }
+            let line = std::mem::take(&mut self.line);
+            let line = String::from_utf8_lossy(&line);
+            let line = line.trim_end_matches('\r');
+            if line.is_empty() {
+                if let Some(data) = self.data.take() {
+                    events.push(Event {
+                        id: self.id.take(),
+                        data,
+                    });
+                }
+                continue;
+            }
+            let (field, value) = line.split_once(':').unwrap_or((line, ""));
+            let value = value.strip_prefix(' ').unwrap_or(value);
+            match field {
+                "id" => self.id = Some(value.to_owned()),
+                "data" => match &mut self.data {
+                    Some(data) => {
+                        data.push('\n');
+                        data.push_str(value);
+                    }
+                    None => self.data = Some(value.to_owned()),
+                },
+                // Comments (an empty field) keep proxies awake; event types are in the data too.
+                _ => {}
+            }
+        }
+        Ok(events)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn events_are_cut_wherever_the_chunks_fall() {
+        let text = b": hello\nid: r/1\nevent: x\ndata: {\"a\":\ndata: 1}\n\n\ndata:b\r\n\r\n";
+        for size in 1..text.len() {
+            let mut parser = Parser::default();
+            let events: Vec<_> = text
+                .chunks(size)
+                .flat_map(|chunk| parser.feed(chunk).unwrap())
+                .collect();
+            let expected = [
+                Event {
+                    id: Some("r/1".to_owned()),
+                    data: "{\"a\":\n1}".to_owned(),
+                },
+                Event {
+                    id: None,
+                    data: "b".to_owned(),
+                },
+            ];
+            assert_eq!(events, expected, "chunks of {size}");
+        }
+    }
+}

@@ -1,0 +1,159 @@
+//! `status`: one run with its steps.
+
+use serde_json::Value;
+
+use super::args::StatusArgs;
+use super::client::Api;
+use super::output::{cell, shorten};
+use super::{CliError, Context, run};
+use crate::model::{Millis, Timestamp};
+
+pub async fn status(context: &Context, args: StatusArgs) -> Result<(), CliError> {
+    let api = Api::new(&context.config.client.api)?;
+    let answer = api.get(&run::run_path(&args.id), &[]).await?;
+    if context.output.is_table() {
+        print(context, &answer.value()?);
+    } else {
+        context.output.document_text(&answer.text);
+    }
+    Ok(())
+}
+
+/// A few lines on the run, then its steps as a table.
+pub fn print(context: &Context, run: &Value) {
+    let output = &context.output;
+    let status = cell(run, "status");
+    let percent = run["progress"].as_f64().unwrap_or(0.0) * 100.0;
+    output.line(&format!("run       {}", cell(run, "id")));
+    output.line(&format!(
+        "workflow  {}@{}",
+        cell(run, "workflow"),
+        cell(run, "version")
+    ));
+    output.line(&format!(
+        "status    {}  {percent:.0} %",
+        output.status(&status)
+    ));
+    output.line(&format!(
+        "created   {}{}",
+        cell(run, "created_at"),
+        span_words(run, "started_at", "ended_at", "  took ")
+    ));
+    if let Some(tags) = run["tags"].as_object().filter(|tags| !tags.is_empty()) {
+        let words: Vec<_> = tags
+            .iter()
+            .map(|(key, value)| format!("{key}={}", value.as_str().unwrap_or("?")))
+            .collect();
+        output.line(&format!("tags      {}", words.join(" ")));
+    }
+    if run["error"].is_object() {
+        let step = run["error"]["step"]
+            .as_str()
+            .map(|step| format!(" (step {step})"))
+            .unwrap_or_default();
+        output.line(&format!(
+            "error     {}: {}{step}",
+            cell(&run["error"], "class"),
+            cell(&run["error"], "message")
+        ));
+    }
+    for waiting in run["waiting_for"].as_array().into_iter().flatten() {
+        output.line(&format!("waits     {}", waiting_words(waiting)));
+    }
+    if !run["output"].is_null() {
+        output.line(&format!(
+            "output    {}",
+            shorten(&run["output"].to_string(), 200)
+        ));
+    }
+    output.line("");
+    let rows: Vec<_> = run["steps"]
+        .as_array()
+        .into_iter()
+        .flatten()
+        .map(step_row)
+        .collect();
+    output.table(
+        &["STEP", "STATUS", "AGENT", "ATTEMPT", "TOOK", "RESULT"],
+        &rows,
+    );
+}
+
+fn waiting_words(waiting: &Value) -> String {
+    let mut words = cell(waiting, "kind");
+    for (member, before) in [
+        ("step", " of step "),
+        ("agent", " at "),
+        ("since", " since "),
+        ("until", " until "),
+    ] {
+        if let Some(text) = waiting[member].as_str() {
+            words.push_str(before);
+            words.push_str(text);
+        }
+    }
+    words
+}
+
+fn step_row(step: &Value) -> Vec<String> {
+    let result = if step["error"].is_object() {
+        format!(
+            "{}: {}",
+            cell(&step["error"], "class"),
+            cell(&step["error"], "message")
+        )
+    } else if step["output"].is_null() {
+        "-".to_owned()
+    } else {
+        step["output"].to_string()
+    };
+    let took = span_words(step, "scheduled_at", "ended_at", "");
+    vec![
+        cell(step, "id"),
+        cell(step, "status"),
+        cell(step, "agent"),
+        cell(step, "attempt"),
+        if took.is_empty() {
+            "-".to_owned()
+        } else {
+            took
+        },
+        shorten(&result, 60),
+    ]
+}
+
+/// `before` and the time between two members; empty where one is missing.
+fn span_words(value: &Value, from: &str, to: &str, before: &str) -> String {
+    let time = |member: &str| value[member].as_str().and_then(Timestamp::parse);
+    match (time(from), time(to)) {
+        (Some(from), Some(to)) => format!("{before}{}", short_span(to.since(from))),
+        _ => String::new(),
+    }
+}
+
+/// Two leading units at most: `85ms`, `1.2s`, `3m05s`, `2h07m`.
+pub fn short_span(span: Millis) -> String {
+    match span.0 {
+        millis @ 0..1_000 => format!("{millis}ms"),
+        millis @ 1_000..60_000 => format!("{}.{}s", millis / 1_000, millis % 1_000 / 100),
+        millis @ 60_000..3_600_000 => format!("{}m{:02}s", millis / 60_000, millis / 1_000 % 60),
+        millis => format!("{}h{:02}m", millis / 3_600_000, millis / 60_000 % 60),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn spans_are_short() {
+        for (millis, text) in [
+            (85, "85ms"),
+            (1_250, "1.2s"),
+            (185_000, "3m05s"),
+            (7_620_000, "2h07m"),
+        ] {
+            assert_eq!(short_span(Millis(millis)), text);
+        }
+    }
+}

@@ -1,0 +1,176 @@
+//! `topics create | check | list`.
+
+use std::time::Duration;
+
+use serde_json::json;
+
+use super::args::{TopicsAction, TopicsArgs};
+use super::{CliError, Context};
+use crate::config::Span;
+use crate::topics::{Catalogue, Cluster, ClusterError, TopicsFileError};
+
+/// How long one request to the cluster may take.
+const TIMEOUT: Duration = Duration::from_secs(10);
+
+impl From<ClusterError> for CliError {
+    fn from(error: ClusterError) -> Self {
+        match error {
+            ClusterError::Unreachable { .. } => CliError::Unreachable(format!(
+                "{error}\nname the brokers with --kafka or KAFKA_BROKERS"
+            )),
+            ClusterError::Client(_) => CliError::Usage(error.to_string()),
+            ClusterError::Refused { .. } => CliError::Failed(error.to_string()),
+        }
+    }
+}
+
+impl From<TopicsFileError> for CliError {
+    fn from(error: TopicsFileError) -> Self {
+        CliError::Usage(error.to_string())
+    }
+}
+
+pub async fn topics(context: &Context, args: TopicsArgs) -> Result<(), CliError> {
+    let settings = &context.config.topics;
+    let catalogue = Catalogue::load(settings)?;
+    let cluster = Cluster::new(
+        &context.config.kafka.client_settings().client_config(),
+        TIMEOUT,
+    )?;
+    match args.action {
+        TopicsAction::Create => create(context, &cluster, &catalogue).await,
+        TopicsAction::Check => check(context, &cluster, &catalogue).await,
+        TopicsAction::List => list(context, &cluster).await,
+    }
+}
+
+async fn create(
+    context: &Context,
+    cluster: &Cluster,
+    catalogue: &Catalogue,
+) -> Result<(), CliError> {
+    let prefix = &context.config.topics.prefix;
+    let created = cluster.create(catalogue, prefix).await?;
+    let output = &context.output;
+    if output.is_table() {
+        let word = |name: &String| {
+            if created.contains(name) {
+                "created"
+            } else {
+                "unchanged"
+            }
+        };
+        let rows: Vec<_> = catalogue
+            .topics
+            .iter()
+            .map(|topic| vec![topic.name.clone(), word(&topic.name).to_owned()])
+            .collect();
+        output.table(&["TOPIC", "RESULT"], &rows);
+    } else {
+        output.document(&json!({"created": created}));
+    }
+    check_quietly(context, cluster, catalogue).await
+}
+
+/// After a creation the installation must be whole, or the operator hears of it now.
+async fn check_quietly(
+    context: &Context,
+    cluster: &Cluster,
+    catalogue: &Catalogue,
+) -> Result<(), CliError> {
+    let verdicts = cluster
+        .check(catalogue, &context.config.topics.prefix)
+        .await?;
+    let faults: Vec<_> = verdicts
+        .into_iter()
+        .filter_map(|verdict| Some(format!("{}: {}", verdict.topic, verdict.fault?)))
+        .collect();
+    if faults.is_empty() {
+        Ok(())
+    } else {
+        Err(CliError::Failed(faults.join("\n")))
+    }
+}
+
+async fn check(
+    context: &Context,
+    cluster: &Cluster,
+    catalogue: &Catalogue,
+) -> Result<(), CliError> {
+    let verdicts = cluster
+        .check(catalogue, &context.config.topics.prefix)
+        .await?;
+    let good = verdicts.iter().all(|verdict| verdict.fault.is_none());
+    let output = &context.output;
+    if output.is_table() {
+        let row = |verdict: &crate::topics::Verdict| {
+            let (word, words) = verdict
+                .fault
+                .as_ref()
+                .map_or(("ok", "-"), |fault| ("fault", fault));
+            vec![verdict.topic.clone(), word.to_owned(), words.to_owned()]
+        };
+        output.table(
+            &["TOPIC", "RESULT", "FAULT"],
+            &verdicts.iter().map(row).collect::<Vec<_>>(),
+        );
+    } else {
+        let topics: Vec<_> = verdicts
+            .iter()
+            .map(|verdict| json!({"topic": verdict.topic, "fault": verdict.fault}))
+            .collect();
+        output.document(&json!({"ok": good, "topics": topics}));
+    }
+    if good {
+        Ok(())
+    } else {
+        Err(CliError::Failed(
+            "the cluster is not as topics.yaml says".to_owned(),
+        ))
+    }
+}
+
+async fn list(context: &Context, cluster: &Cluster) -> Result<(), CliError> {
+    let found = cluster.topics(&context.config.topics.prefix).await?;
+    let output = &context.output;
+    if output.is_table() {
+        let rows: Vec<_> = found
+            .values()
+            .map(|topic| {
+                let retention = match topic.retention_ms {
+                    Some(millis) if topic.cleanup.as_deref() == Some("delete") => {
+                        u64::try_from(millis)
+                            .map_or_else(|_| "for ever".to_owned(), |n| Span::millis(n).to_string())
+                    }
+                    _ => "-".to_owned(),
+                };
+                vec![
+                    topic.name.clone(),
+                    topic.partitions.to_string(),
+                    topic.replication_factor.to_string(),
+                    topic.cleanup.clone().unwrap_or_else(|| "-".to_owned()),
+                    retention,
+                ]
+            })
+            .collect();
+        output.table(
+            &["TOPIC", "PARTITIONS", "COPIES", "CLEANUP", "RETENTION"],
+            &rows,
+        );
+    } else {
+        let topics: Vec<_> = found
+            .values()
+            .map(|topic| {
+                json!({
+                    "name": topic.name,
+                    "partitions": topic.partitions,
+                    "replication_factor": topic.replication_factor,
+                    "cleanup_policy": topic.cleanup,
+                    "retention_ms": topic.retention_ms,
+                })
+            })
+            .collect();
+        output.document(&json!({"topics": topics}));
+    }
+    Ok(())
+}

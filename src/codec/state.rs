@@ -1,0 +1,308 @@
+//! The entry of a run (`schemas/state.avsc`): one version byte, then Avro.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use super::CodecError;
+use super::avro::{Reader, put_bytes, put_count, put_long, put_optional};
+use crate::model::{Failure, Json, RunId, RunState, RunStatus, StepState, StepStatus, Timestamp};
+
+/// Version of the schema that this program writes; it reads all up to it.
+pub const VERSION: u8 = 1;
+
+/// A JSON text longer than this has an entry of its own.
+pub const INLINE_BYTES: usize = 4 << 10;
+
+const SLOT_INPUT: u32 = 0;
+const SLOT_OUTPUT: u32 = 1;
+const SLOT_FIRST_STEP: u32 = 2;
+
+/// The facts of an entry that its owner keeps at hand.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct EntryFacts {
+    pub status: RunStatus,
+    pub created_at: Timestamp,
+    pub next_due: Option<Timestamp>,
+    pub ended_at: Option<Timestamp>,
+    pub priority: i32,
+}
+
+impl EntryFacts {
+    pub fn of(run: &RunState) -> Self {
+        Self {
+            status: run.status,
+            created_at: run.created_at,
+            next_due: run.next_due(),
+            ended_at: run.ended_at,
+            priority: run.priority,
+        }
+    }
+}
+
+/// Appends the run's entry; values too large for it go to `large`, with their numbers.
+pub fn encode(run: &RunState, out: &mut Vec<u8>, large: &mut Vec<(u32, Json)>) {
+    out.push(VERSION);
+    put_count(out, place(&RunStatus::ALL, run.status));
+    put_long(out, run.created_at.0);
+    put_time(out, run.next_due());
+    put_time(out, run.ended_at);
+    put_long(out, run.priority.into());
+    put_bytes(out, run.workflow.as_bytes());
+    put_long(out, run.version.into());
+    put_optional(out, run.requested_version, |out, version| {
+        put_long(out, version.into())
+    });
+    put_value(out, 0, SLOT_INPUT, &run.input, large);
+    if !run.tags.is_empty() {
+        put_count(out, run.tags.len());
+        for (name, value) in &run.tags {
+            put_bytes(out, name.as_bytes());
+            put_bytes(out, value.as_bytes());
+        }
+    }
+    put_count(out, 0);
+    put_time(out, run.started_at);
+    put_time(out, run.deadline);
+    put_optional_value(out, SLOT_OUTPUT, run.output.as_ref(), large);
+    put_optional(out, run.error.as_ref(), put_failure);
+    put_long(out, run.revision.cast_signed());
+    put_long(out, run.epoch.into());
+    put_long(out, run.sequence.cast_signed());
+    put_optional(out, run.traceparent.as_ref(), |out, text| {
+        put_bytes(out, text.as_bytes())
+    });
+    if !run.steps.is_empty() {
+        put_count(out, run.steps.len());
+        for (slot, step) in (SLOT_FIRST_STEP..).zip(&run.steps) {
+            put_step(out, slot, step, large);
+        }
+    }
+    put_count(out, 0);
+}
+
+fn put_step(out: &mut Vec<u8>, slot: u32, step: &StepState, large: &mut Vec<(u32, Json)>) {
+    put_count(out, place(&StepStatus::ALL, step.status));
+    put_long(out, step.attempt.into());
+    let times = [
+        step.scheduled_at,
+        step.started_at,
+        step.ended_at,
+        step.deadline,
+        step.heartbeat_due,
+        step.retry_at,
+    ];
+    for time in times {
+        put_time(out, time);
+    }
+    put_optional(out, step.progress, |out, progress| {
+        out.extend_from_slice(&progress.to_le_bytes())
+    });
+    put_optional_value(out, slot, step.output.as_ref(), large);
+    put_optional(out, step.error.as_ref(), put_failure);
+}
+
+fn put_time(out: &mut Vec<u8>, time: Option<Timestamp>) {
+    put_optional(out, time, |out, time| put_long(out, time.0));
+}
+
+fn put_optional_value(
+    out: &mut Vec<u8>,
+    slot: u32,
+    value: Option<&Json>,
+    large: &mut Vec<(u32, Json)>,
+) {
+    match value {
+        None => put_count(out, 0),
+        Some(value) => put_value(out, 1, slot, value, large),
+    }
+}
+
+/// `branch` is the place of `string` in the union; that of `int` follows.
+fn put_value(
+    out: &mut Vec<u8>,
+    branch: usize,
+    slot: u32,
+    value: &Json,
+    large: &mut Vec<(u32, Json)>,
+) {
+    if value.len() <= INLINE_BYTES {
+        put_count(out, branch);
+        put_bytes(out, value.as_str().as_bytes());
+    } else {
+        put_count(out, branch + 1);
+        put_long(out, slot.into());
+        large.push((slot, value.clone()));
+    }
+}
+
+fn put_failure(out: &mut Vec<u8>, failure: &Failure) {
+    put_bytes(out, failure.class.as_bytes());
+    put_bytes(out, failure.message.as_bytes());
+    put_optional(out, failure.retryable, |out, retryable| {
+        out.push(retryable.into())
+    });
+    put_optional(out, failure.details.as_ref(), |out, details| {
+        put_bytes(out, details.as_str().as_bytes());
+    });
+    put_optional(out, failure.step.as_ref(), |out, step| {
+        put_bytes(out, step.as_bytes())
+    });
+}
+
+fn place<T: PartialEq>(all: &[T], value: T) -> usize {
+    all.iter()
+        .position(|known| *known == value)
+        .expect("the list names all")
+}
+
+/// Where a decoder finds the values that have entries of their own.
+pub type LargeValues<'a> = &'a dyn Fn(u32) -> Option<Json>;
+
+/// Reads the front of an entry.
+pub fn facts(bytes: &[u8]) -> Result<EntryFacts, CodecError> {
+    read_facts(&mut Reader::new(bytes))
+}
+
+fn read_facts(reader: &mut Reader<'_>) -> Result<EntryFacts, CodecError> {
+    let version = reader.byte()?;
+    if version == 0 || version > VERSION {
+        return Err(CodecError::TooNew {
+            found: version,
+            known: VERSION,
+        });
+    }
+    Ok(EntryFacts {
+        status: member(reader, &RunStatus::ALL)?,
+        created_at: Timestamp(reader.long()?),
+        next_due: time(reader)?,
+        ended_at: time(reader)?,
+        priority: reader.number()?,
+    })
+}
+
+/// Reads the entry of run `id`.
+pub fn decode(id: &RunId, bytes: &[u8], large: LargeValues<'_>) -> Result<RunState, CodecError> {
+    let reader = &mut Reader::new(bytes);
+    let facts = read_facts(reader)?;
+    let run = RunState {
+        id: id.clone(),
+        status: facts.status,
+        created_at: facts.created_at,
+        ended_at: facts.ended_at,
+        priority: facts.priority,
+        workflow: Arc::from(reader.text()?),
+        version: reader.number()?,
+        requested_version: reader.optional(Reader::number)?,
+        input: value(reader, 0, large)?,
+        tags: tags(reader)?,
+        started_at: time(reader)?,
+        deadline: time(reader)?,
+        output: optional_value(reader, large)?,
+        error: reader.optional(failure)?,
+        revision: reader.long()?.cast_unsigned(),
+        epoch: reader.number()?,
+        sequence: reader.long()?.cast_unsigned(),
+        traceparent: reader.optional(Reader::text)?.map(str::to_owned),
+        steps: steps(reader, large)?,
+    };
+    match reader.is_at_end() {
+        true => Ok(run),
+        false => Err(reader.malformed("more bytes than an entry has")),
+    }
+}
+
+/// Numbers of the values that the entry keeps elsewhere.
+pub fn large_slots(id: &RunId, bytes: &[u8]) -> Result<Vec<u32>, CodecError> {
+    let slots = std::cell::RefCell::new(Vec::new());
+    decode(id, bytes, &|slot| {
+        slots.borrow_mut().push(slot);
+        Some(Json::null())
+    })?;
+    Ok(slots.into_inner())
+}
+
+fn tags(reader: &mut Reader<'_>) -> Result<BTreeMap<String, String>, CodecError> {
+    let mut tags = BTreeMap::new();
+    reader.items(|reader| {
+        tags.insert(reader.text()?.to_owned(), reader.text()?.to_owned());
+        Ok(())
+    })?;
+    Ok(tags)
+}
+
+fn steps(reader: &mut Reader<'_>, large: LargeValues<'_>) -> Result<Vec<StepState>, CodecError> {
+    let mut steps = Vec::new();
+    reader.items(|reader| {
+        steps.push(StepState {
+            status: member(reader, &StepStatus::ALL)?,
+            attempt: reader.number()?,
+            scheduled_at: time(reader)?,
+            started_at: time(reader)?,
+            ended_at: time(reader)?,
+            deadline: time(reader)?,
+            heartbeat_due: time(reader)?,
+            retry_at: time(reader)?,
+            progress: reader.optional(Reader::double)?,
+            output: optional_value(reader, large)?,
+            error: reader.optional(failure)?,
+        });
+        Ok(())
+    })?;
+    Ok(steps)
+}
+
+fn member<T: Copy>(reader: &mut Reader<'_>, all: &[T]) -> Result<T, CodecError> {
+    let place: usize = reader.number()?;
+    all.get(place)
+        .copied()
+        .ok_or_else(|| reader.malformed("an unknown status"))
+}
+
+fn time(reader: &mut Reader<'_>) -> Result<Option<Timestamp>, CodecError> {
+    reader.optional(|reader| reader.long().map(Timestamp))
+}
+
+fn optional_value(
+    reader: &mut Reader<'_>,
+    large: LargeValues<'_>,
+) -> Result<Option<Json>, CodecError> {
+    match reader.long()? {
+        0 => Ok(None),
+        branch => branch_value(reader, branch - 1, large).map(Some),
+    }
+}
+
+fn value(reader: &mut Reader<'_>, first: i64, large: LargeValues<'_>) -> Result<Json, CodecError> {
+    let branch = reader.long()? - first;
+    branch_value(reader, branch, large)
+}
+
+fn branch_value(
+    reader: &mut Reader<'_>,
+    branch: i64,
+    large: LargeValues<'_>,
+) -> Result<Json, CodecError> {
+    match branch {
+        0 => json(reader),
+        1 => {
+            let slot = reader.number()?;
+            large(slot).ok_or(CodecError::MissingValue { slot })
+        }
+        _ => Err(reader.malformed("an unknown branch of a union")),
+    }
+}
+
+fn json(reader: &mut Reader<'_>) -> Result<Json, CodecError> {
+    let text = reader.text()?;
+    Json::from_text(text).map_err(|_| reader.malformed("a text that is not JSON"))
+}
+
+fn failure(reader: &mut Reader<'_>) -> Result<Failure, CodecError> {
+    Ok(Failure {
+        class: reader.text()?.to_owned(),
+        message: reader.text()?.to_owned(),
+        retryable: reader.optional(Reader::boolean)?,
+        details: reader.optional(json)?,
+        step: reader.optional(Reader::text)?.map(str::to_owned),
+    })
+}

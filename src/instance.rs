@@ -1,0 +1,384 @@
+//! One running instance, put together: topics, definitions, runtime, membership, HTTP API,
+//! built-in agents. `serve`, `dev`, `demo` and `bench` all start the same thing.
+//!
+//! Order matters. Topics first (whoever comes first creates them), then the registry, so that a
+//! worker finds definitions; then the workers; then membership, which tells the others what the
+//! workers own; the HTTP door opens last but answers `/readyz` with 503 until all of this stands.
+//! Shutdown goes the other way round.
+
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use metrics_exporter_prometheus::PrometheusHandle;
+use tokio::net::TcpListener;
+use tokio::task::JoinSet;
+use tokio_util::sync::CancellationToken;
+
+use crate::agents::{PumpSettings, Pumps, agent, builtin};
+use crate::api::{Api, ApiSettings};
+use crate::config::Config;
+use crate::runtime::definitions::{Registry, RegistrySettings};
+use crate::runtime::membership::{MemberSettings, Membership};
+use crate::runtime::{self, Handle, Readiness, RuntimeConfig};
+use crate::telemetry::process;
+use crate::topics::{Catalogue, Cluster, ClusterError};
+use crate::workflow::definition::Defaults;
+use crate::workflow::program::{Backoff, RetryPolicy};
+
+/// Between two attempts to reach a broker that is away: from this, doubling, to [`LONGEST_PAUSE`].
+const FIRST_PAUSE: Duration = Duration::from_millis(250);
+const LONGEST_PAUSE: Duration = Duration::from_secs(10);
+/// One request to the cluster.
+const CLUSTER_TIMEOUT: Duration = Duration::from_secs(10);
+/// Between two samples of memory and processor time.
+const SAMPLE_EVERY: Duration = Duration::from_secs(5);
+/// Open requests may take so long once the instance stops.
+const HTTP_GRACE: Duration = Duration::from_secs(2);
+
+/// Why an instance does not start.
+#[derive(Debug, thiserror::Error)]
+pub enum InstanceError {
+    #[error("cannot listen on {listen}: {source}; choose another address with --http")]
+    Listen {
+        listen: String,
+        source: std::io::Error,
+    },
+    #[error("cannot use the data folder {folder}: {source}")]
+    DataDir {
+        folder: PathBuf,
+        source: std::io::Error,
+    },
+    #[error(transparent)]
+    TopicsFile(#[from] crate::topics::TopicsFileError),
+    #[error(transparent)]
+    Cluster(#[from] ClusterError),
+    #[error("the topics are not as they must be:\n{0}")]
+    Topics(String),
+    #[error("cannot start: {0}")]
+    Start(String),
+}
+
+/// What an instance starts from, beside the configuration.
+pub struct Start<'a> {
+    pub config: &'a Config,
+    /// Folder of the store; `None`: in memory, rebuilt from Kafka at each start.
+    pub data_dir: Option<PathBuf>,
+    pub metrics: PrometheusHandle,
+}
+
+/// A running instance.
+pub struct Instance {
+    pub runtime: Handle,
+    pub definitions: Arc<Registry>,
+    membership: Arc<Membership>,
+    pumps: Arc<Pumps>,
+    address: SocketAddr,
+    stop: CancellationToken,
+    tasks: JoinSet<()>,
+}
+
+impl Instance {
+    /// Starts everything; returns once the HTTP door is open, which may be before the instance
+    /// owns any partition ([`Instance::until_ready`]). Waits for a broker that is away, as long
+    /// as it takes.
+    ///
+    /// # Errors
+    /// An address or folder that cannot be used, or topics that are not as declared.
+    pub async fn start(start: Start<'_>) -> Result<Self, InstanceError> {
+        let Start {
+            config,
+            data_dir,
+            metrics,
+        } = start;
+        let listener = TcpListener::bind(&config.http.listen)
+            .await
+            .map_err(|source| InstanceError::Listen {
+                listen: config.http.listen.clone(),
+                source,
+            })?;
+        let address = listener
+            .local_addr()
+            .map_err(|source| InstanceError::Listen {
+                listen: config.http.listen.clone(),
+                source,
+            })?;
+        let name = instance_name(data_dir.as_deref())?;
+        tracing::info!(instance = %name, brokers = %config.kafka.brokers, prefix = %config.topics.prefix, "starting");
+        let catalogue = Catalogue::load(&config.topics)?;
+        ensure_topics(config, &catalogue).await?;
+
+        let client = config.kafka.client_settings();
+        let failed = |what: &str, error: &dyn std::fmt::Display| {
+            InstanceError::Start(format!("{what}: {error}"))
+        };
+        let definitions = Registry::start(registry_settings(config, &catalogue))
+            .map_err(|error| failed("definitions", &error))?;
+        let runtime = runtime::start(
+            runtime_config(config, name.clone(), data_dir),
+            Arc::clone(&definitions) as _,
+        )
+        .map_err(|error| failed("workers", &error))?;
+        let members = MemberSettings {
+            client: client.client_config(),
+            prefix: config.topics.prefix.clone(),
+            instance: name,
+            api: config
+                .http
+                .advertise
+                .clone()
+                .unwrap_or_else(|| url_of(address)),
+        };
+        let membership = Membership::start(members, Arc::new(runtime.clone()))
+            .map_err(|error| failed("membership", &error))?;
+        let pumps = Pumps::new(PumpSettings {
+            lease: config.agents.lease.duration(),
+            ..PumpSettings::new(client.client_config(), &config.topics.prefix)
+        });
+        let render = {
+            let metrics = metrics.clone();
+            Arc::new(move || metrics.render())
+        };
+        let settings = ApiSettings {
+            max_payload_bytes: config.runtime.max_payload_bytes,
+            ..ApiSettings::default()
+        };
+        let api = Api::new(
+            settings,
+            Arc::new(runtime.clone()),
+            Arc::clone(&definitions),
+            Arc::clone(&membership),
+            Arc::clone(&pumps),
+            render,
+        )
+        .map_err(|error| failed("HTTP", &error))?;
+
+        let stop = CancellationToken::new();
+        let mut tasks = JoinSet::new();
+        let stopping = stop.clone();
+        tasks.spawn(async move {
+            if let Err(error) = api.serve(listener, stopping, HTTP_GRACE).await {
+                tracing::error!(%error, "the HTTP server stopped");
+            }
+        });
+        tasks.spawn(builtin::run(
+            built_in_agents(config),
+            agent_settings(config),
+            stop.clone(),
+        ));
+        let stopping = stop.clone();
+        tasks.spawn(async move {
+            tokio::select! {
+                () = process::sample_forever(metrics, SAMPLE_EVERY) => {}
+                () = stopping.cancelled() => {}
+            }
+        });
+        tracing::info!(api = %url_of(address), "listening");
+        Ok(Self {
+            runtime,
+            definitions,
+            membership,
+            pumps,
+            address,
+            stop,
+            tasks,
+        })
+    }
+
+    /// Where the API answers, such as `http://127.0.0.1:8080`.
+    pub fn api_url(&self) -> String {
+        url_of(self.address)
+    }
+
+    /// Waits until the instance can do its work; `false` where the time was not enough.
+    pub async fn until_ready(&self, at_most: Duration) -> bool {
+        let deadline = Instant::now() + at_most;
+        loop {
+            let ready = self.not_ready_because().is_empty();
+            if ready || Instant::now() >= deadline {
+                return ready;
+            }
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    }
+
+    /// Why the instance cannot do its work yet, for people; empty once it can.
+    pub fn not_ready_because(&self) -> Vec<String> {
+        let mut reasons = match self.runtime.readiness() {
+            Readiness::Ready => Vec::new(),
+            Readiness::NotReady { reasons } => reasons,
+        };
+        if !self.definitions.restored() {
+            reasons.push("the definitions have not been read yet".to_owned());
+        }
+        if !self.membership.restored() {
+            reasons.push("the other instances have not been heard of yet".to_owned());
+        }
+        reasons
+    }
+
+    /// Closes the doors, finishes open transactions, leaves the groups and writes the store.
+    /// `false` where that took longer than `at_most`.
+    pub async fn stop(mut self, at_most: Duration) -> bool {
+        let deadline = tokio::time::Instant::now() + at_most;
+        self.stop.cancel();
+        self.pumps.close().await;
+        let all = async { while self.tasks.join_next().await.is_some() {} };
+        let closed = tokio::time::timeout_at(deadline, all).await.is_ok();
+        let left = deadline.saturating_duration_since(tokio::time::Instant::now());
+        let finished = self
+            .runtime
+            .shutdown(left.max(Duration::from_secs(1)))
+            .await;
+        self.membership.leave().await;
+        closed && finished
+    }
+}
+
+/// A URL that reaches a listener; one that listens everywhere is reached on the loopback.
+fn url_of(address: SocketAddr) -> String {
+    let mut address = address;
+    if address.ip().is_unspecified() {
+        address.set_ip(std::net::Ipv4Addr::LOCALHOST.into());
+    }
+    format!("http://{address}")
+}
+
+/// The name lives as long as the data folder, so that a restart fences what it left behind.
+fn instance_name(data_dir: Option<&Path>) -> Result<String, InstanceError> {
+    let fresh = || format!("i-{}", uuid::Uuid::now_v7().simple());
+    let Some(folder) = data_dir else {
+        return Ok(fresh());
+    };
+    let failed = |source| InstanceError::DataDir {
+        folder: folder.to_owned(),
+        source,
+    };
+    std::fs::create_dir_all(folder).map_err(failed)?;
+    let file = folder.join("instance");
+    match std::fs::read_to_string(&file) {
+        Ok(name) if !name.trim().is_empty() => Ok(name.trim().to_owned()),
+        _ => {
+            let name = fresh();
+            std::fs::write(&file, &name).map_err(failed)?;
+            Ok(name)
+        }
+    }
+}
+
+/// Creates what is missing and refuses what is wrong; waits for a broker that is away.
+async fn ensure_topics(config: &Config, catalogue: &Catalogue) -> Result<(), InstanceError> {
+    let cluster = Cluster::new(
+        &config.kafka.client_settings().client_config(),
+        CLUSTER_TIMEOUT,
+    )?;
+    let prefix = &config.topics.prefix;
+    let mut pause = FIRST_PAUSE;
+    loop {
+        let outcome = match cluster.create(catalogue, prefix).await {
+            Ok(created) => {
+                for topic in created {
+                    tracing::info!(topic, "created");
+                }
+                cluster.check(catalogue, prefix).await
+            }
+            Err(error) => Err(error),
+        };
+        match outcome {
+            Ok(verdicts) => {
+                let faults: Vec<_> = verdicts
+                    .into_iter()
+                    .filter_map(|verdict| Some(format!("{}: {}", verdict.topic, verdict.fault?)))
+                    .collect();
+                return if faults.is_empty() {
+                    Ok(())
+                } else {
+                    Err(InstanceError::Topics(faults.join("\n")))
+                };
+            }
+            Err(ClusterError::Unreachable { brokers, message }) => {
+                tracing::warn!(brokers, error = message, again_in = ?pause, "Kafka is not reachable");
+                tokio::time::sleep(pause).await;
+                pause = (pause * 2).min(LONGEST_PAUSE);
+            }
+            Err(error) => return Err(error.into()),
+        }
+    }
+}
+
+/// What definitions leave open, as configured.
+pub fn definition_defaults(config: &Config) -> Defaults {
+    let retry = &config.runtime.retry;
+    let backoff = Backoff {
+        initial: retry.backoff.initial.0,
+        multiplier: retry.backoff.multiplier,
+        max: retry.backoff.max.0,
+    };
+    Defaults {
+        retry: RetryPolicy {
+            max_attempts: retry.max_attempts,
+            backoff,
+            retry_on: None,
+        },
+        ..Defaults::default()
+    }
+}
+
+fn registry_settings(config: &Config, catalogue: &Catalogue) -> RegistrySettings {
+    let factor = catalogue
+        .replication_factor
+        .map_or(-1, |factor| i32::try_from(factor).unwrap_or(i32::MAX));
+    RegistrySettings {
+        client: config.kafka.client_settings().client_config(),
+        prefix: config.topics.prefix.clone(),
+        task_partitions: i32::try_from(catalogue.tasks.partitions).unwrap_or(i32::MAX),
+        replication_factor: factor,
+        task_retention: catalogue
+            .tasks
+            .retention
+            .map_or(Duration::from_secs(7 * 86_400), |span| span.duration()),
+        defaults: definition_defaults(config),
+    }
+}
+
+fn runtime_config(config: &Config, instance: String, data_dir: Option<PathBuf>) -> RuntimeConfig {
+    let settings = &config.runtime;
+    RuntimeConfig {
+        prefix: config.topics.prefix.clone(),
+        workers: settings.workers,
+        batch_records: settings.batch_records,
+        batch_bytes: settings.batch_bytes,
+        max_payload_bytes: settings.max_payload_bytes,
+        max_concurrent_runs: settings.max_concurrent_runs,
+        max_pending_runs: settings.max_pending_runs,
+        retention: settings.retention.0,
+        cache_bytes: settings.cache_bytes,
+        write_behind: settings.write_behind.0,
+        park_for: settings.park_for.0,
+        transaction_timeout: settings.transaction_timeout.0,
+        session_timeout: settings.session_timeout.0,
+        data_dir,
+        ..RuntimeConfig::new(config.kafka.client_settings(), instance)
+    }
+}
+
+fn built_in_agents(config: &Config) -> builtin::BuiltIn {
+    let http = &config.agents.http;
+    builtin::BuiltIn {
+        echo: config.agents.echo.enabled,
+        http: (!http.allow.is_empty()).then(|| crate::agents::HttpSettings {
+            allow: http.allow.clone(),
+            max_response_bytes: http.max_response_bytes,
+            timeout: http.timeout.duration(),
+        }),
+    }
+}
+
+fn agent_settings(config: &Config) -> agent::Settings {
+    agent::Settings {
+        client: config.kafka.client_settings().client_config(),
+        prefix: config.topics.prefix.clone(),
+        ..agent::Settings::new(&config.kafka.brokers)
+    }
+}

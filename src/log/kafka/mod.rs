@@ -1,0 +1,16 @@
+//! The log over a real cluster, by rdkafka. One consumer (cooperative) and one transactional
+//! producer for each worker, all on the worker's own thread.
+//!
+//! [`settings`] says how to reach the cluster; [`ownership`] turns rebalances into lists;
+//! [`session`] is the [`super::Log`] itself; [`producer`] its transactional half;
+//! [`restore`] reads changelogs; [`errors`] sorts what librdkafka reports.
+
+pub mod errors;
+pub mod ownership;
+pub mod producer;
+pub mod restore;
+pub mod session;
+pub mod settings;
+
+pub use session::{KafkaLog, KafkaLogConfig};
+pub use settings::{ClientSettings, Sasl, SaslMechanism, Security, Tls};

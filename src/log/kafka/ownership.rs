@@ -1,0 +1,136 @@
+//! Rebalances. The group's subscription is to `commands` alone, because no cooperative assignor
+//! keeps the partitions of two topics together; whoever owns partition p of `commands` owns p of
+//! `replies` as well. The callbacks assign nothing: a partition is fetched from once it has been
+//! restored, from offsets that we know. So all that a callback does is note what changed.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::{Arc, Mutex, PoisonError};
+
+use rdkafka::client::ClientContext;
+use rdkafka::consumer::{BaseConsumer, Consumer, ConsumerContext};
+use rdkafka::error::KafkaError;
+use rdkafka::types::RDKafkaRespErr;
+use rdkafka::{Statistics, TopicPartitionList};
+
+use crate::log::{OwnershipChange, Positions, Source, Topics};
+
+/// The consumer's context. Callbacks run within `poll`, on the worker's thread.
+pub struct Ownership {
+    pub(super) topics: Arc<Topics>,
+    inner: Mutex<Inner>,
+}
+
+#[derive(Default)]
+struct Inner {
+    changes: Vec<OwnershipChange>,
+    /// Partitions that are fetched from.
+    started: BTreeSet<i32>,
+    /// Ends of the inputs as of librdkafka's last statistics.
+    ends: BTreeMap<i32, Positions>,
+}
+
+impl Ownership {
+    pub(super) fn new(topics: Arc<Topics>) -> Self {
+        Self {
+            topics,
+            inner: Mutex::default(),
+        }
+    }
+
+    pub(super) fn take_changes(&self) -> Vec<OwnershipChange> {
+        std::mem::take(&mut self.lock().changes)
+    }
+
+    pub(super) fn has_changes(&self) -> bool {
+        !self.lock().changes.is_empty()
+    }
+
+    /// Notes that the partition is fetched from; whether it was before.
+    pub(super) fn note_started(&self, partition: i32) -> bool {
+        !self.lock().started.insert(partition)
+    }
+
+    pub(super) fn is_started(&self, partition: i32) -> bool {
+        self.lock().started.contains(&partition)
+    }
+
+    pub(super) fn ends(&self, partition: i32) -> Positions {
+        self.lock()
+            .ends
+            .get(&partition)
+            .copied()
+            .unwrap_or_default()
+    }
+
+    fn lock(&self) -> std::sync::MutexGuard<'_, Inner> {
+        self.inner.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Both inputs of these partitions.
+    pub(super) fn inputs(&self, partitions: &[i32]) -> TopicPartitionList {
+        let mut list = TopicPartitionList::with_capacity(2 * partitions.len());
+        for &partition in partitions {
+            list.add_partition(&self.topics.commands, partition);
+            list.add_partition(&self.topics.replies, partition);
+        }
+        list
+    }
+}
+
+fn partitions_in(list: &TopicPartitionList) -> Vec<i32> {
+    list.elements()
+        .iter()
+        .map(|element| element.partition())
+        .collect()
+}
+
+impl ClientContext for Ownership {
+    fn stats(&self, statistics: Statistics) {
+        let mut inner = self.lock();
+        for source in Source::BOTH {
+            let Some(topic) = statistics.topics.get(self.topics.of(source)) else {
+                continue;
+            };
+            for (&partition, known) in &topic.partitions {
+                if partition >= 0 && known.ls_offset >= 0 {
+                    inner.ends.entry(partition).or_default()[source.index()] = known.ls_offset;
+                }
+            }
+        }
+    }
+
+    fn error(&self, error: KafkaError, reason: &str) {
+        tracing::debug!(%error, reason, "the consumer reports");
+    }
+}
+
+impl ConsumerContext for Ownership {
+    fn rebalance(
+        &self,
+        consumer: &BaseConsumer<Self>,
+        kind: RDKafkaRespErr,
+        list: &mut TopicPartitionList,
+    ) {
+        let partitions = partitions_in(list);
+        if kind == RDKafkaRespErr::RD_KAFKA_RESP_ERR__ASSIGN_PARTITIONS {
+            if let Err(error) = consumer.incremental_assign(&TopicPartitionList::new()) {
+                tracing::warn!(%error, "cannot acknowledge an assignment");
+            }
+            self.lock()
+                .changes
+                .push(OwnershipChange::Assigned(partitions));
+            return;
+        }
+        let mut inner = self.lock();
+        let started: Vec<i32> = partitions
+            .iter()
+            .copied()
+            .filter(|partition| inner.started.remove(partition))
+            .collect();
+        inner.changes.push(OwnershipChange::Revoked(partitions));
+        drop(inner);
+        if let Err(error) = consumer.incremental_unassign(&self.inputs(&started)) {
+            tracing::warn!(%error, "cannot give up partitions");
+        }
+    }
+}

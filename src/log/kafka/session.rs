@@ -1,0 +1,460 @@
+//! One worker's session with a real cluster.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use rdkafka::admin::{AdminClient, AdminOptions, NewTopic, TopicReplication};
+use rdkafka::client::{Client, ClientContext, DefaultClientContext};
+use rdkafka::consumer::{BaseConsumer, Consumer};
+use rdkafka::message::{BorrowedMessage, Headers};
+use rdkafka::{Message, Offset, TopicPartitionList};
+
+use super::errors;
+use super::ownership::Ownership;
+use super::producer::TransactionalProducer;
+use super::restore::ChangelogOfKafka;
+use super::settings::ClientSettings;
+use crate::log::{
+    ChangelogPositions, ChangelogReader, Log, LogError, Outgoing, OwnershipChange, PollLimits,
+    Positions, Record, Source, Topics,
+};
+use crate::model::Millis;
+
+/// Timeout of questions to the cluster.
+const ASK_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// How one worker presents itself.
+#[derive(Clone, Debug)]
+pub struct KafkaLogConfig {
+    pub client: ClientSettings,
+    pub prefix: String,
+    /// Stable over restarts of this worker, unique among all.
+    pub transactional_id: String,
+    pub transaction_timeout: Millis,
+    pub session_timeout: Millis,
+}
+
+impl KafkaLogConfig {
+    /// The consumer group of the workflows' stage.
+    pub fn group(prefix: &str) -> String {
+        format!("{prefix}workflows")
+    }
+}
+
+/// See [`crate::log::Log`].
+pub struct KafkaLog {
+    config: KafkaLogConfig,
+    topics: Arc<Topics>,
+    /// Asks for high watermarks; never fetches.
+    probe: BaseConsumer,
+    /// `None` before the first connection and after leaving.
+    consumer: Option<BaseConsumer<Ownership>>,
+    producer: Option<TransactionalProducer>,
+    partitions: i32,
+    cluster: String,
+}
+
+impl KafkaLog {
+    /// Makes the clients; reaches for no broker yet.
+    pub fn new(config: KafkaLogConfig) -> Result<Self, LogError> {
+        let mut probe = config.client.client_config();
+        probe.set("isolation.level", "read_uncommitted");
+        let probe = probe
+            .create()
+            .map_err(|error| errors::fatal("making a client", error))?;
+        let topics = Arc::new(Topics::new(&config.prefix));
+        Ok(Self {
+            config,
+            topics,
+            probe,
+            consumer: None,
+            producer: None,
+            partitions: 0,
+            cluster: String::new(),
+        })
+    }
+
+    fn consumer(&self) -> Result<&BaseConsumer<Ownership>, LogError> {
+        let consumer = self.consumer.as_ref();
+        consumer.ok_or_else(|| errors::fatal("using the consumer", "the session is not connected"))
+    }
+
+    fn producer(&mut self) -> Result<&mut TransactionalProducer, LogError> {
+        let producer = self.producer.as_mut();
+        producer.ok_or_else(|| errors::fatal("using the producer", "the session is not connected"))
+    }
+
+    fn join(&mut self) -> Result<(), LogError> {
+        let mut client = self.config.client.client_config();
+        client.set("group.id", KafkaLogConfig::group(&self.config.prefix));
+        // A static member: an instance that restarts takes its partitions back at once, instead of
+        // waiting until the group has given up the one that was killed.
+        client.set("group.instance.id", &self.config.transactional_id);
+        client.set("enable.auto.commit", "false");
+        client.set("auto.offset.reset", "earliest");
+        client.set("isolation.level", "read_committed");
+        client.set("partition.assignment.strategy", "cooperative-sticky");
+        client.set(
+            "session.timeout.ms",
+            self.config.session_timeout.0.to_string(),
+        );
+        let heartbeat = (self.config.session_timeout.0 / 5).clamp(100, 3_000);
+        client.set("heartbeat.interval.ms", heartbeat.to_string());
+        client.set("fetch.queue.backoff.ms", "1");
+        client.set("fetch.wait.max.ms", "100");
+        client.set("fetch.error.backoff.ms", "20");
+        // librdkafka would keep up to 64 MB of records at hand; a batch or two for each partition
+        // is all that helps.
+        client.set("queued.min.messages", "4000");
+        client.set("queued.max.messages.kbytes", "16384");
+        client.set("fetch.max.bytes", "8388608");
+        client.set("statistics.interval.ms", "2000");
+        let context = Ownership::new(Arc::clone(&self.topics));
+        let consumer: BaseConsumer<Ownership> = client
+            .create_with_context(context)
+            .map_err(|error| errors::fatal("making a consumer", error))?;
+        consumer
+            .subscribe(&[&self.topics.commands])
+            .map_err(|error| errors::retriable("subscribing", error))?;
+        self.consumer = Some(consumer);
+        Ok(())
+    }
+
+    /// The topics that go by run id must agree on the number of partitions.
+    fn learn_partitions(&self) -> Result<i32, LogError> {
+        let topics = &self.topics;
+        let mut agreed = None;
+        for topic in [
+            &topics.commands,
+            &topics.replies,
+            &topics.state,
+            &topics.events,
+        ] {
+            let count = partition_count(self.probe.client(), topic)?.ok_or_else(|| {
+                errors::retriable(
+                    "looking up topics",
+                    format!("topic `{topic}` does not exist; `partita topics create` makes it"),
+                )
+            })?;
+            match agreed {
+                None => agreed = Some((topic, count)),
+                Some((_, before)) if before == count => {}
+                Some((first, before)) => {
+                    return Err(errors::retriable(
+                        "looking up topics",
+                        format!(
+                            "topic `{topic}` has {count} partitions and `{first}` has {before}; \
+                             they must have the same number"
+                        ),
+                    ));
+                }
+            }
+        }
+        Ok(agreed.map_or(0, |(_, count)| count))
+    }
+
+    fn accept(&self, message: &BorrowedMessage<'_>) -> Option<Record> {
+        let source = match message.topic() {
+            topic if topic == self.topics.commands => Source::Commands,
+            topic if topic == self.topics.replies => Source::Replies,
+            _ => return None,
+        };
+        let headers = message.headers().map_or_else(Vec::new, |headers| {
+            headers
+                .iter()
+                .map(|header| {
+                    (
+                        header.key.to_owned(),
+                        header.value.unwrap_or_default().to_vec(),
+                    )
+                })
+                .collect()
+        });
+        Some(Record {
+            source,
+            partition: message.partition(),
+            offset: message.offset(),
+            key: message.key().map(<[u8]>::to_vec),
+            value: message.payload().map(<[u8]>::to_vec),
+            headers,
+        })
+    }
+}
+
+impl Log for KafkaLog {
+    fn connect(&mut self) -> Result<(), LogError> {
+        self.producer = None;
+        self.partitions = self.learn_partitions()?;
+        self.cluster = self
+            .probe
+            .client()
+            .fetch_cluster_id(ASK_TIMEOUT)
+            .unwrap_or_default();
+        let producer = TransactionalProducer::connect(&self.config, Arc::clone(&self.topics))?;
+        self.producer = Some(producer);
+        if self.consumer.is_none() {
+            self.join()?;
+        }
+        Ok(())
+    }
+
+    fn cluster(&self) -> &str {
+        &self.cluster
+    }
+
+    fn partitions(&self) -> i32 {
+        self.partitions
+    }
+
+    fn poll(
+        &mut self,
+        limits: PollLimits,
+        records: &mut Vec<Record>,
+    ) -> Result<Vec<OwnershipChange>, LogError> {
+        let consumer = self.consumer()?;
+        let mut wait = limits.wait;
+        let mut bytes = 0;
+        let mut taken = 0;
+        // A change of ownership ends the batch: what was taken before it may be void by now.
+        while taken < limits.records && bytes < limits.bytes {
+            let Some(result) = consumer.poll(wait) else {
+                break;
+            };
+            wait = Duration::ZERO;
+            match result {
+                Ok(message) => {
+                    if let Some(record) = self.accept(&message)
+                        && consumer.context().is_started(record.partition)
+                    {
+                        bytes += record.size();
+                        taken += 1;
+                        records.push(record);
+                    }
+                }
+                Err(rdkafka::error::KafkaError::MessageConsumptionFatal(code)) => {
+                    return Err(errors::fatal("consuming", code));
+                }
+                Err(error) => {
+                    tracing::debug!(%error, "consuming");
+                    break;
+                }
+            }
+            if consumer.context().has_changes() {
+                break;
+            }
+        }
+        Ok(consumer.context().take_changes())
+    }
+
+    fn committed(&mut self, partition: i32) -> Result<Positions, LogError> {
+        const DOING: &str = "asking for committed offsets";
+        let consumer = self.consumer()?;
+        let asked = consumer.context().inputs(&[partition]);
+        let answered = consumer
+            .committed_offsets(asked, ASK_TIMEOUT)
+            .map_err(|error| errors::retriable(DOING, error))?;
+        let mut positions = Positions::default();
+        for source in Source::BOTH {
+            let topic = self.topics.of(source);
+            let found = answered.find_partition(topic, partition);
+            positions[source.index()] =
+                match found.map(|element| (element.error(), element.offset())) {
+                    Some((Ok(()), Offset::Offset(offset))) => offset,
+                    Some((Err(error), _)) => return Err(errors::retriable(DOING, error)),
+                    _ => {
+                        let ends = self.probe.fetch_watermarks(topic, partition, ASK_TIMEOUT);
+                        ends.map_err(|error| errors::retriable(DOING, error))?.0
+                    }
+                };
+        }
+        Ok(positions)
+    }
+
+    fn changelog(
+        &mut self,
+        partition: i32,
+        from: i64,
+    ) -> Result<Box<dyn ChangelogReader>, LogError> {
+        let (low, high) = self
+            .probe
+            .fetch_watermarks(&self.topics.state, partition, ASK_TIMEOUT)
+            .map_err(|error| errors::retriable("asking for the end of the changelog", error))?;
+        let from = if from > high { low } else { from.max(low) };
+        let reader = ChangelogOfKafka::new(
+            &self.config.client,
+            &self.topics.state,
+            partition,
+            from,
+            high,
+        )?;
+        Ok(Box::new(reader))
+    }
+
+    fn start(&mut self, partition: i32, from: Positions) -> Result<(), LogError> {
+        let consumer = self.consumer()?;
+        let mut list = TopicPartitionList::with_capacity(2);
+        for source in Source::BOTH {
+            list.add_partition_offset(
+                self.topics.of(source),
+                partition,
+                Offset::Offset(from[source.index()]),
+            )
+            .map_err(|error| errors::fatal("starting a partition", error))?;
+        }
+        if consumer.context().note_started(partition) {
+            // Seeking a partition whose fetcher has not begun yet is refused; it begins soon.
+            let deadline = Instant::now() + ASK_TIMEOUT;
+            loop {
+                let result = consumer.seek_partitions(list.clone(), ASK_TIMEOUT);
+                let failure = match result {
+                    Ok(done) => done
+                        .elements()
+                        .iter()
+                        .find_map(|element| element.error().err()),
+                    Err(error) => Some(error),
+                };
+                match failure {
+                    None => return Ok(()),
+                    Some(error) if Instant::now() > deadline => {
+                        return Err(errors::fatal("seeking", error));
+                    }
+                    Some(_) => std::thread::sleep(Duration::from_millis(10)),
+                }
+            }
+        }
+        consumer
+            .incremental_assign(&list)
+            .map_err(|error| errors::fatal("starting a partition", error))
+    }
+
+    fn begin(&mut self) -> Result<(), LogError> {
+        self.producer()?.begin()
+    }
+
+    fn send(&mut self, record: Outgoing<'_>) -> Result<(), LogError> {
+        self.producer()?.send(record)
+    }
+
+    fn settle(&mut self) -> Result<ChangelogPositions, LogError> {
+        self.producer()?.settle()
+    }
+
+    fn send_offsets(&mut self, positions: &[(i32, Positions)]) -> Result<(), LogError> {
+        let group = self.consumer()?.group_metadata();
+        let group =
+            group.ok_or_else(|| errors::abortable("sending offsets", "not in the group"))?;
+        self.producer()?.send_offsets(positions, &group)
+    }
+
+    fn commit(&mut self) -> Result<(), LogError> {
+        self.producer()?.commit()
+    }
+
+    fn abort(&mut self) -> Result<(), LogError> {
+        self.producer()?.abort()
+    }
+
+    fn lag(&self, partition: i32, positions: Positions) -> [u64; 2] {
+        let Some(consumer) = &self.consumer else {
+            return [0; 2];
+        };
+        let ends = consumer.context().ends(partition);
+        Source::BOTH.map(|source| {
+            let behind = ends[source.index()].saturating_sub(positions[source.index()]);
+            u64::try_from(behind).unwrap_or(0)
+        })
+    }
+
+    fn leave(&mut self) {
+        self.producer = None;
+        // Dropping the consumer closes it, which leaves the group.
+        self.consumer = None;
+    }
+}
+
+/// Partitions of a topic; `None` where there is no such topic.
+pub(crate) fn partition_count<C: ClientContext>(
+    client: &Client<C>,
+    topic: &str,
+) -> Result<Option<i32>, LogError> {
+    let metadata = client
+        .fetch_metadata(Some(topic), ASK_TIMEOUT)
+        .map_err(|error| errors::retriable("looking up topics", error))?;
+    let found = metadata.topics().iter().find(|known| known.name() == topic);
+    let count = found
+        .filter(|known| known.error().is_none())
+        .map_or(0, |known| known.partitions().len());
+    Ok(i32::try_from(count).ok().filter(|&count| count > 0))
+}
+
+/// Creates the topic with the broker's defaults where it does not exist.
+pub(super) fn ensure_topic<C: ClientContext>(
+    settings: &ClientSettings,
+    client: &Client<C>,
+    topic: &str,
+) -> Result<(), LogError> {
+    match partition_count(client, topic) {
+        Ok(Some(_)) => Ok(()),
+        Ok(None) => {
+            tracing::warn!(topic, "creating a task topic that has disappeared");
+            let created =
+                admin(settings).and_then(|admin| block_on(create_topic(&admin, topic, -1)));
+            created.map_err(|error| errors::abortable("producing a task", error))
+        }
+        Err(error) => Err(errors::abortable("producing a task", error)),
+    }
+}
+
+/// An administrator for the given client settings.
+pub(crate) fn admin(
+    settings: &ClientSettings,
+) -> Result<AdminClient<DefaultClientContext>, LogError> {
+    settings
+        .client_config()
+        .create()
+        .map_err(|error| errors::fatal("making an admin client", error))
+}
+
+/// Creates one topic with the broker's default replication; existing is fine.
+pub(crate) async fn create_topic(
+    admin: &AdminClient<DefaultClientContext>,
+    topic: &str,
+    partitions: i32,
+) -> Result<(), LogError> {
+    const DOING: &str = "creating a topic";
+    let new = NewTopic::new(topic, partitions, TopicReplication::Fixed(-1));
+    let results = admin
+        .create_topics(
+            [&new],
+            &AdminOptions::new().operation_timeout(Some(ASK_TIMEOUT)),
+        )
+        .await
+        .map_err(|error| errors::retriable(DOING, error))?;
+    for result in results {
+        match result {
+            Ok(_) | Err((_, rdkafka::types::RDKafkaErrorCode::TopicAlreadyExists)) => {}
+            Err((name, code)) => return Err(errors::retriable(DOING, format!("{name}: {code}"))),
+        }
+    }
+    Ok(())
+}
+
+/// Drives a future of an admin client to its end on this thread. rdkafka completes it from a
+/// thread of its own, so parking is all there is to do.
+fn block_on<F: Future>(future: F) -> F::Output {
+    struct Unpark(std::thread::Thread);
+    impl std::task::Wake for Unpark {
+        fn wake(self: Arc<Self>) {
+            self.0.unpark();
+        }
+    }
+    let waker = Arc::new(Unpark(std::thread::current())).into();
+    let mut context = std::task::Context::from_waker(&waker);
+    let mut future = std::pin::pin!(future);
+    loop {
+        if let std::task::Poll::Ready(output) = future.as_mut().poll(&mut context) {
+            return output;
+        }
+        std::thread::park_timeout(Duration::from_millis(100));
+    }
+}

@@ -1,0 +1,148 @@
+//! Identifiers: of runs (chosen by callers) and of tasks (made by us, opaque to agents).
+
+use std::fmt;
+use std::sync::Arc;
+
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
+
+/// A run's id: 1 to 256 of `A–Z a–z 0–9 - . _ ~`, so that it stands in a URL as it is.
+#[derive(Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct RunId(Arc<str>);
+
+/// Why a text is no run id.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("`{text}` is not a run id: 1 to 256 characters of A-Z a-z 0-9 - . _ ~ are allowed")]
+pub struct InvalidRunId {
+    /// What was given, cut to 300 characters.
+    pub text: String,
+}
+
+impl RunId {
+    pub const MAX_LEN: usize = 256;
+
+    pub fn parse(text: &str) -> Result<Self, InvalidRunId> {
+        let allowed = |byte: u8| byte.is_ascii_alphanumeric() || b"-._~".contains(&byte);
+        if text.is_empty() || text.len() > Self::MAX_LEN || !text.bytes().all(allowed) {
+            return Err(InvalidRunId {
+                text: text.chars().take(300).collect(),
+            });
+        }
+        Ok(Self(Arc::from(text)))
+    }
+
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+impl std::borrow::Borrow<str> for RunId {
+    fn borrow(&self) -> &str {
+        &self.0
+    }
+}
+
+impl fmt::Display for RunId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+impl fmt::Debug for RunId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+impl Serialize for RunId {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.serialize_str(&self.0)
+    }
+}
+
+impl<'de> Deserialize<'de> for RunId {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let text = std::borrow::Cow::<str>::deserialize(deserializer)?;
+        RunId::parse(&text).map_err(serde::de::Error::custom)
+    }
+}
+
+/// What one attempt of one step is called: `<run>.<step>.<epoch>.<attempt>`. The same for every
+/// delivery of that attempt, so it is the agent's idempotency key; safe in a URL as it is.
+/// Step ids hold no dot and the last two parts are numbers, so reading it from the right is
+/// unambiguous whatever the run is called.
+#[derive(Clone, PartialEq, Eq, Hash, Debug)]
+pub struct TaskId {
+    pub run: RunId,
+    pub step: String,
+    /// Raised by each rollback of the run; from 0.
+    pub epoch: u32,
+    /// From 1.
+    pub attempt: u32,
+}
+
+impl TaskId {
+    /// Reads a task id from the right; `None` where it is none of ours.
+    pub fn parse(text: &str) -> Option<Self> {
+        let mut parts = text.rsplitn(4, '.');
+        let attempt = parts.next()?.parse().ok()?;
+        let epoch = parts.next()?.parse().ok()?;
+        let step = parts.next()?.to_owned();
+        let run = RunId::parse(parts.next()?).ok()?;
+        Some(Self {
+            run,
+            step,
+            epoch,
+            attempt,
+        })
+    }
+
+    /// Appends `<run>.<step>.<epoch>.<attempt>`.
+    pub fn write(out: &mut String, run: &RunId, step: &str, epoch: u32, attempt: u32) {
+        let mut digits = itoa::Buffer::new();
+        out.push_str(run.as_str());
+        out.push('.');
+        out.push_str(step);
+        out.push('.');
+        out.push_str(digits.format(epoch));
+        out.push('.');
+        out.push_str(digits.format(attempt));
+    }
+}
+
+impl fmt::Display for TaskId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(
+            f,
+            "{}.{}.{}.{}",
+            self.run, self.step, self.epoch, self.attempt
+        )
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_task_id_reads_back_whatever_the_run_is_called() {
+        for run in ["a", "a.b.1.2", "x~y_z-", "1.1.1.1"] {
+            let id = TaskId {
+                run: RunId::parse(run).unwrap(),
+                step: "step_1".into(),
+                epoch: 3,
+                attempt: 12,
+            };
+            assert_eq!(TaskId::parse(&id.to_string()), Some(id));
+        }
+        assert_eq!(TaskId::parse("a.b.c"), None);
+        assert_eq!(TaskId::parse("r.s.0.x"), None);
+    }
+
+    #[test]
+    fn run_ids_are_checked() {
+        assert!(RunId::parse("").is_err());
+        assert!(RunId::parse("a/b").is_err());
+        assert!(RunId::parse(&"x".repeat(257)).is_err());
+        assert!(RunId::parse(&"x".repeat(256)).is_ok());
+    }
+}

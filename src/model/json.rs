@@ -1,0 +1,130 @@
+//! A JSON value as text. Inputs and outputs pass through the engine far more often than anything
+//! looks into them, so they stay text until an expression asks.
+
+use std::fmt;
+use std::sync::{Arc, LazyLock};
+
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
+use serde_json::value::RawValue;
+
+/// One valid JSON value, kept as its text. Cloning is a reference count.
+#[derive(Clone)]
+pub struct Json(Arc<RawValue>);
+
+impl Json {
+    /// `null`; one value shared by all.
+    pub fn null() -> Self {
+        static NULL: LazyLock<Json> =
+            LazyLock::new(|| Json::from_text("null").expect("null is JSON"));
+        NULL.clone()
+    }
+
+    /// Checks that `text` is one JSON value and keeps it (surrounding white space is dropped).
+    pub fn from_text(text: &str) -> Result<Self, serde_json::Error> {
+        serde_json::from_str::<Box<RawValue>>(text).map(|raw| Self(Arc::from(raw)))
+    }
+
+    /// Serialises any value. Fails only where serde fails (a map with keys that are not strings).
+    pub fn from_serialize<T: Serialize + ?Sized>(value: &T) -> Result<Self, serde_json::Error> {
+        serde_json::value::to_raw_value(value).map(|raw| Self(Arc::from(raw)))
+    }
+
+    pub fn as_str(&self) -> &str {
+        self.0.get()
+    }
+
+    /// Length of the text in bytes: what `max_payload_bytes` measures.
+    pub fn len(&self) -> usize {
+        self.0.get().len()
+    }
+
+    pub fn is_empty(&self) -> bool {
+        false
+    }
+
+    pub fn is_null(&self) -> bool {
+        self.0.get() == "null"
+    }
+
+    /// Reads the text as a value of another type.
+    ///
+    /// # Errors
+    /// Where the value is not of that form, and where it nests deeper than serde_json follows
+    /// (128 levels): such a payload can be carried but not looked into.
+    pub fn parse<T: serde::de::DeserializeOwned>(&self) -> Result<T, serde_json::Error> {
+        serde_json::from_str(self.0.get())
+    }
+}
+
+impl From<&serde_json::Value> for Json {
+    fn from(value: &serde_json::Value) -> Self {
+        Self::from_serialize(value).expect("a JSON tree always serialises")
+    }
+}
+
+impl From<serde_json::Value> for Json {
+    fn from(value: serde_json::Value) -> Self {
+        Self::from(&value)
+    }
+}
+
+/// Equal as values: white space and the order of keys do not matter (they do in a value that is too
+/// deep to look into, which equals its own text alone).
+impl PartialEq for Json {
+    fn eq(&self, other: &Self) -> bool {
+        let tree = |json: &Json| json.parse::<serde_json::Value>().ok();
+        self.as_str() == other.as_str()
+            || tree(self).is_some_and(|value| Some(value) == tree(other))
+    }
+}
+
+impl fmt::Debug for Json {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.as_str())
+    }
+}
+
+impl Default for Json {
+    fn default() -> Self {
+        Self::null()
+    }
+}
+
+impl Serialize for Json {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        self.0.serialize(serializer)
+    }
+}
+
+impl<'de> Deserialize<'de> for Json {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        Box::<RawValue>::deserialize(deserializer).map(|raw| Self(Arc::from(raw)))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn values_are_equal_whatever_their_text() {
+        let json = |text: &str| Json::from_text(text).unwrap();
+        assert_eq!(
+            json(r#"{"a":1,"b":[2]}"#),
+            json(r#" { "b": [2], "a": 1 } "#)
+        );
+        assert_ne!(json("1"), json("2"));
+    }
+
+    #[test]
+    fn a_value_too_deep_to_look_into_is_carried_all_the_same() {
+        let deep = |inner: &str| format!("{}{inner}{}", "[".repeat(5_000), "]".repeat(5_000));
+        let (one, two) = (
+            Json::from_text(&deep("1")).unwrap(),
+            Json::from_text(&deep("2")).unwrap(),
+        );
+        assert_eq!(one, one.clone());
+        assert_ne!(one, two);
+        assert!(one.parse::<serde_json::Value>().is_err());
+    }
+}

@@ -1,0 +1,31 @@
+//! The words everything else is written in: identifiers, values, time, and the records that
+//! travel on topics. Pure data: no I/O, no clock, no behaviour beyond what a type means.
+//!
+//! Reading order: [`json`] (a payload is JSON text that we carry and rarely look into), [`time`],
+//! [`ids`], [`failure`] (an error with a class), then the records by direction: [`command`] and
+//! [`reply`] come in, each from an [`origin`]; [`task`] and [`event`] go out; [`run`] and
+//! [`parked`] are what a partition remembers.
+
+pub mod command;
+pub mod event;
+pub mod failure;
+pub mod ids;
+pub mod json;
+pub mod origin;
+pub mod parked;
+pub mod reply;
+pub mod run;
+pub mod task;
+pub mod time;
+
+pub use command::{Command, Signal, Start, Verb};
+pub use event::{Event, EventKind};
+pub use failure::{Failure, class};
+pub use ids::{RunId, TaskId};
+pub use json::Json;
+pub use origin::Origin;
+pub use parked::{Parked, ParkedKey};
+pub use reply::{Reply, ReplyStatus};
+pub use run::{RunState, RunStatus, StepState, StepStatus};
+pub use task::{CancelTask, Task};
+pub use time::{Millis, Timestamp};

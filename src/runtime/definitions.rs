@@ -1,0 +1,447 @@
+//! The registry of definitions: the compacted topic `definitions`, read whole by each instance
+//! and held compiled in memory. Key `workflow/<name>/<version>`, value the canonical JSON of the
+//! definition; a tombstone deletes.
+//!
+//! An applied version never changes: a run pins the version it started with, so what that version
+//! says must stay. Applying the same content again changes nothing; other content under the same
+//! version is refused, and the remedy is a higher version.
+
+use std::collections::{BTreeMap, HashMap};
+use std::sync::{Arc, PoisonError, RwLock};
+use std::time::Duration;
+
+use rdkafka::ClientConfig;
+use rdkafka::admin::{AdminClient, AdminOptions, NewTopic, TopicReplication};
+use rdkafka::client::DefaultClientContext;
+use rdkafka::error::KafkaError;
+use rdkafka::producer::{FutureProducer, FutureRecord};
+use rdkafka::types::RDKafkaErrorCode;
+
+use super::DefinitionRegistry;
+use super::follower::{Entry, FollowError, Follower};
+use crate::engine::Definitions;
+use crate::model::{Json, Timestamp};
+use crate::workflow::Workflow;
+use crate::workflow::definition::{self, Defaults, Definition, Kind, Violations};
+use crate::workflow::program::StepKind;
+
+/// How long an apply may wait for the broker, and for its own record to come back.
+const WITHIN: Duration = Duration::from_secs(10);
+/// How long a worker may be held up before it refuses a start of an unknown workflow.
+const CATCH_UP_WITHIN: Duration = Duration::from_secs(5);
+
+/// Where the registry lives, and what it needs to make the topics of agents.
+#[derive(Clone, Debug)]
+pub struct RegistrySettings {
+    /// Brokers and security; the registry adds what else it needs.
+    pub client: ClientConfig,
+    /// Prefix of all topics, such as `partita.`.
+    pub prefix: String,
+    /// Partitions of a new `tasks.<agent>` topic; at least 1.
+    pub task_partitions: i32,
+    /// Replicas of a new `tasks.<agent>` topic; at least 1, or -1 for the cluster's default.
+    pub replication_factor: i32,
+    /// How long records of a new `tasks.<agent>` topic are kept.
+    pub task_retention: Duration,
+    /// What definitions leave open.
+    pub defaults: Defaults,
+}
+
+/// One applied definition.
+#[derive(Debug)]
+pub struct Stored {
+    pub kind: Kind,
+    pub name: Arc<str>,
+    pub version: u32,
+    /// The definition as one JSON object, aliases resolved; parsing it gives the same definition.
+    pub source: Json,
+    pub applied_at: Timestamp,
+    pub workflow: Arc<Workflow>,
+}
+
+/// What an apply did to one definition.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Change {
+    Created,
+    /// It was there already, with the same content.
+    Unchanged,
+}
+
+#[derive(Clone, Debug)]
+pub struct Applied {
+    pub stored: Arc<Stored>,
+    pub change: Change,
+}
+
+/// Why definitions were not applied, or not deleted.
+#[derive(Debug, thiserror::Error)]
+pub enum RegistryError {
+    #[error("{} in the definitions", count(.0))]
+    Invalid(Violations),
+    #[error("{kind} {name}@{version} is applied with other content, and an applied version never changes; raise `version` to {}", .highest + 1)]
+    Conflict {
+        kind: &'static str,
+        name: Arc<str>,
+        version: u32,
+        highest: u32,
+    },
+    #[error("the topic `{topic}` of agent `{agent}` could not be made: {reason}")]
+    Topic {
+        agent: String,
+        topic: String,
+        reason: String,
+    },
+    #[error("the record for {key} was not written: {source}")]
+    Write {
+        key: String,
+        #[source]
+        source: KafkaError,
+    },
+    #[error(transparent)]
+    Read(#[from] FollowError),
+}
+
+fn count(violations: &Violations) -> String {
+    match violations.0.len() {
+        1 => "1 fault".to_owned(),
+        several => format!("{several} faults"),
+    }
+}
+
+type Versions = BTreeMap<u32, Arc<Stored>>;
+type Table = Arc<RwLock<HashMap<String, Versions>>>;
+
+/// See the module. One per instance.
+pub struct Registry {
+    settings: RegistrySettings,
+    topic: String,
+    table: Table,
+    follower: Follower,
+    producer: FutureProducer,
+    admin: AdminClient<DefaultClientContext>,
+    /// One apply or delete at a time, so that what was checked still holds when it is written.
+    writing: tokio::sync::Mutex<()>,
+}
+
+/// Why a registry does not start.
+#[derive(Debug, thiserror::Error)]
+pub enum RegistryStartError {
+    #[error("cannot make a Kafka client: {0}")]
+    Client(#[from] KafkaError),
+    #[error("cannot start a thread: {0}")]
+    Thread(#[from] std::io::Error),
+}
+
+impl Registry {
+    /// Begins to read the topic, in the background; a broker that is away is waited for. Must be
+    /// called within a tokio runtime.
+    pub fn start(settings: RegistrySettings) -> Result<Arc<Self>, RegistryStartError> {
+        let topic = format!("{}definitions", settings.prefix);
+        let table = Table::default();
+        let mut producing = settings.client.clone();
+        producing
+            .set("enable.idempotence", "true")
+            .set("linger.ms", "0")
+            .set("message.timeout.ms", "10000");
+        let producer = producing.create()?;
+        let admin = settings.client.create()?;
+        let of_reader = Arc::clone(&table);
+        let defaults = settings.defaults.clone();
+        let follower = Follower::start(&settings.client, topic.clone(), move |entry| {
+            read(&of_reader, &defaults, &entry);
+        })?;
+        Ok(Arc::new(Self {
+            settings,
+            topic,
+            table,
+            follower,
+            producer,
+            admin,
+            writing: tokio::sync::Mutex::default(),
+        }))
+    }
+
+    /// Whether everything that was applied before this instance started is known.
+    pub fn restored(&self) -> bool {
+        self.follower.restored()
+    }
+
+    /// That version, or the highest where none is given.
+    pub fn get(&self, kind: &str, name: &str, version: Option<u32>) -> Option<Arc<Stored>> {
+        let table = self.table.read().unwrap_or_else(PoisonError::into_inner);
+        let versions = table.get(name)?;
+        let stored = match version {
+            Some(version) => versions.get(&version),
+            None => versions.last_key_value().map(|(_, stored)| stored),
+        }?;
+        (stored.kind.name() == kind).then(|| Arc::clone(stored))
+    }
+
+    /// All versions of all definitions of a kind, by name, highest version first.
+    pub fn list(&self, kind: &str) -> Vec<Arc<Stored>> {
+        let table = self.table.read().unwrap_or_else(PoisonError::into_inner);
+        let mut all: Vec<_> = table
+            .values()
+            .flat_map(|versions| versions.values().rev())
+            .filter(|stored| stored.kind.name() == kind)
+            .cloned()
+            .collect();
+        all.sort_by(|a, b| a.name.cmp(&b.name).then(b.version.cmp(&a.version)));
+        all
+    }
+
+    /// Waits until everything is known that was applied anywhere before the call.
+    pub async fn caught_up(&self) -> Result<(), RegistryError> {
+        Ok(self.follower.caught_up(WITHIN).await?)
+    }
+
+    /// Checks and compiles `text` (YAML or JSON, one document or many) without applying it.
+    pub fn check(&self, text: &str, file: Option<&str>) -> Result<Vec<Definition>, RegistryError> {
+        definition::parse(text, file, &self.settings.defaults).map_err(RegistryError::Invalid)
+    }
+
+    /// Applies all definitions in `text`, or none where one of them is invalid or conflicts.
+    /// Returns when this instance has read them back, in the order of the documents. With
+    /// `dry_run` everything is checked and nothing is written.
+    pub async fn apply(
+        &self,
+        text: &str,
+        file: Option<&str>,
+        dry_run: bool,
+    ) -> Result<Vec<Applied>, RegistryError> {
+        let parsed = self.check(text, file)?;
+        let _one_at_a_time = self.writing.lock().await;
+        self.caught_up().await?;
+        let mut changes = Vec::with_capacity(parsed.len());
+        for definition in &parsed {
+            changes.push(self.compare(definition)?);
+        }
+        if !dry_run {
+            for (definition, change) in parsed.iter().zip(&changes) {
+                self.ensure_task_topics(&definition.workflow).await?;
+                if *change == Change::Created {
+                    self.write(&key_of(definition), Some(definition.source.as_str()))
+                        .await?;
+                }
+            }
+        }
+        Ok(parsed
+            .into_iter()
+            .zip(changes)
+            .map(|(definition, change)| self.applied(definition, change))
+            .collect())
+    }
+
+    /// Deletes one version; `false` where it is not there. Whether runs still need it is the
+    /// caller's question: it takes all instances to answer.
+    pub async fn delete(
+        &self,
+        kind: &str,
+        name: &str,
+        version: u32,
+    ) -> Result<bool, RegistryError> {
+        let _one_at_a_time = self.writing.lock().await;
+        self.caught_up().await?;
+        if self.get(kind, name, Some(version)).is_none() {
+            return Ok(false);
+        }
+        self.write(&format!("{kind}/{name}/{version}"), None)
+            .await?;
+        Ok(true)
+    }
+
+    fn compare(&self, definition: &Definition) -> Result<Change, RegistryError> {
+        let conflict = |highest| RegistryError::Conflict {
+            kind: definition.kind.name(),
+            name: Arc::clone(&definition.name),
+            version: definition.version,
+            highest,
+        };
+        match self.get(
+            definition.kind.name(),
+            &definition.name,
+            Some(definition.version),
+        ) {
+            None => Ok(Change::Created),
+            Some(stored) if stored.source == definition.source => Ok(Change::Unchanged),
+            Some(_) => {
+                let highest = self.get(definition.kind.name(), &definition.name, None);
+                Err(conflict(
+                    highest.map_or(definition.version, |stored| stored.version),
+                ))
+            }
+        }
+    }
+
+    /// The definition as it stands now; before its record is read back (a dry run), as it would.
+    fn applied(&self, definition: Definition, change: Change) -> Applied {
+        let stored = self
+            .get(
+                definition.kind.name(),
+                &definition.name,
+                Some(definition.version),
+            )
+            .unwrap_or_else(|| {
+                let applied_at = Timestamp(
+                    chrono::DateTime::<chrono::Utc>::from(std::time::SystemTime::now())
+                        .timestamp_millis(),
+                );
+                Arc::new(stored(definition, applied_at))
+            });
+        Applied { stored, change }
+    }
+
+    async fn write(&self, key: &str, value: Option<&str>) -> Result<(), RegistryError> {
+        let mut record: FutureRecord<'_, str, str> = FutureRecord::to(&self.topic).key(key);
+        if let Some(value) = value {
+            record = record.payload(value);
+        }
+        let sent = self
+            .producer
+            .send(record, rdkafka::util::Timeout::After(WITHIN))
+            .await;
+        let delivery = sent.map_err(|(source, _)| RegistryError::Write {
+            key: key.to_owned(),
+            source,
+        })?;
+        self.follower
+            .applied(delivery.partition, delivery.offset, WITHIN)
+            .await?;
+        Ok(())
+    }
+
+    async fn ensure_task_topics(&self, workflow: &Workflow) -> Result<(), RegistryError> {
+        let agents: std::collections::BTreeSet<&str> = workflow
+            .steps
+            .iter()
+            .filter_map(|step| match &step.kind {
+                StepKind::Agent { agent, .. } => Some(agent.as_ref()),
+                StepKind::Switch { .. } => None,
+            })
+            .collect();
+        let retention = self.settings.task_retention.as_millis().to_string();
+        for agent in agents {
+            let topic = format!("{}tasks.{agent}", self.settings.prefix);
+            let wanted = NewTopic::new(
+                &topic,
+                self.settings.task_partitions,
+                TopicReplication::Fixed(self.settings.replication_factor),
+            )
+            .set("cleanup.policy", "delete")
+            .set("retention.ms", &retention);
+            let refused = |reason: String| RegistryError::Topic {
+                agent: agent.to_owned(),
+                topic: topic.clone(),
+                reason,
+            };
+            let options = AdminOptions::new()
+                .request_timeout(Some(WITHIN))
+                .operation_timeout(Some(WITHIN));
+            let results = self
+                .admin
+                .create_topics([&wanted], &options)
+                .await
+                .map_err(|error| refused(error.to_string()))?;
+            for result in results {
+                match result {
+                    Ok(_) => tracing::info!(topic, "made the topic of an agent"),
+                    Err((_, RDKafkaErrorCode::TopicAlreadyExists)) => {}
+                    Err((_, code)) => return Err(refused(code.to_string())),
+                }
+            }
+        }
+        Ok(())
+    }
+}
+
+impl Definitions for Registry {
+    fn workflow(&self, name: &str, version: Option<u32>) -> Option<Arc<Workflow>> {
+        self.get("workflow", name, version)
+            .map(|stored| Arc::clone(&stored.workflow))
+    }
+}
+
+impl DefinitionRegistry for Registry {
+    fn catch_up(&self) {
+        if let Err(error) = self.follower.catch_up(CATCH_UP_WITHIN) {
+            tracing::warn!(%error, "definitions may be behind");
+        }
+    }
+}
+
+fn key_of(definition: &Definition) -> String {
+    format!(
+        "{}/{}/{}",
+        definition.kind.name(),
+        definition.name,
+        definition.version
+    )
+}
+
+fn stored(definition: Definition, applied_at: Timestamp) -> Stored {
+    Stored {
+        kind: definition.kind,
+        name: definition.name,
+        version: definition.version,
+        source: definition.source,
+        applied_at,
+        workflow: definition.workflow,
+    }
+}
+
+/// Takes one record into the table. A record that cannot be read is said and skipped: whoever
+/// wrote it past the registry may write it again.
+fn read(table: &Table, defaults: &Defaults, entry: &Entry<'_>) {
+    let skipped = |reason: &str| {
+        tracing::warn!(
+            key = %String::from_utf8_lossy(entry.key),
+            partition = entry.partition,
+            offset = entry.offset,
+            reason,
+            "skipped a record of the definitions"
+        );
+    };
+    let Some((kind, name, version)) = read_key(entry.key) else {
+        return skipped("the key is not `kind/name/version`");
+    };
+    let Some(value) = entry.value else {
+        let mut table = table.write().unwrap_or_else(PoisonError::into_inner);
+        if let Some(versions) = table.get_mut(name) {
+            versions.remove(&version);
+            if versions.is_empty() {
+                table.remove(name);
+            }
+        }
+        return;
+    };
+    let Ok(text) = std::str::from_utf8(value) else {
+        return skipped("the value is not UTF-8");
+    };
+    match definition::parse(text, None, defaults) {
+        Err(violations) => skipped(&violations.to_string()),
+        Ok(definitions) => {
+            let mut matching = definitions.into_iter().filter(|definition| {
+                definition.kind.name() == kind
+                    && definition.name.as_ref() == name
+                    && definition.version == version
+            });
+            let Some(definition) = matching.next() else {
+                return skipped("the value is another definition than its key says");
+            };
+            let stored = Arc::new(stored(definition, Timestamp(entry.timestamp)));
+            let mut table = table.write().unwrap_or_else(PoisonError::into_inner);
+            table
+                .entry(name.to_owned())
+                .or_default()
+                .insert(version, stored);
+        }
+    }
+}
+
+fn read_key(key: &[u8]) -> Option<(&str, &str, u32)> {
+    let mut parts = std::str::from_utf8(key).ok()?.split('/');
+    let kind = parts.next()?;
+    let name = parts.next()?;
+    let version = parts.next()?.parse().ok()?;
+    parts.next().is_none().then_some((kind, name, version))
+}

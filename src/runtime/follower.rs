@@ -1,0 +1,345 @@
+//! Follows a small compacted topic from its first record, on a thread of its own: what the
+//! definitions registry and membership have in common. Each instance reads all of it, in no group
+//! and committing nothing.
+
+use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+use rdkafka::ClientConfig;
+use rdkafka::consumer::{BaseConsumer, Consumer};
+use rdkafka::error::KafkaError;
+use rdkafka::message::Message;
+use rdkafka::{Offset, TopicPartitionList};
+
+/// How long one call for metadata or watermarks may take.
+const ASK_TIMEOUT: Duration = Duration::from_secs(5);
+/// Pause before the topic is opened again after a failure.
+const REOPEN_AFTER: Duration = Duration::from_millis(500);
+/// How often the loop looks whether it should stop.
+const POLL: Duration = Duration::from_millis(100);
+
+/// One record, as the reader of the topic sees it.
+pub struct Entry<'a> {
+    pub key: &'a [u8],
+    /// `None`: a tombstone.
+    pub value: Option<&'a [u8]>,
+    /// Milliseconds since the epoch, as the broker or the producer set it.
+    pub timestamp: i64,
+    pub partition: i32,
+    pub offset: i64,
+    /// Whether it was read on the way to the end of the topic as it stood at the start.
+    pub restoring: bool,
+}
+
+/// Why the end of the topic was not reached.
+#[derive(Debug, thiserror::Error)]
+pub enum FollowError {
+    #[error("the end of topic `{topic}` could not be asked for: {source}")]
+    Ask {
+        topic: String,
+        #[source]
+        source: KafkaError,
+    },
+    #[error("topic `{topic}` was not read to its end within {} ms", within.as_millis())]
+    Behind { topic: String, within: Duration },
+}
+
+/// How far each partition has been applied: the offset after the last applied record.
+#[derive(Default)]
+struct Progress {
+    reached: BTreeMap<i32, i64>,
+    /// Every partition has reached the end it had when it was opened.
+    restored: bool,
+    stopped: bool,
+}
+
+struct Shared {
+    topic: String,
+    config: ClientConfig,
+    progress: Mutex<Progress>,
+    moved: Condvar,
+    /// A client for questions, which reads nothing: a broker answers the requests of a connection in
+    /// order, and behind the fetch of a reader a question waits until that has something to tell.
+    /// `None` while there is none.
+    client: Mutex<Option<Arc<BaseConsumer>>>,
+    stop: AtomicBool,
+}
+
+/// A running follower. Dropping it stops its thread.
+pub struct Follower {
+    shared: Arc<Shared>,
+    thread: Option<std::thread::JoinHandle<()>>,
+}
+
+impl Follower {
+    /// Starts reading `topic` (its full name). `apply` sees every record of every partition, in
+    /// the order of each partition. A broker or a topic that is not there yet is waited for.
+    pub fn start(
+        base: &ClientConfig,
+        topic: String,
+        apply: impl FnMut(Entry<'_>) + Send + 'static,
+    ) -> std::io::Result<Self> {
+        let mut config = base.clone();
+        // librdkafka wants a group even where nothing ever joins or commits.
+        config
+            .set("group.id", format!("{topic}.follower"))
+            .set("enable.auto.commit", "false")
+            .set("enable.partition.eof", "true")
+            .set("auto.offset.reset", "earliest")
+            .set("isolation.level", "read_committed")
+            // The end of a topic is told by a fetch that waited so long for more.
+            .set("fetch.wait.max.ms", "100")
+            .set("fetch.queue.backoff.ms", "1");
+        let name = format!("follow {topic}");
+        let shared = Arc::new(Shared {
+            topic,
+            config,
+            progress: Mutex::default(),
+            moved: Condvar::new(),
+            client: Mutex::new(None),
+            stop: AtomicBool::new(false),
+        });
+        let of_thread = Arc::clone(&shared);
+        let thread = std::thread::Builder::new()
+            .name(name)
+            .spawn(move || of_thread.run(apply))?;
+        Ok(Self {
+            shared,
+            thread: Some(thread),
+        })
+    }
+
+    /// Whether everything that the topic held when it was opened has been applied.
+    pub fn restored(&self) -> bool {
+        self.shared.lock().restored
+    }
+
+    /// Blocks until everything that the topic holds now has been applied, at most `within`.
+    pub fn catch_up(&self, within: Duration) -> Result<(), FollowError> {
+        self.shared.catch_up(within)
+    }
+
+    /// [`Follower::catch_up`] for callers on tokio.
+    pub async fn caught_up(&self, within: Duration) -> Result<(), FollowError> {
+        let shared = Arc::clone(&self.shared);
+        tokio::task::spawn_blocking(move || shared.catch_up(within))
+            .await
+            .unwrap_or_else(|_| {
+                Err(FollowError::Behind {
+                    topic: self.shared.topic.clone(),
+                    within,
+                })
+            })
+    }
+
+    /// Waits until the record at `offset` of `partition` has been applied.
+    pub async fn applied(
+        &self,
+        partition: i32,
+        offset: i64,
+        within: Duration,
+    ) -> Result<(), FollowError> {
+        let shared = Arc::clone(&self.shared);
+        let targets = BTreeMap::from([(partition, offset + 1)]);
+        tokio::task::spawn_blocking(move || {
+            shared.wait_for(&targets, Instant::now() + within, within)
+        })
+        .await
+        .unwrap_or_else(|_| {
+            Err(FollowError::Behind {
+                topic: self.shared.topic.clone(),
+                within,
+            })
+        })
+    }
+}
+
+impl Drop for Follower {
+    fn drop(&mut self) {
+        self.shared.stop.store(true, Ordering::Relaxed);
+        if let Some(thread) = self.thread.take() {
+            // A thread that panicked has said so already.
+            let _ = thread.join();
+        }
+    }
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+impl Shared {
+    fn lock(&self) -> MutexGuard<'_, Progress> {
+        lock(&self.progress)
+    }
+
+    fn run(&self, mut apply: impl FnMut(Entry<'_>)) {
+        let mut failures = 0_u32;
+        while !self.stop.load(Ordering::Relaxed) {
+            match self.open() {
+                Ok((consumer, asker, ends)) => {
+                    failures = 0;
+                    *lock(&self.client) = Some(Arc::new(asker));
+                    self.follow(&consumer, &ends, &mut apply);
+                    *lock(&self.client) = None;
+                }
+                Err(error) => {
+                    if failures.is_multiple_of(20) {
+                        tracing::warn!(topic = self.topic, %error, "cannot read the topic yet, trying again");
+                    }
+                    failures += 1;
+                    std::thread::sleep(REOPEN_AFTER);
+                }
+            }
+        }
+        self.lock().stopped = true;
+        self.moved.notify_all();
+    }
+
+    /// Assigns every partition from its beginning; returns the reader, the client for questions,
+    /// and the ends that the partitions have now.
+    fn open(&self) -> Result<(BaseConsumer, BaseConsumer, BTreeMap<i32, i64>), KafkaError> {
+        let consumer: BaseConsumer = self.config.create()?;
+        let asker: BaseConsumer = self.config.create()?;
+        let ends = self.ends(&asker)?;
+        let mut assignment = TopicPartitionList::new();
+        for partition in ends.keys() {
+            assignment.add_partition_offset(&self.topic, *partition, Offset::Beginning)?;
+        }
+        consumer.assign(&assignment)?;
+        Ok((consumer, asker, ends))
+    }
+
+    fn ends(&self, consumer: &BaseConsumer) -> Result<BTreeMap<i32, i64>, KafkaError> {
+        let metadata = consumer.fetch_metadata(Some(&self.topic), ASK_TIMEOUT)?;
+        let unknown =
+            || KafkaError::MetadataFetch(rdkafka::types::RDKafkaErrorCode::UnknownTopicOrPartition);
+        let topic = metadata
+            .topics()
+            .iter()
+            .find(|topic| topic.name() == self.topic)
+            .ok_or_else(unknown)?;
+        if let Some(error) = topic.error() {
+            return Err(KafkaError::MetadataFetch(error.into()));
+        }
+        if topic.partitions().is_empty() {
+            return Err(unknown());
+        }
+        let mut ends = BTreeMap::new();
+        for partition in topic.partitions() {
+            let (_, high) = consumer.fetch_watermarks(&self.topic, partition.id(), ASK_TIMEOUT)?;
+            ends.insert(partition.id(), high);
+        }
+        Ok(ends)
+    }
+
+    /// Applies records until told to stop, or until the client is beyond repair.
+    fn follow(
+        &self,
+        consumer: &BaseConsumer,
+        ends: &BTreeMap<i32, i64>,
+        apply: &mut impl FnMut(Entry<'_>),
+    ) {
+        let mut restoring: BTreeMap<i32, i64> = ends.clone();
+        restoring.retain(|partition, end| {
+            *end > self.lock().reached.get(partition).copied().unwrap_or(0)
+        });
+        if restoring.is_empty() {
+            self.reached(None, true);
+        }
+        while !self.stop.load(Ordering::Relaxed) {
+            match consumer.poll(POLL) {
+                None => {}
+                Some(Ok(message)) => {
+                    let partition = message.partition();
+                    apply(Entry {
+                        key: message.key().unwrap_or_default(),
+                        value: message.payload(),
+                        timestamp: message.timestamp().to_millis().unwrap_or(0),
+                        partition,
+                        offset: message.offset(),
+                        restoring: restoring.contains_key(&partition),
+                    });
+                    let next = message.offset() + 1;
+                    if restoring.get(&partition).is_some_and(|end| next >= *end) {
+                        restoring.remove(&partition);
+                    }
+                    self.reached(Some((partition, next)), restoring.is_empty());
+                }
+                // The last records of a partition may have been compacted away: its end then
+                // arrives without a record, and counts as the end it had when it was opened.
+                Some(Err(KafkaError::PartitionEOF(partition))) => {
+                    restoring.remove(&partition);
+                    let end = ends.get(&partition).copied().unwrap_or(0);
+                    self.reached(Some((partition, end)), restoring.is_empty());
+                }
+                Some(Err(error)) => {
+                    tracing::warn!(topic = self.topic, %error, "reading the topic met an error");
+                    if consumer.client().fatal_error().is_some() {
+                        return;
+                    }
+                }
+            }
+        }
+    }
+
+    fn reached(&self, position: Option<(i32, i64)>, restored: bool) {
+        let mut progress = self.lock();
+        if let Some((partition, next)) = position {
+            let reached = progress.reached.entry(partition).or_insert(0);
+            *reached = (*reached).max(next);
+        }
+        progress.restored |= restored;
+        drop(progress);
+        self.moved.notify_all();
+    }
+
+    fn catch_up(&self, within: Duration) -> Result<(), FollowError> {
+        let deadline = Instant::now() + within;
+        let ask = |source| FollowError::Ask {
+            topic: self.topic.clone(),
+            source,
+        };
+        let client = lock(&self.client).clone();
+        let Some(client) = client else {
+            return Err(FollowError::Behind {
+                topic: self.topic.clone(),
+                within,
+            });
+        };
+        let ends = self.ends(&client).map_err(ask)?;
+        self.wait_for(&ends, deadline, within)
+    }
+
+    fn wait_for(
+        &self,
+        ends: &BTreeMap<i32, i64>,
+        deadline: Instant,
+        within: Duration,
+    ) -> Result<(), FollowError> {
+        let behind = |progress: &Progress| {
+            let reached = |partition: &i32| progress.reached.get(partition).copied().unwrap_or(0);
+            ends.iter()
+                .any(|(partition, end)| reached(partition) < *end)
+                || !progress.restored
+        };
+        let mut progress = self.lock();
+        while behind(&progress) {
+            let left = deadline.saturating_duration_since(Instant::now());
+            if left.is_zero() || progress.stopped {
+                return Err(FollowError::Behind {
+                    topic: self.topic.clone(),
+                    within,
+                });
+            }
+            progress = self
+                .moved
+                .wait_timeout(progress, left)
+                .unwrap_or_else(PoisonError::into_inner)
+                .0;
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,271 @@
+//! Reading `events`: the history of a run, and what happens now.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::{Duration, Instant};
+
+use rdkafka::consumer::{BaseConsumer, Consumer};
+use rdkafka::error::KafkaResult;
+use rdkafka::message::BorrowedMessage;
+use rdkafka::{Message, Offset, TopicPartitionList};
+use serde::Deserialize;
+use tokio::sync::mpsc;
+
+use super::handle::{EventsTail, HistoryEvent, SubmitError};
+use crate::log::kafka::ClientSettings;
+use crate::model::{EventKind, Millis, RunId, RunState};
+
+/// Readers at a time; each has a consumer of its own.
+const MAX_READERS: usize = 200;
+
+/// Events that wait for a slow follower; then reading pauses.
+const CHANNEL: usize = 256;
+
+const ASK_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// A history that takes longer to find is given as far as it was found.
+const HISTORY_TIMEOUT: Duration = Duration::from_secs(20);
+
+/// How far clocks of instances may be apart: so much before a run's creation its events are
+/// looked for.
+const CLOCK_SKEW: Millis = Millis(60_000);
+
+/// Makes readers of one installation's events.
+#[derive(Clone)]
+pub(super) struct Events {
+    settings: ClientSettings,
+    topic: Arc<str>,
+    readers: Arc<AtomicUsize>,
+}
+
+/// A consumer, and its place among [`MAX_READERS`].
+struct Reader {
+    consumer: BaseConsumer,
+    readers: Arc<AtomicUsize>,
+}
+
+impl Drop for Reader {
+    fn drop(&mut self) {
+        self.readers.fetch_sub(1, Ordering::AcqRel);
+    }
+}
+
+fn broken(error: impl ToString) -> SubmitError {
+    SubmitError::Broker(error.to_string())
+}
+
+impl Events {
+    pub fn new(settings: ClientSettings, topic: &str) -> Self {
+        Self {
+            settings,
+            topic: Arc::from(topic),
+            readers: Arc::new(AtomicUsize::new(0)),
+        }
+    }
+
+    fn reader(&self) -> Result<Reader, SubmitError> {
+        if self.readers.fetch_add(1, Ordering::AcqRel) >= MAX_READERS {
+            self.readers.fetch_sub(1, Ordering::AcqRel);
+            return Err(SubmitError::Overloaded {
+                what: "readers of events",
+            });
+        }
+        let readers = Arc::clone(&self.readers);
+        let mut client = self.settings.client_config();
+        // Assigning by hand wants a group, though it is never joined.
+        client.set("group.id", "partita.reader");
+        client.set("isolation.level", "read_committed");
+        client.set("enable.auto.commit", "false");
+        client.set("auto.offset.reset", "earliest");
+        client.set("fetch.queue.backoff.ms", "1");
+        match client.create() {
+            Ok(consumer) => Ok(Reader { consumer, readers }),
+            Err(error) => {
+                readers.fetch_sub(1, Ordering::AcqRel);
+                Err(broken(error))
+            }
+        }
+    }
+
+    /// The run's events from `from_sequence` up to the one that `run` has as its last. Blocks.
+    pub fn history(
+        &self,
+        run: &RunState,
+        partition: i32,
+        from_sequence: u64,
+    ) -> Result<Vec<HistoryEvent>, SubmitError> {
+        let mut found = Vec::new();
+        if run.sequence < from_sequence {
+            return Ok(found);
+        }
+        let reader = self.at_creation(run, partition)?;
+        let deadline = Instant::now() + HISTORY_TIMEOUT;
+        while Instant::now() < deadline {
+            let Some(event) = next_of(&reader.consumer, &run.id) else {
+                continue;
+            };
+            let sequence = event.sequence;
+            if sequence >= from_sequence {
+                found.push(event);
+            }
+            if sequence >= run.sequence {
+                break;
+            }
+        }
+        Ok(found)
+    }
+
+    /// Follows the run from `from_sequence` to its end, on a thread of its own. Blocks until it
+    /// has begun.
+    pub fn follow(
+        &self,
+        run: &RunState,
+        partition: i32,
+        from_sequence: u64,
+    ) -> Result<mpsc::Receiver<HistoryEvent>, SubmitError> {
+        let reader = self.at_creation(run, partition)?;
+        let (sender, receiver) = mpsc::channel(CHANNEL);
+        let id = run.id.clone();
+        let last_known = run.status.is_ended().then_some(run.sequence);
+        if last_known.is_some_and(|last| last < from_sequence) {
+            return Ok(receiver);
+        }
+        spawn("partita-follow", move || {
+            while !sender.is_closed() {
+                let Some(event) = next_of(&reader.consumer, &id) else {
+                    continue;
+                };
+                let ends = EventKind::ALL
+                    .iter()
+                    .any(|kind| kind.is_terminal() && kind.name() == event.kind);
+                if event.sequence >= from_sequence && sender.blocking_send(event).is_err() {
+                    return;
+                }
+                if ends {
+                    return;
+                }
+            }
+        })?;
+        Ok(receiver)
+    }
+
+    /// Follows all events from `positions`, or from now on. Blocks until it has begun.
+    pub fn tail(
+        &self,
+        partitions: i32,
+        positions: &BTreeMap<i32, i64>,
+    ) -> Result<EventsTail, SubmitError> {
+        let reader = self.reader()?;
+        let mut from = BTreeMap::new();
+        let mut list = TopicPartitionList::new();
+        for partition in 0..partitions {
+            let offset = match positions.get(&partition) {
+                Some(&offset) => offset,
+                // Asked for now: events between this call and the first fetch are not missed.
+                None => {
+                    let ends =
+                        reader
+                            .consumer
+                            .fetch_watermarks(&self.topic, partition, ASK_TIMEOUT);
+                    ends.map_err(broken)?.1
+                }
+            };
+            from.insert(partition, offset);
+            list.add_partition_offset(&self.topic, partition, Offset::Offset(offset))
+                .map_err(broken)?;
+        }
+        reader.consumer.assign(&list).map_err(broken)?;
+        let (sender, receiver) = mpsc::channel(CHANNEL);
+        spawn("partita-events", move || {
+            while !sender.is_closed() {
+                let polled = reader.consumer.poll(Duration::from_millis(200));
+                let Some(event) = polled.and_then(read) else {
+                    continue;
+                };
+                if sender.blocking_send(event).is_err() {
+                    return;
+                }
+            }
+        })?;
+        let events = receiver;
+        Ok(EventsTail { from, events })
+    }
+
+    /// A reader that stands at or before the run's first event.
+    fn at_creation(&self, run: &RunState, partition: i32) -> Result<Reader, SubmitError> {
+        let reader = self.reader()?;
+        let from = (run.created_at - CLOCK_SKEW).0.max(0);
+        let mut list = TopicPartitionList::new();
+        list.add_partition_offset(&self.topic, partition, Offset::Offset(from))
+            .map_err(broken)?;
+        let mut found = reader
+            .consumer
+            .offsets_for_times(list, ASK_TIMEOUT)
+            .map_err(broken)?;
+        if found
+            .elements()
+            .iter()
+            .any(|element| !matches!(element.offset(), Offset::Offset(_)))
+        {
+            // Nothing that young is there yet: stand at the end as it is now.
+            let ends = reader
+                .consumer
+                .fetch_watermarks(&self.topic, partition, ASK_TIMEOUT);
+            let end = ends.map_err(broken)?.1;
+            found = TopicPartitionList::new();
+            found
+                .add_partition_offset(&self.topic, partition, Offset::Offset(end))
+                .map_err(broken)?;
+        }
+        reader.consumer.assign(&found).map_err(broken)?;
+        Ok(reader)
+    }
+}
+
+fn spawn(name: &str, work: impl FnOnce() + Send + 'static) -> Result<(), SubmitError> {
+    let thread = std::thread::Builder::new()
+        .name(name.to_owned())
+        .spawn(work);
+    thread.map(|_| ()).map_err(broken)
+}
+
+/// The next event, where there is one within a moment and it is of this run.
+fn next_of(consumer: &BaseConsumer, run: &RunId) -> Option<HistoryEvent> {
+    let message = consumer.poll(Duration::from_millis(200))?;
+    let is_of_run = message
+        .as_ref()
+        .is_ok_and(|message| message.key() == Some(run.as_str().as_bytes()));
+    if is_of_run { read(message) } else { None }
+}
+
+/// What we look at in an event.
+#[derive(Deserialize)]
+struct Seen<'a> {
+    #[serde(borrow)]
+    sequence: std::borrow::Cow<'a, str>,
+    #[serde(rename = "type", borrow)]
+    kind: std::borrow::Cow<'a, str>,
+}
+
+/// Reads a record of `events`; `None` where it is none of ours.
+fn read(message: KafkaResult<BorrowedMessage<'_>>) -> Option<HistoryEvent> {
+    let message = match message {
+        Ok(message) => message,
+        Err(error) => {
+            tracing::debug!(%error, "reading events");
+            return None;
+        }
+    };
+    let run = RunId::parse(std::str::from_utf8(message.key()?).ok()?).ok()?;
+    let json = std::str::from_utf8(message.payload()?).ok()?;
+    let seen: Seen<'_> = serde_json::from_str(json).ok()?;
+    Some(HistoryEvent {
+        run,
+        partition: message.partition(),
+        offset: message.offset(),
+        sequence: seen.sequence.parse().ok()?,
+        kind: seen.kind.into_owned(),
+        json: json.to_owned(),
+    })
+}

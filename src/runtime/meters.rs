@@ -1,0 +1,133 @@
+//! What the runtime counts, and when. Numbers of a partition are summed over the instance by
+//! [`Snapshot`], from time to time.
+
+use metrics::{counter, gauge, histogram};
+
+use crate::engine::{Definitions, Effect, Emitted};
+use crate::model::{Millis, RunState, RunStatus, StepStatus, Timestamp, class};
+use crate::telemetry::names;
+use crate::workflow::program::StepKind;
+
+pub fn run_ended(run: &RunState) {
+    let workflow = run.workflow.to_string();
+    let class = run
+        .error
+        .as_ref()
+        .map_or("cancelled", |error| error.class.as_str())
+        .to_owned();
+    if let (Some(started), Some(ended)) = (run.started_at, run.ended_at) {
+        let seconds = seconds(ended.since(started));
+        let status = run.status.name();
+        histogram!(names::WORKFLOW_EXECUTION_SECONDS, "workflow" => workflow.clone(), "status" => status)
+            .record(seconds);
+    }
+    if run.status == RunStatus::Completed {
+        counter!(names::WORKFLOW_SUCCESS_TOTAL, "workflow" => workflow).increment(1);
+    } else {
+        counter!(names::WORKFLOW_FAILURE_TOTAL, "workflow" => workflow, "class" => class)
+            .increment(1);
+    }
+}
+
+/// Agents whose word ended a step of this run in the batch of `now`: how long they took, from the
+/// dispatch of that attempt.
+pub fn agents_heard(run: &RunState, now: Timestamp, definitions: &(impl Definitions + ?Sized)) {
+    let by_agent = |status, error_class: Option<&str>| match status {
+        StepStatus::Completed => true,
+        StepStatus::Failed => error_class != Some(class::TIMEOUT),
+        _ => false,
+    };
+    let mut workflow = None;
+    for (place, step) in run.steps.iter().enumerate() {
+        let error_class = step.error.as_ref().map(|error| error.class.as_str());
+        let (Some(scheduled), true) = (step.scheduled_at, step.ended_at == Some(now)) else {
+            continue;
+        };
+        if !by_agent(step.status, error_class) {
+            continue;
+        }
+        if workflow.is_none() {
+            workflow = definitions.workflow(&run.workflow, Some(run.version));
+        }
+        let definition = workflow
+            .as_ref()
+            .and_then(|workflow| workflow.steps.get(place));
+        if let Some(StepKind::Agent { agent, .. }) = definition.map(|step| &step.kind) {
+            histogram!(names::AGENT_COMMUNICATION_SECONDS, "agent" => agent.to_string())
+                .record(seconds(now.since(scheduled)));
+        }
+    }
+}
+
+fn seconds(span: Millis) -> f64 {
+    span.0 as f64 / 1e3
+}
+
+/// Counts what a committed batch has brought.
+pub fn effects(effects: &[Emitted]) {
+    for emitted in effects {
+        match &emitted.effect {
+            Effect::Ignored(reply) => {
+                counter!(names::REPLIES_IGNORED_TOTAL, "reason" => reply.reason()).increment(1);
+            }
+            Effect::DeadLetter { failure, .. } => dead_letter(&failure.class),
+            _ => {}
+        }
+    }
+}
+
+pub fn dead_letter(class: &str) {
+    counter!(names::DEAD_LETTERS_TOTAL, "class" => class.to_owned()).increment(1);
+}
+
+pub fn forwarded(topic: &str, records: usize) {
+    counter!(names::FORWARDED_RECORDS_TOTAL, "topic" => topic.to_owned()).increment(records as u64);
+}
+
+/// A transaction with so many inputs took so long.
+pub fn committed(inputs: usize, took: std::time::Duration) {
+    histogram!(names::BATCH_RECORDS).record(inputs as f64);
+    histogram!(names::COMMIT_SECONDS).record(took.as_secs_f64());
+}
+
+pub fn aborted(cause: &'static str) {
+    counter!(names::TRANSACTIONS_ABORTED_TOTAL, "cause" => cause).increment(1);
+}
+
+/// An operation on state, over `count` runs, took so long altogether.
+pub fn state_operation(operation: &'static str, count: usize, took: std::time::Duration) {
+    if count > 0 {
+        let each = took.as_secs_f64() / count as f64;
+        histogram!(names::STATE_OPERATION_SECONDS, "operation" => operation).record(each);
+    }
+}
+
+pub fn rebalanced() {
+    counter!(names::REBALANCES_TOTAL).increment(1);
+}
+
+pub fn restoring(partition: i32, remaining: u64) {
+    gauge!(names::RESTORE_RECORDS_REMAINING, "partition" => partition.to_string())
+        .set(remaining as f64);
+}
+
+pub fn lag(topic: &str, partition: i32, records: u64) {
+    gauge!(names::CONSUMER_LAG_RECORDS, "topic" => topic.to_owned(), "partition" => partition.to_string())
+        .set(records as f64);
+}
+
+/// Sums over the partitions of an instance.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Snapshot {
+    pub live: usize,
+    pub pending: usize,
+    pub cache_bytes: usize,
+}
+
+impl Snapshot {
+    pub fn publish(self) {
+        gauge!(names::ACTIVE_WORKFLOWS_COUNT).set(self.live as f64);
+        gauge!(names::RUNS_PENDING).set(self.pending as f64);
+        gauge!(names::CACHE_BYTES).set(self.cache_bytes as f64);
+    }
+}

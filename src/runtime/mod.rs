@@ -1,0 +1,34 @@
+//! The runtime: workers that own partitions and move their runs on, exactly once.
+//!
+//! [`handle`] is the door for the rest of the house; [`supervisor`](self) runs the threads behind
+//! it. Data passes through [`worker`]: it polls its log, restores what it was assigned
+//! (`restore`), and turns a batch into one transaction (`transaction`, `send`). What is committed
+//! is folded into a [`partition`]: a [`cache`] of encoded runs with the queues of what is due, and
+//! behind it the store, which is written later. [`shared`] is what API threads see of it; `list`
+//! and `history` look back, `submit` brings their records in, `sweep` removes what is long over.
+//!
+//! [`definitions`] (what workflows there are) and [`membership`] (who owns which partition) stand
+//! beside the workers; each reads a small compacted topic whole, by a [`follower`].
+
+pub mod cache;
+pub mod definitions;
+pub mod follower;
+pub mod handle;
+mod history;
+mod list;
+pub mod membership;
+mod meters;
+pub mod partition;
+mod restore;
+mod send;
+pub mod shared;
+mod submit;
+mod supervisor;
+mod sweep;
+mod transaction;
+pub mod worker;
+
+pub use handle::{
+    Answered, DefinitionRegistry, EventsTail, Handle, HistoryEvent, ListCursor, PartitionInfo,
+    Readiness, RunFilter, RunPage, RuntimeConfig, StartError, SubmitError, start,
+};

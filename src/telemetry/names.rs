@@ -1,0 +1,315 @@
+//! Every metric, once: name, unit, help, buckets. Names follow Prometheus practice (`_seconds`,
+//! `_bytes`, `_total`); no label ever carries a run id, so the number of series is bounded by
+//! the number of workflows, agents, topics and partitions.
+
+use metrics::Unit;
+
+/// From the start of a run to its end. Labels: `workflow`, `status`.
+pub const WORKFLOW_EXECUTION_SECONDS: &str = "workflow_execution_seconds";
+/// Runs that completed. Label: `workflow`.
+pub const WORKFLOW_SUCCESS_TOTAL: &str = "workflow_success_total";
+/// Runs that failed or were cancelled. Labels: `workflow`, `class`.
+pub const WORKFLOW_FAILURE_TOTAL: &str = "workflow_failure_total";
+/// Runs that are running or paused on partitions owned here.
+pub const ACTIVE_WORKFLOWS_COUNT: &str = "active_workflows_count";
+/// From the dispatch of a task to the reply that ends its step. Label: `agent`.
+pub const AGENT_COMMUNICATION_SECONDS: &str = "agent_communication_seconds";
+/// One read, fold or write-behind of state. Label: `operation`.
+pub const STATE_OPERATION_SECONDS: &str = "state_operation_seconds";
+/// Resident memory of this process.
+pub const ORCHESTRATION_MEMORY_BYTES: &str = "orchestration_memory_bytes";
+/// Processor time of this process; 100 is one core.
+pub const ORCHESTRATION_CPU_PERCENT: &str = "orchestration_cpu_percent";
+/// Records of an input partition not yet taken. Labels: `topic`, `partition`.
+pub const CONSUMER_LAG_RECORDS: &str = "partita_consumer_lag_records";
+/// One transaction, from its first record to its commit.
+pub const COMMIT_SECONDS: &str = "partita_commit_seconds";
+/// Inputs in one transaction.
+pub const BATCH_RECORDS: &str = "partita_batch_records";
+/// Changelog records still to be replayed. Label: `partition`.
+pub const RESTORE_RECORDS_REMAINING: &str = "partita_restore_records_remaining";
+/// Changes of this instance's partitions.
+pub const REBALANCES_TOTAL: &str = "partita_rebalances_total";
+/// Records sent to the dead-letter topic. Label: `class`.
+pub const DEAD_LETTERS_TOTAL: &str = "partita_dead_letters_total";
+/// Replies that changed nothing. Label: `reason`.
+pub const REPLIES_IGNORED_TOTAL: &str = "partita_replies_ignored_total";
+/// Records that arrived in a partition that is not their run's. Label: `topic`.
+pub const FORWARDED_RECORDS_TOTAL: &str = "partita_forwarded_records_total";
+/// Runs that wait for a place under the limit.
+pub const RUNS_PENDING: &str = "partita_runs_pending";
+/// Transactions given up and repeated. Label: `cause`.
+pub const TRANSACTIONS_ABORTED_TOTAL: &str = "partita_transactions_aborted_total";
+/// Encoded run entries held in memory.
+pub const CACHE_BYTES: &str = "partita_cache_bytes";
+
+/// What a metric is; histograms carry the upper bounds of their buckets.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub enum Kind {
+    Counter,
+    Gauge,
+    Histogram(&'static [f64]),
+}
+
+/// One metric as `/metrics` declares it.
+#[derive(Clone, Copy, Debug)]
+pub struct Metric {
+    pub name: &'static str,
+    pub kind: Kind,
+    pub unit: Unit,
+    pub help: &'static str,
+    /// Label names, in the order of the reference page.
+    pub labels: &'static [&'static str],
+}
+
+/// Runs last from milliseconds to days.
+const RUN_BUCKETS: &[f64] = &[
+    0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 300.0, 1_800.0,
+    3_600.0, 21_600.0, 86_400.0,
+];
+/// Agents answer within milliseconds to hours.
+const AGENT_BUCKETS: &[f64] = &[
+    0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0,
+    300.0, 3_600.0,
+];
+/// Reads and writes of state take microseconds to a few milliseconds.
+const STATE_BUCKETS: &[f64] = &[
+    0.000_001, 0.000_005, 0.000_01, 0.000_05, 0.000_1, 0.000_5, 0.001, 0.005, 0.01, 0.05, 0.1, 0.5,
+    1.0,
+];
+const COMMIT_BUCKETS: &[f64] = &[
+    0.000_5, 0.001, 0.002, 0.003, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 5.0, 30.0,
+];
+const BATCH_BUCKETS: &[f64] = &[
+    1.0, 2.0, 5.0, 10.0, 25.0, 50.0, 100.0, 250.0, 500.0, 1_000.0, 2_500.0, 5_000.0, 10_000.0,
+];
+
+const fn counter(
+    name: &'static str,
+    help: &'static str,
+    labels: &'static [&'static str],
+) -> Metric {
+    Metric {
+        name,
+        kind: Kind::Counter,
+        unit: Unit::Count,
+        help,
+        labels,
+    }
+}
+
+const fn gauge(
+    name: &'static str,
+    unit: Unit,
+    help: &'static str,
+    labels: &'static [&'static str],
+) -> Metric {
+    Metric {
+        name,
+        kind: Kind::Gauge,
+        unit,
+        help,
+        labels,
+    }
+}
+
+const fn histogram(
+    name: &'static str,
+    unit: Unit,
+    buckets: &'static [f64],
+    help: &'static str,
+    labels: &'static [&'static str],
+) -> Metric {
+    Metric {
+        name,
+        kind: Kind::Histogram(buckets),
+        unit,
+        help,
+        labels,
+    }
+}
+
+/// The whole list, in the order of the reference page.
+pub const METRICS: &[Metric] = &[
+    histogram(
+        WORKFLOW_EXECUTION_SECONDS,
+        Unit::Seconds,
+        RUN_BUCKETS,
+        "Time from the start of a run to its end.",
+        &["workflow", "status"],
+    ),
+    counter(
+        WORKFLOW_SUCCESS_TOTAL,
+        "Runs that completed.",
+        &["workflow"],
+    ),
+    counter(
+        WORKFLOW_FAILURE_TOTAL,
+        "Runs that failed or were cancelled, by error class.",
+        &["workflow", "class"],
+    ),
+    gauge(
+        ACTIVE_WORKFLOWS_COUNT,
+        Unit::Count,
+        "Runs running or paused on the partitions owned here.",
+        &[],
+    ),
+    histogram(
+        AGENT_COMMUNICATION_SECONDS,
+        Unit::Seconds,
+        AGENT_BUCKETS,
+        "Time from the dispatch of a task to the reply that ends its step.",
+        &["agent"],
+    ),
+    histogram(
+        STATE_OPERATION_SECONDS,
+        Unit::Seconds,
+        STATE_BUCKETS,
+        "Time of one operation on run state.",
+        &["operation"],
+    ),
+    gauge(
+        ORCHESTRATION_MEMORY_BYTES,
+        Unit::Bytes,
+        "Resident memory of this process.",
+        &[],
+    ),
+    gauge(
+        ORCHESTRATION_CPU_PERCENT,
+        Unit::Percent,
+        "Processor time of this process since the last sample; 100 is one core.",
+        &[],
+    ),
+    gauge(
+        CONSUMER_LAG_RECORDS,
+        Unit::Count,
+        "Input records not yet processed.",
+        &["topic", "partition"],
+    ),
+    histogram(
+        COMMIT_SECONDS,
+        Unit::Seconds,
+        COMMIT_BUCKETS,
+        "Time of one transaction, from its first record to its commit.",
+        &[],
+    ),
+    histogram(
+        BATCH_RECORDS,
+        Unit::Count,
+        BATCH_BUCKETS,
+        "Inputs applied in one transaction.",
+        &[],
+    ),
+    gauge(
+        RESTORE_RECORDS_REMAINING,
+        Unit::Count,
+        "Changelog records still to be replayed before a partition starts.",
+        &["partition"],
+    ),
+    counter(
+        REBALANCES_TOTAL,
+        "Changes of the partitions of this instance.",
+        &[],
+    ),
+    counter(
+        DEAD_LETTERS_TOTAL,
+        "Records sent to the dead-letter topic, by error class.",
+        &["class"],
+    ),
+    counter(
+        REPLIES_IGNORED_TOTAL,
+        "Replies that changed nothing, by reason.",
+        &["reason"],
+    ),
+    counter(
+        FORWARDED_RECORDS_TOTAL,
+        "Records forwarded to the partition of their run.",
+        &["topic"],
+    ),
+    gauge(
+        RUNS_PENDING,
+        Unit::Count,
+        "Runs accepted that wait for a place under max_concurrent_runs.",
+        &[],
+    ),
+    counter(
+        TRANSACTIONS_ABORTED_TOTAL,
+        "Transactions given up and repeated, by cause.",
+        &["cause"],
+    ),
+    gauge(
+        CACHE_BYTES,
+        Unit::Bytes,
+        "Encoded run entries held in memory.",
+        &[],
+    ),
+];
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_are_unique_and_follow_prometheus_practice() {
+        for (place, metric) in METRICS.iter().enumerate() {
+            assert!(
+                METRICS[..place]
+                    .iter()
+                    .all(|other| other.name != metric.name),
+                "{} twice",
+                metric.name
+            );
+            assert!(
+                metric
+                    .name
+                    .bytes()
+                    .all(|b| b.is_ascii_lowercase() || b == b'_'),
+                "{}",
+                metric.name
+            );
+            assert_eq!(
+                metric.kind == Kind::Counter,
+                metric.name.ends_with("_total"),
+                "{}",
+                metric.name
+            );
+            assert!(!metric.help.is_empty());
+            assert!(
+                metric.labels.iter().all(|label| !label.contains("run")),
+                "{}",
+                metric.name
+            );
+            if let Kind::Histogram(buckets) = metric.kind {
+                assert!(
+                    buckets.is_sorted() && !buckets.is_empty(),
+                    "{}",
+                    metric.name
+                );
+            }
+        }
+    }
+
+    #[test]
+    fn the_readme_lists_every_metric_as_it_is() {
+        let readme = include_str!("../../README.md");
+        for metric in METRICS {
+            let kind = match metric.kind {
+                Kind::Counter => "counter",
+                Kind::Gauge => "gauge",
+                Kind::Histogram(_) => "histogram",
+            };
+            let labels: Vec<_> = metric
+                .labels
+                .iter()
+                .map(|label| format!("`{label}`"))
+                .collect();
+            let row = format!(
+                "| `{}` | {kind} | {} | {} |",
+                metric.name,
+                labels.join(", "),
+                metric.help
+            );
+            assert!(readme.contains(&row), "README.md lacks the row\n{row}");
+        }
+    }
+}

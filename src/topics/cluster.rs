@@ -1,0 +1,369 @@
+//! Topics as a cluster has them: create what is missing, compare with what is declared, list.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use rdkafka::ClientConfig;
+use rdkafka::admin::{AdminClient, AdminOptions, NewTopic, ResourceSpecifier, TopicReplication};
+use rdkafka::client::DefaultClientContext;
+use rdkafka::error::RDKafkaErrorCode;
+
+use super::catalogue::{Catalogue, Cleanup, TopicSpec};
+
+#[derive(Debug, thiserror::Error)]
+pub enum ClusterError {
+    #[error("cannot reach Kafka at {brokers}: {message}")]
+    Unreachable { brokers: String, message: String },
+    #[error("cannot make a Kafka client: {0}")]
+    Client(String),
+    #[error("Kafka refuses to create topic `{topic}`: {reason}")]
+    Refused { topic: String, reason: String },
+}
+
+/// A topic that the cluster has.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Found {
+    pub name: String,
+    pub partitions: usize,
+    pub replication_factor: usize,
+    /// `cleanup.policy` and `retention.ms`, as the broker says them.
+    pub cleanup: Option<String>,
+    pub retention_ms: Option<i64>,
+}
+
+/// What `check` says of one declared topic.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Verdict {
+    pub topic: String,
+    /// `None`: as declared. Otherwise what is wrong and what to do.
+    pub fault: Option<String>,
+}
+
+/// An admin client of one cluster.
+pub struct Cluster {
+    admin: AdminClient<DefaultClientContext>,
+    brokers: String,
+    timeout: Duration,
+}
+
+impl Cluster {
+    /// Makes the client; nothing is connected yet. `timeout` bounds each request.
+    pub fn new(config: &ClientConfig, timeout: Duration) -> Result<Self, ClusterError> {
+        let admin = config
+            .create()
+            .map_err(|error: rdkafka::error::KafkaError| ClusterError::Client(error.to_string()))?;
+        let brokers = config
+            .get("bootstrap.servers")
+            .unwrap_or_default()
+            .to_owned();
+        Ok(Self {
+            admin,
+            brokers,
+            timeout,
+        })
+    }
+
+    fn unreachable(&self, message: impl ToString) -> ClusterError {
+        ClusterError::Unreachable {
+            brokers: self.brokers.clone(),
+            message: message.to_string(),
+        }
+    }
+
+    fn options(&self) -> AdminOptions {
+        AdminOptions::new()
+            .request_timeout(Some(self.timeout))
+            .operation_timeout(Some(self.timeout))
+    }
+
+    /// The topics whose names start with `prefix`, by name.
+    pub async fn topics(&self, prefix: &str) -> Result<BTreeMap<String, Found>, ClusterError> {
+        let mut found = self.without_configuration(prefix)?;
+        let specifiers: Vec<_> = found
+            .keys()
+            .map(|name| ResourceSpecifier::Topic(name))
+            .collect();
+        if specifiers.is_empty() {
+            return Ok(found);
+        }
+        let resources = self
+            .admin
+            .describe_configs(&specifiers, &self.options())
+            .await
+            .map_err(|error| self.unreachable(error))?;
+        // A cluster that does not let us read configurations still lets us see the rest.
+        for resource in resources.into_iter().flatten() {
+            let rdkafka::admin::OwnedResourceSpecifier::Topic(name) = &resource.specifier else {
+                continue;
+            };
+            let Some(topic) = found.get_mut(name) else {
+                continue;
+            };
+            let value = |key: &str| resource.get(key).and_then(|entry| entry.value.clone());
+            topic.cleanup = value("cleanup.policy");
+            topic.retention_ms = value("retention.ms").and_then(|text| text.parse().ok());
+        }
+        Ok(found)
+    }
+
+    fn without_configuration(&self, prefix: &str) -> Result<BTreeMap<String, Found>, ClusterError> {
+        let ask = || self.admin.inner().fetch_metadata(None, self.timeout);
+        let metadata = tokio::task::block_in_place(ask).map_err(|error| self.unreachable(error))?;
+        let topics = metadata
+            .topics()
+            .iter()
+            .filter(|topic| topic.name().starts_with(prefix));
+        let found = topics.map(|topic| Found {
+            name: topic.name().to_owned(),
+            partitions: topic.partitions().len(),
+            replication_factor: topic
+                .partitions()
+                .iter()
+                .map(|partition| partition.replicas().len())
+                .min()
+                .unwrap_or(0),
+            cleanup: None,
+            retention_ms: None,
+        });
+        Ok(found.map(|topic| (topic.name.clone(), topic)).collect())
+    }
+
+    /// Creates the declared topics that are missing and returns their names. Those that are there
+    /// stay as they are; a run topic takes the partition count of those that are there already.
+    pub async fn create(
+        &self,
+        catalogue: &Catalogue,
+        prefix: &str,
+    ) -> Result<Vec<String>, ClusterError> {
+        let there = self.without_configuration(prefix)?;
+        let of_runs = catalogue
+            .of_runs()
+            .find_map(|topic| there.get(&topic.name))
+            .map(|found| found.partitions);
+        let missing: Vec<&TopicSpec> = catalogue
+            .topics
+            .iter()
+            .filter(|topic| !there.contains_key(&topic.name))
+            .collect();
+        if missing.is_empty() {
+            return Ok(Vec::new());
+        }
+        let replication = catalogue
+            .replication_factor
+            .map_or(-1, |factor| i32::try_from(factor).unwrap_or(i32::MAX));
+        let retentions: Vec<_> = missing
+            .iter()
+            .map(|topic| topic.retention.map(|span| span.0.0.to_string()))
+            .collect();
+        let new: Vec<_> = missing
+            .iter()
+            .zip(&retentions)
+            .map(|(topic, retention)| {
+                let partitions = match (topic.partitioned_by, of_runs) {
+                    (Some(_), Some(count)) => i32::try_from(count).unwrap_or(i32::MAX),
+                    _ => i32::try_from(topic.partitions).unwrap_or(i32::MAX),
+                };
+                let new = NewTopic::new(
+                    &topic.name,
+                    partitions,
+                    TopicReplication::Fixed(replication),
+                )
+                .set("cleanup.policy", topic.cleanup.name());
+                let new = match retention {
+                    Some(millis) => new.set("retention.ms", millis),
+                    None => new,
+                };
+                topic
+                    .config
+                    .iter()
+                    .fold(new, |new, (name, value)| new.set(name, value))
+            })
+            .collect();
+        let results = self
+            .admin
+            .create_topics(&new, &self.options())
+            .await
+            .map_err(|error| self.unreachable(error))?;
+        let mut created = Vec::new();
+        for result in results {
+            match result {
+                Ok(name) => created.push(name),
+                // Another instance was faster.
+                Err((_, RDKafkaErrorCode::TopicAlreadyExists)) => {}
+                Err((topic, code)) => {
+                    return Err(ClusterError::Refused {
+                        topic,
+                        reason: code.to_string(),
+                    });
+                }
+            }
+        }
+        Ok(created)
+    }
+
+    /// Compares every declared topic with the cluster.
+    pub async fn check(
+        &self,
+        catalogue: &Catalogue,
+        prefix: &str,
+    ) -> Result<Vec<Verdict>, ClusterError> {
+        Ok(compare(catalogue, &self.topics(prefix).await?))
+    }
+}
+
+/// One verdict per declared topic, and one on what topics must have in common.
+fn compare(catalogue: &Catalogue, found: &BTreeMap<String, Found>) -> Vec<Verdict> {
+    let mut verdicts: Vec<_> = catalogue
+        .topics
+        .iter()
+        .map(|topic| Verdict {
+            topic: topic.name.clone(),
+            fault: fault_of(catalogue, topic, found.get(&topic.name)),
+        })
+        .collect();
+    let counts: Vec<_> = catalogue
+        .of_runs()
+        .filter_map(|topic| Some((topic.name.as_str(), found.get(&topic.name)?.partitions)))
+        .collect();
+    if counts.iter().any(|(_, count)| *count != counts[0].1) {
+        let list: Vec<_> = counts
+            .iter()
+            .map(|(name, count)| format!("{name} {count}"))
+            .collect();
+        let fault = format!(
+            "a run lives in one partition number of all of these, so they need the same count: {}; create the installation anew under another prefix",
+            list.join(", ")
+        );
+        verdicts.push(Verdict {
+            topic: "co-partitioning".to_owned(),
+            fault: Some(fault),
+        });
+    }
+    verdicts
+}
+
+fn fault_of(catalogue: &Catalogue, topic: &TopicSpec, found: Option<&Found>) -> Option<String> {
+    let Some(found) = found else {
+        return Some("is missing; `partita topics create` makes it".to_owned());
+    };
+    let declared = usize::try_from(topic.partitions).unwrap_or(usize::MAX);
+    let fixed = topic.partitioned_by.is_none() || catalogue.partitions_are_wanted;
+    if topic.name.ends_with("definitions") && found.partitions != 1 {
+        return Some(format!(
+            "has {} partitions and must have 1, so that all instances read one order",
+            found.partitions
+        ));
+    }
+    if fixed && topic.partitioned_by.is_some() && found.partitions != declared {
+        return Some(format!(
+            "has {} partitions and should have {declared}; the count cannot change",
+            found.partitions
+        ));
+    }
+    if let Some(policy) = &found.cleanup {
+        let compacts = policy.split(',').any(|word| word.trim() == "compact");
+        if compacts != (topic.cleanup == Cleanup::Compact)
+            || (compacts && policy.contains("delete"))
+        {
+            let wanted = topic.cleanup.name();
+            return Some(format!(
+                "has cleanup.policy={policy} and must have {wanted}, or state is lost or never goes"
+            ));
+        }
+    }
+    if let Some(factor) = catalogue.replication_factor
+        && found.replication_factor != usize::try_from(factor).unwrap_or(usize::MAX)
+    {
+        return Some(format!(
+            "has {} copies of a partition and should have {factor}",
+            found.replication_factor
+        ));
+    }
+    None
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::TopicsSettings;
+
+    fn as_declared(catalogue: &Catalogue) -> BTreeMap<String, Found> {
+        let found = |topic: &TopicSpec| Found {
+            name: topic.name.clone(),
+            partitions: topic.partitions as usize,
+            replication_factor: 1,
+            cleanup: Some(topic.cleanup.name().to_owned()),
+            retention_ms: None,
+        };
+        catalogue
+            .topics
+            .iter()
+            .map(|topic| (topic.name.clone(), found(topic)))
+            .collect()
+    }
+
+    fn faults(catalogue: &Catalogue, found: &BTreeMap<String, Found>) -> Vec<String> {
+        let verdicts = compare(catalogue, found).into_iter();
+        verdicts
+            .filter_map(|verdict| Some(format!("{}: {}", verdict.topic, verdict.fault?)))
+            .collect()
+    }
+
+    #[test]
+    fn a_cluster_as_declared_has_no_fault() {
+        let catalogue = Catalogue::load(&TopicsSettings::default()).unwrap();
+        assert_eq!(
+            faults(&catalogue, &as_declared(&catalogue)),
+            Vec::<String>::new()
+        );
+    }
+
+    #[test]
+    fn what_differs_is_told() {
+        let catalogue = Catalogue::load(&TopicsSettings::default()).unwrap();
+        let mut found = as_declared(&catalogue);
+        found.remove("partita.agents");
+        found.get_mut("partita.state").unwrap().cleanup = Some("delete".to_owned());
+        found.get_mut("partita.replies").unwrap().partitions = 12;
+        found.get_mut("partita.definitions").unwrap().partitions = 3;
+        let faults = faults(&catalogue, &found);
+        assert_eq!(faults.len(), 4, "{faults:#?}");
+        assert!(
+            faults
+                .iter()
+                .any(|fault| fault.starts_with("partita.agents: is missing"))
+        );
+        assert!(
+            faults
+                .iter()
+                .any(|fault| fault.starts_with("partita.state: has cleanup.policy=delete"))
+        );
+        assert!(
+            faults
+                .iter()
+                .any(|fault| fault.starts_with("partita.definitions: has 3 partitions"))
+        );
+        assert!(
+            faults
+                .iter()
+                .any(|fault| fault.starts_with("co-partitioning:")
+                    && fault.contains("partita.replies 12"))
+        );
+    }
+
+    #[test]
+    fn an_equal_count_other_than_declared_is_a_fault_only_where_it_was_asked_for() {
+        for (wanted, expected) in [(None, 0), (Some(8), 4)] {
+            let settings = TopicsSettings {
+                partitions: wanted,
+                ..TopicsSettings::default()
+            };
+            let catalogue = Catalogue::load(&settings).unwrap();
+            let mut found = as_declared(&catalogue);
+            for topic in catalogue.of_runs() {
+                found.get_mut(&topic.name).unwrap().partitions = 16;
+            }
+            assert_eq!(faults(&catalogue, &found).len(), expected);
+        }
+    }
+}

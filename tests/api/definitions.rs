@@ -1,0 +1,175 @@
+//! The registry, over HTTP and by itself.
+
+use rdkafka::consumer::{BaseConsumer, Consumer};
+use reqwest::{Method, StatusCode};
+
+use crate::support::{Broker, Instance, PREFIX, SOON, TWO_STEPS, read, until};
+
+async fn put(one: &Instance, path: &str, yaml: &str) -> (StatusCode, serde_json::Value) {
+    let request = one
+        .http
+        .put(format!("{}{path}", one.url))
+        .header("content-type", "application/yaml")
+        .body(yaml.to_owned());
+    read(request.send().await.unwrap()).await
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_definition_is_applied_once_and_an_applied_version_never_changes() {
+    let broker = Broker::start().await;
+    let one = Instance::alone(&broker).await;
+    let path = "/v1/definitions/workflow/two_steps";
+    let (status, body) = put(&one, &format!("{path}?dry_run=true"), TWO_STEPS).await;
+    assert_eq!(status, StatusCode::OK, "{body}");
+    assert_eq!(one.get(path).await.0, StatusCode::NOT_FOUND);
+    let (status, created) = put(&one, path, TWO_STEPS).await;
+    assert_eq!(status, StatusCode::CREATED, "{created}");
+    assert_eq!(
+        (created["name"].as_str(), created["version"].as_u64()),
+        (Some("two_steps"), Some(1)),
+        "{created}"
+    );
+    // What comes out goes in again and changes nothing.
+    let (status, _) = one.ask(Method::PUT, path, Some(&created.to_string())).await;
+    assert_eq!(status, StatusCode::OK);
+    let changed = TWO_STEPS.replace("do: one", "do: other");
+    let (status, body) = put(&one, path, &changed).await;
+    assert_eq!(status, StatusCode::CONFLICT, "{body}");
+    assert!(
+        body["detail"]
+            .as_str()
+            .unwrap()
+            .contains("raise `version` to 2"),
+        "{body}"
+    );
+    let second = changed.replace("name: two_steps", "name: two_steps\nversion: 2");
+    assert_eq!(
+        put(&one, &format!("{path}@2"), &second).await.0,
+        StatusCode::CREATED
+    );
+    assert_eq!(
+        put(&one, &format!("{path}@3"), &second).await.0,
+        StatusCode::UNPROCESSABLE_ENTITY
+    );
+
+    assert_eq!(one.get(path).await.1["version"], 2);
+    assert_eq!(one.get(&format!("{path}@1")).await.1, created);
+    let (_, all) = one.get("/v1/definitions/workflow").await;
+    let versions: Vec<u64> = all["definitions"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|one| one["version"].as_u64().unwrap())
+        .collect();
+    assert_eq!(versions, [2, 1]);
+    let yaml = one
+        .http
+        .get(format!("{}{path}@1", one.url))
+        .header("accept", "application/yaml")
+        .send()
+        .await
+        .unwrap();
+    assert_eq!(yaml.headers()["content-type"], "application/yaml");
+    let yaml = yaml.text().await.unwrap();
+    assert_eq!(put(&one, path, &yaml).await.0, StatusCode::OK, "{yaml}");
+
+    let consumer: BaseConsumer = broker.client().create().unwrap();
+    let metadata = consumer
+        .fetch_metadata(Some(&format!("{PREFIX}tasks.tester")), SOON)
+        .unwrap();
+    assert_eq!(metadata.topics()[0].partitions().len(), 2);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn faults_come_with_their_places() {
+    let broker = Broker::start().await;
+    let one = Instance::alone(&broker).await;
+    let path = "/v1/definitions/workflow/two_steps";
+    let (status, body) = put(
+        &one,
+        path,
+        &TWO_STEPS.replace("depends_on: [first]", "depends_on: [frist]"),
+    )
+    .await;
+    assert_eq!(status, StatusCode::UNPROCESSABLE_ENTITY);
+    let violation = &body["violations"][0];
+    assert_eq!(violation["line"], 6, "{body}");
+    assert!(
+        violation["message"].as_str().unwrap().contains("frist"),
+        "{body}"
+    );
+    let request = one
+        .http
+        .put(format!("{}{path}", one.url))
+        .header("content-type", "text/plain")
+        .body(TWO_STEPS);
+    assert_eq!(
+        request.send().await.unwrap().status(),
+        StatusCode::UNSUPPORTED_MEDIA_TYPE
+    );
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_definition_that_runs_need_is_not_deleted() {
+    let broker = Broker::start().await;
+    let one = Instance::alone(&broker).await;
+    one.apply("two_steps", TWO_STEPS).await;
+    one.post("/v1/runs", r#"{"workflow":"two_steps","id":"r"}"#)
+        .await;
+    let path = "/v1/definitions/workflow/two_steps@1";
+    let (status, body) = one.ask(Method::DELETE, path, None).await;
+    assert_eq!(
+        (status, body["run_id"].as_str()),
+        (StatusCode::CONFLICT, Some("r")),
+        "{body}"
+    );
+    one.post("/v1/runs/r:cancel", "{}").await;
+    assert_eq!(
+        one.ask(Method::DELETE, path, None).await.0,
+        StatusCode::NO_CONTENT
+    );
+    assert_eq!(
+        one.ask(Method::DELETE, path, None).await.0,
+        StatusCode::NOT_FOUND
+    );
+    assert_eq!(
+        one.get("/v1/runs/r").await.1["steps"][0]["id"],
+        serde_json::Value::Null
+    );
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn instances_share_definitions_and_skip_what_they_cannot_read() {
+    let broker = Broker::start().await;
+    broker.produce("definitions", "nonsense", Some("{}")).await;
+    broker
+        .produce("definitions", "workflow/broken/1", Some("{not json"))
+        .await;
+    broker
+        .produce(
+            "definitions",
+            "workflow/other/1",
+            Some(r#"{"kind":"workflow","name":"mine","steps":[{"id":"a","agent":"x"}]}"#),
+        )
+        .await;
+    let one = Instance::owning(&broker, "one", vec![0, 1]).await;
+    let two = Instance::owning(&broker, "two", vec![2, 3]).await;
+    one.apply("two_steps", TWO_STEPS).await;
+    two.registry.caught_up().await.unwrap();
+    assert!(two.registry.get("workflow", "two_steps", Some(1)).is_some());
+    assert_eq!(two.registry.list("workflow").len(), 1);
+    // After a deletion that is the topic's last record, a newcomer still gets to the end.
+    assert!(
+        one.registry
+            .delete("workflow", "two_steps", 1)
+            .await
+            .unwrap()
+    );
+    let three = Instance::owning(&broker, "three", vec![]).await;
+    until("the deletion is seen everywhere", async || {
+        [&two, &three]
+            .iter()
+            .all(|instance| instance.registry.list("workflow").is_empty())
+    })
+    .await;
+}

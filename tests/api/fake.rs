@@ -1,0 +1,488 @@
+//! A runtime that answers at once and applies just enough of the rules for the API to be seen
+//! through: one open step at a time, in the order of the definition.
+
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex, MutexGuard};
+use std::time::Duration;
+
+use futures_util::future::BoxFuture;
+use partita::api::door::Runs;
+use partita::engine::{Definitions, IgnoredReply, Outcome, Refusal};
+use partita::model::{
+    Command, Reply, ReplyStatus, RunId, RunState, RunStatus, Start, StepState, StepStatus,
+    Timestamp,
+};
+use partita::runtime::definitions::Registry;
+use partita::runtime::membership::Ownership;
+use partita::runtime::{
+    Answered, EventsTail, HistoryEvent, ListCursor, PartitionInfo, Readiness, RunFilter, RunPage,
+    SubmitError,
+};
+use tokio::sync::{broadcast, mpsc, watch};
+
+/// Partitions of the fake installation.
+pub const PARTITIONS: i32 = 4;
+
+#[derive(Default)]
+struct State {
+    runs: BTreeMap<RunId, RunState>,
+    events: Vec<HistoryEvent>,
+}
+
+pub struct Fake {
+    registry: Arc<Registry>,
+    owned: watch::Sender<Vec<i32>>,
+    state: Mutex<State>,
+    told: broadcast::Sender<HistoryEvent>,
+    clock: std::sync::atomic::AtomicI64,
+}
+
+impl Fake {
+    pub fn new(registry: Arc<Registry>, owned: Vec<i32>) -> Arc<Self> {
+        Arc::new(Self {
+            registry,
+            owned: watch::Sender::new(owned),
+            state: Mutex::default(),
+            told: broadcast::Sender::new(64),
+            clock: std::sync::atomic::AtomicI64::new(1_795_219_200_000),
+        })
+    }
+
+    /// Partitions move away or arrive; their runs do not.
+    pub fn own(&self, owned: Vec<i32>) {
+        self.owned.send_replace(owned);
+    }
+
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap()
+    }
+
+    fn now(&self) -> Timestamp {
+        Timestamp(
+            self.clock
+                .fetch_add(1, std::sync::atomic::Ordering::Relaxed),
+        )
+    }
+
+    fn check(&self, id: &RunId) -> Result<(), SubmitError> {
+        let partition = self.partition_of(id);
+        if self.owns(partition) {
+            Ok(())
+        } else {
+            Err(SubmitError::NotOwner { partition })
+        }
+    }
+
+    fn tell(&self, state: &mut State, run: &mut RunState, kind: &str) {
+        run.sequence += 1;
+        run.revision += 1;
+        let partition = self.partition_of(&run.id);
+        let offset = state
+            .events
+            .iter()
+            .filter(|event| event.partition == partition)
+            .count();
+        let event = HistoryEvent {
+            run: run.id.clone(),
+            partition,
+            offset: i64::try_from(offset).unwrap(),
+            json: format!(
+                r#"{{"type":"{kind}","subject":"{}","data":{{"workflow":"{}"}}}}"#,
+                run.id, run.workflow
+            ),
+            sequence: run.sequence,
+            kind: kind.to_owned(),
+        };
+        state.events.push(event.clone());
+        let _ = self.told.send(event);
+    }
+
+    fn start(&self, start: Start, traceparent: Option<String>) -> Result<Answered, SubmitError> {
+        if start.workflow == "busy" {
+            return Err(SubmitError::Overloaded {
+                what: "runs are pending",
+            });
+        }
+        let mut state = self.state();
+        if let Some(run) = state.runs.get(&start.run_id) {
+            let same =
+                *run.workflow == start.workflow && run.input == start.input.unwrap_or_default();
+            let outcome = if same {
+                Outcome::AlreadyStarted
+            } else {
+                Outcome::Refused(Refusal::Conflict { status: run.status })
+            };
+            return Ok(Answered {
+                outcome,
+                run: Some(run.clone()),
+            });
+        }
+        let Some(workflow) = self.registry.workflow(&start.workflow, start.version) else {
+            let refusal = Refusal::UnknownWorkflow {
+                workflow: start.workflow,
+                version: start.version,
+            };
+            return Ok(Answered {
+                outcome: Outcome::Refused(refusal),
+                run: None,
+            });
+        };
+        let now = self.now();
+        let mut run = RunState {
+            id: start.run_id.clone(),
+            workflow: Arc::clone(&workflow.name),
+            version: workflow.version,
+            status: RunStatus::Running,
+            requested_version: start.version,
+            input: start.input.unwrap_or_default(),
+            tags: start.tags,
+            priority: start.priority,
+            created_at: now,
+            started_at: Some(now),
+            ended_at: None,
+            deadline: None,
+            output: None,
+            error: None,
+            revision: 0,
+            epoch: 0,
+            sequence: 0,
+            traceparent,
+            steps: vec![StepState::default(); workflow.steps.len()],
+        };
+        self.tell(&mut state, &mut run, "partita.run.started");
+        schedule(&mut run, 0, now);
+        state.runs.insert(run.id.clone(), run.clone());
+        Ok(Answered {
+            outcome: Outcome::Started,
+            run: Some(run),
+        })
+    }
+
+    fn steer(&self, id: &RunId, to: RunStatus, kind: &str) -> Answered {
+        let mut state = self.state();
+        let Some(mut run) = state.runs.get(id).cloned() else {
+            return Answered {
+                outcome: Outcome::Refused(Refusal::UnknownRun),
+                run: None,
+            };
+        };
+        let outcome = if run.status == to {
+            Outcome::AlreadyHolds
+        } else if run.status.is_ended() {
+            Outcome::Refused(Refusal::Status { status: run.status })
+        } else {
+            run.status = to;
+            run.ended_at = to.is_ended().then(|| self.now());
+            self.tell(&mut state, &mut run, kind);
+            Outcome::Applied
+        };
+        state.runs.insert(id.clone(), run.clone());
+        Answered {
+            outcome,
+            run: Some(run),
+        }
+    }
+
+    fn reply(&self, reply: Reply) -> Answered {
+        let mut state = self.state();
+        let Some(mut run) = state.runs.get(&reply.run_id).cloned() else {
+            return Answered {
+                outcome: Outcome::Refused(Refusal::UnknownRun),
+                run: None,
+            };
+        };
+        let ignored = |reason, run| Answered {
+            outcome: Outcome::Refused(Refusal::TaskNotOpen(reason)),
+            run: Some(run),
+        };
+        let workflow = self
+            .registry
+            .workflow(&run.workflow, Some(run.version))
+            .expect("the run pins it");
+        let Some(step) = workflow.by_id.get(reply.step_id.as_str()).copied() else {
+            return ignored(IgnoredReply::UnknownStep, run);
+        };
+        if run.steps[step].attempt < reply.attempt.unwrap_or(1) {
+            return ignored(IgnoredReply::Future, run);
+        }
+        if !run.steps[step].status.is_open() {
+            return ignored(IgnoredReply::Duplicate, run);
+        }
+        let now = self.now();
+        match reply.status {
+            ReplyStatus::Progress { .. } | ReplyStatus::Heartbeat => {
+                run.steps[step].status = StepStatus::Running
+            }
+            ReplyStatus::Completed { output } => {
+                run.steps[step].status = StepStatus::Completed;
+                run.steps[step].output = Some(output.clone());
+                if step + 1 < run.steps.len() {
+                    schedule(&mut run, step + 1, now);
+                } else {
+                    run.status = RunStatus::Completed;
+                    run.output = Some(output);
+                    run.ended_at = Some(now);
+                    self.tell(&mut state, &mut run, "partita.run.completed");
+                }
+            }
+            ReplyStatus::Failed { error } => {
+                run.steps[step].status = StepStatus::Failed;
+                run.status = RunStatus::Failed;
+                run.error = Some(error.at_step(&reply.step_id));
+                run.ended_at = Some(now);
+                self.tell(&mut state, &mut run, "partita.run.failed");
+            }
+        }
+        state.runs.insert(run.id.clone(), run.clone());
+        Answered {
+            outcome: Outcome::Applied,
+            run: Some(run),
+        }
+    }
+}
+
+fn schedule(run: &mut RunState, step: usize, now: Timestamp) {
+    run.steps[step].status = StepStatus::Scheduled;
+    run.steps[step].attempt = 1;
+    run.steps[step].scheduled_at = Some(now);
+}
+
+impl Ownership for Fake {
+    fn owned(&self) -> Vec<PartitionInfo> {
+        let info = |partition: &i32| PartitionInfo {
+            partition: *partition,
+            lag: 0,
+            restored: true,
+            live_runs: 0,
+            pending: 0,
+        };
+        self.owned.borrow().iter().map(info).collect()
+    }
+
+    fn owns(&self, partition: i32) -> bool {
+        self.owned.borrow().contains(&partition)
+    }
+
+    fn watch_owned(&self) -> watch::Receiver<Vec<i32>> {
+        self.owned.subscribe()
+    }
+}
+
+impl Runs for Fake {
+    fn submit(
+        &self,
+        command: Command,
+        traceparent: Option<String>,
+    ) -> BoxFuture<'_, Result<Answered, SubmitError>> {
+        Box::pin(async move {
+            self.check(command.run_id())?;
+            Ok(match command {
+                Command::Start(start) => return self.start(start, traceparent),
+                Command::Pause(verb) => {
+                    self.steer(&verb.run_id, RunStatus::Paused, "partita.run.paused")
+                }
+                Command::Resume(verb) => {
+                    self.steer(&verb.run_id, RunStatus::Running, "partita.run.resumed")
+                }
+                Command::Cancel(verb) => {
+                    self.steer(&verb.run_id, RunStatus::Cancelled, "partita.run.cancelled")
+                }
+                Command::Signal(_) => Answered {
+                    outcome: Outcome::Refused(Refusal::NotSupported { what: "a signal" }),
+                    run: None,
+                },
+            })
+        })
+    }
+
+    fn answer(&self, reply: Reply) -> BoxFuture<'_, Result<Answered, SubmitError>> {
+        Box::pin(async move {
+            self.check(&reply.run_id)?;
+            Ok(self.reply(reply))
+        })
+    }
+
+    fn run(&self, id: &RunId) -> Result<Option<RunState>, SubmitError> {
+        self.check(id)?;
+        Ok(self.state().runs.get(id).cloned())
+    }
+
+    fn wait_for_end(
+        &self,
+        id: RunId,
+        at_most: Duration,
+    ) -> BoxFuture<'_, Result<Option<RunState>, SubmitError>> {
+        Box::pin(async move {
+            let deadline = tokio::time::Instant::now() + at_most;
+            loop {
+                let run = self.run(&id)?;
+                if run.as_ref().is_none_or(|run| run.status.is_ended())
+                    || tokio::time::Instant::now() >= deadline
+                {
+                    return Ok(run);
+                }
+                tokio::time::sleep(Duration::from_millis(10)).await;
+            }
+        })
+    }
+
+    fn list(
+        &self,
+        filter: &RunFilter,
+        limit: usize,
+        after: Option<&ListCursor>,
+    ) -> Result<RunPage, SubmitError> {
+        let mut runs: Vec<RunState> = self
+            .state()
+            .runs
+            .values()
+            .filter(|run| fits(run, filter))
+            .cloned()
+            .collect();
+        let place = |run: &RunState| ListCursor {
+            created_at: run.created_at,
+            run: run.id.clone(),
+        };
+        runs.sort_by_key(|run| std::cmp::Reverse(place(run)));
+        runs.retain(|run| after.is_none_or(|after| place(run) < *after));
+        let more = runs.len() > limit;
+        runs.truncate(limit);
+        let next = runs.last().filter(|_| more).map(place);
+        Ok(RunPage { runs, next })
+    }
+
+    fn history(
+        &self,
+        id: RunId,
+        from_sequence: u64,
+    ) -> BoxFuture<'_, Result<Vec<HistoryEvent>, SubmitError>> {
+        Box::pin(async move {
+            self.check(&id)?;
+            let state = self.state();
+            Ok(state
+                .events
+                .iter()
+                .filter(|event| event.run == id && event.sequence >= from_sequence)
+                .cloned()
+                .collect())
+        })
+    }
+
+    fn follow(
+        &self,
+        id: RunId,
+        from_sequence: u64,
+    ) -> BoxFuture<'_, Result<mpsc::Receiver<HistoryEvent>, SubmitError>> {
+        Box::pin(async move {
+            let mut told = self.told.subscribe();
+            let past = self.history(id.clone(), from_sequence).await?;
+            let (sender, receiver) = mpsc::channel(64);
+            tokio::spawn(async move {
+                let mut next = from_sequence;
+                let mut past = past.into_iter();
+                loop {
+                    let event = match past.next() {
+                        Some(event) => event,
+                        None => match told.recv().await {
+                            Ok(event) => event,
+                            Err(_) => return,
+                        },
+                    };
+                    if event.run != id || event.sequence < next {
+                        continue;
+                    }
+                    next = event.sequence + 1;
+                    let last = event.kind == "partita.run.completed"
+                        || event.kind == "partita.run.cancelled";
+                    if sender.send(event).await.is_err() || last {
+                        return;
+                    }
+                }
+            });
+            Ok(receiver)
+        })
+    }
+
+    fn events_tail(
+        &self,
+        positions: BTreeMap<i32, i64>,
+    ) -> BoxFuture<'_, Result<EventsTail, SubmitError>> {
+        Box::pin(async move {
+            let mut told = self.told.subscribe();
+            let (from, missed) = {
+                let state = self.state();
+                let end = |partition| {
+                    state
+                        .events
+                        .iter()
+                        .filter(|event| event.partition == partition)
+                        .count()
+                };
+                let now = |partition| i64::try_from(end(partition)).unwrap();
+                let start = |partition: i32| {
+                    positions
+                        .get(&partition)
+                        .copied()
+                        .unwrap_or_else(|| now(partition))
+                };
+                let from: BTreeMap<i32, i64> = (0..PARTITIONS)
+                    .map(|partition| (partition, start(partition)))
+                    .collect();
+                let wanted = |event: &&HistoryEvent| event.offset >= from[&event.partition];
+                let missed: Vec<HistoryEvent> =
+                    state.events.iter().filter(wanted).cloned().collect();
+                (from, missed)
+            };
+            let (sender, receiver) = mpsc::channel(64);
+            tokio::spawn(async move {
+                for event in missed {
+                    if sender.send(event).await.is_err() {
+                        return;
+                    }
+                }
+                while let Ok(event) = told.recv().await {
+                    if sender.send(event).await.is_err() {
+                        return;
+                    }
+                }
+            });
+            Ok(EventsTail {
+                from,
+                events: receiver,
+            })
+        })
+    }
+
+    fn partition_of(&self, id: &RunId) -> i32 {
+        let sum: i32 = id.as_str().bytes().map(i32::from).sum();
+        sum % PARTITIONS
+    }
+
+    fn partitions(&self) -> i32 {
+        PARTITIONS
+    }
+
+    fn readiness(&self) -> Readiness {
+        if self.owned.borrow().is_empty() {
+            Readiness::NotReady {
+                reasons: vec!["no partition is owned".to_owned()],
+            }
+        } else {
+            Readiness::Ready
+        }
+    }
+}
+
+fn fits(run: &RunState, filter: &RunFilter) -> bool {
+    filter
+        .workflow
+        .as_deref()
+        .is_none_or(|workflow| *run.workflow == *workflow)
+        && filter.status.is_none_or(|status| run.status == status)
+        && filter
+            .tags
+            .iter()
+            .all(|(key, value)| run.tags.get(key) == Some(value))
+        && filter.since.is_none_or(|since| run.created_at >= since)
+        && filter.until.is_none_or(|until| run.created_at < until)
+}

@@ -1,0 +1,13 @@
+//! The HTTP API, the definitions registry, membership and agents over the embedded broker. The
+//! runtime is a fake in most (`fake`), so that each answer it may give can be asked for; the rooms
+//! around it are the real ones. `whole` goes the whole way with the real runtime.
+
+mod agents;
+mod cluster;
+mod definitions;
+mod events;
+mod fake;
+mod requests;
+mod runs;
+mod support;
+mod whole;

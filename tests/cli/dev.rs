@@ -1,0 +1,275 @@
+//! A whole life against `partita dev`: ports, definitions, runs, history, shutdown.
+
+use std::io::{BufRead as _, BufReader};
+use std::process::{Child, Stdio};
+use std::time::{Duration, Instant};
+
+use serde_json::Value;
+
+use crate::{Ended, folder, partita, run};
+
+const WORKFLOW: &str = "kind: workflow\nname: hello\nsteps:\n\
+  - {id: a, agent: echo, inputs: {value: \"${input.value}\"}}\n\
+  - {id: b, agent: echo, depends_on: [a], inputs: {value: \"${steps.a.output.value}\"}}\n\
+output: {value: \"${steps.b.output.value}\"}\n";
+const FAILING: &str = "kind: workflow\nname: failing\nsteps:\n\
+  - {id: a, agent: echo, task: {fail: {class: critical_error, message: no, retryable: false}}}\n";
+/// A workflow whose agent does not exist: its runs wait.
+const WAITING: &str = "kind: workflow\nname: waiting\nsteps:\n  - {id: a, agent: nobody}\n";
+const READY_WITHIN: Duration = Duration::from_secs(60);
+
+struct Dev {
+    child: Child,
+    api: String,
+    kafka: String,
+}
+
+impl Dev {
+    fn start(arguments: &[&str]) -> Self {
+        let mut all = vec!["dev", "--kafka-port", "0", "--http-port", "0", "-o", "json"];
+        all.extend(arguments);
+        let mut child = partita(&all)
+            .stdout(Stdio::piped())
+            .spawn()
+            .expect("dev starts");
+        let mut line = String::new();
+        BufReader::new(child.stdout.take().expect("piped"))
+            .read_line(&mut line)
+            .expect("a first line");
+        let ports: Value =
+            serde_json::from_str(&line).unwrap_or_else(|error| panic!("{error}: {line}"));
+        let text = |member: &str| ports[member].as_str().expect("a port").to_owned();
+        let dev = Self {
+            child,
+            api: text("api"),
+            kafka: text("kafka"),
+        };
+        let deadline = Instant::now() + READY_WITHIN;
+        while dev.run(&["get", "workflow"]).code != 0 {
+            assert!(Instant::now() < deadline, "dev did not become ready");
+            std::thread::sleep(Duration::from_millis(100));
+        }
+        dev
+    }
+
+    fn run(&self, arguments: &[&str]) -> Ended {
+        let mut all = vec!["--api", self.api.as_str(), "--kafka", self.kafka.as_str()];
+        all.extend(arguments);
+        run(&all)
+    }
+
+    /// Ctrl-C, and the exit code that follows.
+    fn interrupt(mut self) -> Option<i32> {
+        let id = libc::pid_t::try_from(self.child.id()).expect("a process id");
+        // SAFETY: the child has not been waited for, so its id is still its own.
+        unsafe { libc::kill(id, libc::SIGINT) };
+        let deadline = Instant::now() + Duration::from_secs(30);
+        loop {
+            if let Some(status) = self.child.try_wait().expect("the child can be asked") {
+                return status.code();
+            }
+            assert!(Instant::now() < deadline, "dev did not stop");
+            std::thread::sleep(Duration::from_millis(50));
+        }
+    }
+}
+
+impl Drop for Dev {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+#[test]
+fn definitions_runs_and_history_from_the_command_line() {
+    let files = folder(&[
+        ("hello.yaml", WORKFLOW),
+        ("failing.yaml", FAILING),
+        ("waiting.yaml", WAITING),
+    ]);
+    let path = files.path().to_str().unwrap();
+    let dev = Dev::start(&["--memory"]);
+
+    // Definitions: dry run, created, unchanged, conflict.
+    assert!(
+        dev.run(&["apply", path, "--dry-run"])
+            .code(0)
+            .stdout
+            .contains("workflow hello@1: created (dry run)")
+    );
+    dev.run(&["get", "workflow", "hello"]).code(4);
+    assert!(
+        dev.run(&["apply", path])
+            .code(0)
+            .stdout
+            .contains("workflow hello@1: created")
+    );
+    assert!(
+        dev.run(&["apply", path])
+            .code(0)
+            .stdout
+            .contains("workflow hello@1: unchanged")
+    );
+    std::fs::write(
+        files.path().join("hello.yaml"),
+        WORKFLOW
+            .replace("id: b", "id: c")
+            .replace("steps.b", "steps.c"),
+    )
+    .unwrap();
+    dev.run(&["apply", path]).code(4);
+    assert!(
+        dev.run(&["get", "workflows"])
+            .code(0)
+            .stdout
+            .contains("hello")
+    );
+    assert!(
+        dev.run(&["get", "workflow", "hello@1"])
+            .code(0)
+            .stdout
+            .contains("name: hello")
+    );
+
+    // A run to its end; the same start again is the same run, another one is a conflict.
+    let start = [
+        "run",
+        "hello",
+        "--id",
+        "one",
+        "--input",
+        r#"{"value": 7}"#,
+        "--tag",
+        "k=v",
+        "--wait",
+        "60s",
+        "--json",
+    ];
+    let told = dev.run(&start).code(0).json();
+    assert_eq!(
+        (&told["status"], &told["output"]["value"]),
+        (&"completed".into(), &7.into())
+    );
+    dev.run(&start).code(0);
+    dev.run(&["run", "hello", "--id", "one", "--input", "{}"])
+        .code(4);
+    dev.run(&["run", "unknown"]).code(4);
+    let shown = dev.run(&["status", "one"]).code(0).stdout;
+    assert!(shown.contains("status    completed"), "{shown}");
+    let listed = dev
+        .run(&["list", "--workflow", "hello", "--tag", "k=v", "--json"])
+        .code(0)
+        .json();
+    assert_eq!(listed["runs"].as_array().unwrap().len(), 1);
+
+    // History, as a table, as a document, followed.
+    let shown = dev.run(&["history", "one"]).code(0).stdout;
+    assert!(
+        shown.contains("run.started") && shown.contains("run.completed"),
+        "{shown}"
+    );
+    let told = dev.run(&["history", "one", "--json"]).code(0).json();
+    let sequences: Vec<_> = told["events"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|event| event["sequence"].as_str().unwrap().parse::<u64>().unwrap())
+        .collect();
+    assert_eq!(sequences, (1..=sequences.len() as u64).collect::<Vec<_>>());
+    let followed = dev
+        .run(&["history", "one", "--follow", "--json"])
+        .code(0)
+        .stdout;
+    assert_eq!(followed.lines().count(), sequences.len());
+
+    // A run that fails.
+    let ended = dev.run(&["run", "failing", "--watch"]).code(1);
+    assert!(ended.stderr.contains("critical_error"), "{}", ended.stderr);
+
+    // Steering.
+    dev.run(&["run", "waiting", "--id", "two"]).code(0);
+    for (verb, status) in [
+        ("pause", "paused"),
+        ("resume", "running"),
+        ("cancel", "cancelled"),
+    ] {
+        let shown = dev.run(&[verb, "two", "--reason", "a test"]).code(0).stdout;
+        assert_eq!(shown, format!("two  {status}\n"));
+    }
+    dev.run(&["resume", "two"]).code(4);
+    dev.run(&["pause", "nobody"]).code(4);
+
+    // The installation is whole, and nothing of it is in the way of leaving.
+    dev.run(&["topics", "check"]).code(0);
+    assert!(
+        dev.run(&["topics", "list", "--json"]).code(0).json()["topics"]
+            .as_array()
+            .unwrap()
+            .len()
+            > 7
+    );
+    dev.run(&["doctor"]).code(0);
+    dev.run(&["delete", "workflow", "failing@1"]).code(0);
+    dev.run(&["get", "workflow", "failing@1"]).code(4);
+    assert_eq!(dev.interrupt(), Some(130));
+}
+
+#[test]
+fn load_applies_and_applies_again_on_change() {
+    let files = folder(&[("hello.yaml", WORKFLOW)]);
+    let dev = Dev::start(&["--memory", "--load", files.path().to_str().unwrap()]);
+    let appears = |name: &str| {
+        let deadline = Instant::now() + READY_WITHIN;
+        while dev.run(&["get", "workflow", name]).code != 0 {
+            assert!(Instant::now() < deadline, "{name} was not loaded");
+            std::thread::sleep(Duration::from_millis(100));
+        }
+    };
+    appears("hello@1");
+    std::fs::write(
+        files.path().join("hello.yaml"),
+        WORKFLOW.replace("name: hello", "name: hello\nversion: 2"),
+    )
+    .unwrap();
+    appears("hello@2");
+}
+
+#[test]
+fn a_folder_keeps_everything_between_two_lives() {
+    let files = folder(&[("hello.yaml", WORKFLOW)]);
+    let data = folder(&[]);
+    let folder = data.path().to_str().unwrap();
+    let dev = Dev::start(&["--data", folder]);
+    dev.run(&["apply", files.path().to_str().unwrap()]).code(0);
+    dev.run(&[
+        "run",
+        "hello",
+        "--id",
+        "kept",
+        "--input",
+        r#"{"value": 1}"#,
+        "--wait",
+        "60s",
+    ])
+    .code(0);
+    assert_eq!(dev.interrupt(), Some(130));
+
+    let dev = Dev::start(&["--data", folder]);
+    let deadline = Instant::now() + READY_WITHIN;
+    while dev.run(&["status", "kept"]).code != 0 {
+        assert!(Instant::now() < deadline, "the run was not restored");
+        std::thread::sleep(Duration::from_millis(100));
+    }
+    dev.run(&[
+        "run",
+        "hello",
+        "--id",
+        "new",
+        "--input",
+        r#"{"value": 2}"#,
+        "--wait",
+        "60s",
+    ])
+    .code(0);
+}

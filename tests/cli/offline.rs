@@ -1,0 +1,187 @@
+//! What needs no server: usage, configuration, definitions, and servers that are not there.
+
+use crate::{folder, partita, run};
+
+const GOOD: &str = "kind: workflow\nname: good\nsteps:\n  - {id: a, agent: echo}\n  - {id: b, agent: echo, depends_on: [a]}\n";
+const BAD: &str = "kind: workflow\nname: bad\nsteps:\n  - id: a\n    agnet: echo\n";
+/// A port that nothing listens on.
+const NOWHERE: &str = "127.0.0.1:1";
+
+#[test]
+fn help_and_version_are_no_errors() {
+    let help = run(&["--help"]).code(0);
+    for verb in [
+        "demo", "dev", "serve", "topics", "validate", "apply", "get", "delete", "run", "status",
+        "list", "history",
+    ] {
+        assert!(
+            help.stdout.contains(verb),
+            "{verb} is missing from:\n{}",
+            help.stdout
+        );
+    }
+    for verb in [
+        "pause",
+        "resume",
+        "cancel",
+        "signal",
+        "bench",
+        "doctor",
+        "completions",
+        "version",
+    ] {
+        assert!(
+            help.stdout.contains(verb),
+            "{verb} is missing from:\n{}",
+            help.stdout
+        );
+    }
+    assert!(!help.stdout.contains("bench-bare-loop"));
+    assert!(run(&["version", "--json"]).code(0).json()["version"].is_string());
+    assert!(
+        run(&["completions", "bash"])
+            .code(0)
+            .stdout
+            .contains("_partita")
+    );
+}
+
+#[test]
+fn wrong_usage_is_2() {
+    run(&[]).code(2);
+    run(&["frobnicate"]).code(2);
+    run(&["status"]).code(2);
+    run(&["list", "--status", "asleep"]).code(2);
+    run(&["run", "w", "--wait", "soon"]).code(2);
+    run(&["dev", "--memory", "--data", "x"]).code(2);
+    let ended = run(&["run", "w", "--input", "{not json"]).code(2);
+    assert!(
+        ended.stderr.contains("--input: not JSON"),
+        "{}",
+        ended.stderr
+    );
+    let ended = run(&["--api", "nonsense", "list"]).code(2);
+    assert!(ended.stderr.contains("flag --api"), "{}", ended.stderr);
+}
+
+#[test]
+fn a_faulty_configuration_is_2_and_says_where() {
+    let folder = folder(&[("p.yaml", "kafka:\n  broker: a:1\n")]);
+    let file = folder.path().join("p.yaml");
+    let ended = run(&["--config", file.to_str().unwrap(), "list"]).code(2);
+    assert!(
+        ended
+            .stderr
+            .contains("p.yaml:2:3: unknown key `kafka.broker`; did you mean `brokers`?"),
+        "{}",
+        ended.stderr
+    );
+    let ended = partita(&["list"])
+        .env("PARTITA_RUNTIME__WORKERS", "0")
+        .output()
+        .map(crate::ended)
+        .unwrap()
+        .code(2);
+    assert!(
+        ended
+            .stderr
+            .contains("environment variable PARTITA_RUNTIME__WORKERS"),
+        "{}",
+        ended.stderr
+    );
+}
+
+#[test]
+fn validate_tells_good_from_bad() {
+    let folder = folder(&[("good.yaml", GOOD)]);
+    let path = folder.path().to_str().unwrap();
+    let ended = run(&["validate", path]).code(0);
+    assert!(
+        ended.stdout.contains("workflow good@1 ok"),
+        "{}",
+        ended.stdout
+    );
+
+    std::fs::write(folder.path().join("bad.yaml"), BAD).unwrap();
+    let ended = run(&["validate", path]).code(2);
+    assert!(ended.stderr.contains("bad.yaml:5:5"), "{}", ended.stderr);
+    assert!(ended.stderr.contains("agent"), "{}", ended.stderr);
+    let told = run(&["validate", path, "-o", "json"]).code(2).json();
+    assert_eq!(told["valid"], false);
+    assert!(
+        told["violations"]
+            .as_array()
+            .unwrap()
+            .iter()
+            .any(|one| one["line"] == 5 && one["column"] == 5)
+    );
+    assert_eq!(told["definitions"][0]["name"], "good");
+
+    run(&["validate", "/no/such/file.yaml"]).code(2);
+}
+
+#[test]
+fn a_server_that_is_not_there_is_3() {
+    let url = format!("http://{NOWHERE}");
+    for verb in [
+        &["status", "x"][..],
+        &["list"],
+        &["run", "w"],
+        &["pause", "x"],
+        &["get", "workflow"],
+        &["history", "x", "--follow"],
+    ] {
+        let mut arguments = vec!["--api", &url];
+        arguments.extend(verb);
+        let ended = run(&arguments).code(3);
+        assert!(
+            ended.stderr.contains("cannot reach the API"),
+            "{verb:?}: {}",
+            ended.stderr
+        );
+        assert!(ended.stdout.is_empty(), "{verb:?}: {}", ended.stdout);
+    }
+    let ended = partita(&["list"])
+        .env("PARTITA_API", &url)
+        .output()
+        .map(crate::ended)
+        .unwrap()
+        .code(3);
+    assert!(ended.stderr.contains(&url), "{}", ended.stderr);
+}
+
+#[test]
+fn a_broker_that_is_not_there_is_3() {
+    let ended = run(&["--kafka", NOWHERE, "topics", "list"]).code(3);
+    assert!(
+        ended.stderr.contains("cannot reach Kafka at 127.0.0.1:1"),
+        "{}",
+        ended.stderr
+    );
+}
+
+#[test]
+fn doctor_names_every_fault_with_its_remedy() {
+    let url = format!("http://{NOWHERE}");
+    let ended = run(&["--kafka", NOWHERE, "--api", &url, "doctor", "--json"]).code(1);
+    let told = ended.json();
+    assert_eq!(told["ok"], false);
+    let of = |what: &str| {
+        told["checks"]
+            .as_array()
+            .unwrap()
+            .iter()
+            .find(|check| check["check"] == what)
+            .cloned()
+            .unwrap()
+    };
+    assert_eq!(of("configuration")["ok"], true);
+    assert_eq!(of("data folder")["ok"], true);
+    assert!(of("kafka")["remedy"].as_str().unwrap().contains("--kafka"));
+    assert!(
+        of("api")["remedy"]
+            .as_str()
+            .unwrap()
+            .contains("partita serve")
+    );
+}

@@ -1,0 +1,241 @@
+//! Verbs that ask a server, against one that gives fixed answers.
+
+use std::io::{BufRead as _, BufReader, Read as _, Write as _};
+use std::net::{TcpListener, TcpStream};
+
+use crate::{Ended, run};
+
+/// Serves one answer for each (method, path) for as long as the test lasts.
+struct Server {
+    url: String,
+}
+
+impl Server {
+    fn answering(routes: &'static [(&'static str, u16, &'static str)]) -> Self {
+        let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
+        let url = format!("http://{}", listener.local_addr().expect("an address"));
+        std::thread::spawn(move || {
+            for stream in listener.incoming().flatten() {
+                answer(stream, routes);
+            }
+        });
+        Self { url }
+    }
+
+    fn run(&self, arguments: &[&str]) -> Ended {
+        let mut all = vec!["--api", self.url.as_str()];
+        all.extend(arguments);
+        run(&all)
+    }
+}
+
+fn answer(stream: TcpStream, routes: &[(&str, u16, &str)]) {
+    let mut reader = BufReader::new(stream);
+    let mut first = String::new();
+    let mut length = 0;
+    loop {
+        let mut line = String::new();
+        if reader.read_line(&mut line).unwrap_or(0) == 0 || line == "\r\n" {
+            break;
+        }
+        if let Some(number) = line.to_ascii_lowercase().strip_prefix("content-length:") {
+            length = number.trim().parse().unwrap_or(0);
+        }
+        if first.is_empty() {
+            first = line;
+        }
+    }
+    let mut body = vec![0; length];
+    let _ = reader.read_exact(&mut body);
+    let wanted = first.rsplit_once(' ').map_or("", |(wanted, _)| wanted);
+    let (status, body) = routes.iter().find(|(route, ..)| *route == wanted).map_or(
+        (404, r#"{"title":"Not found","detail":"no such thing"}"#),
+        |(_, status, body)| (*status, *body),
+    );
+    let kind = if body.starts_with("id:") {
+        "text/event-stream"
+    } else {
+        "application/json"
+    };
+    let _ = write!(
+        reader.get_mut(),
+        "HTTP/1.1 {status} X\r\ncontent-type: {kind}\r\ncontent-length: {}\r\nconnection: close\r\n\r\n{body}",
+        body.len()
+    );
+}
+
+const RUN: &str = r#"{"id":"r1","workflow":"w","version":2,"status":"completed","progress":1,"output":{"z":1,"a":2},"error":null,"tags":{"team":"a"},"created_at":"2026-11-21T06:00:00.000Z","started_at":"2026-11-21T06:00:00.000Z","ended_at":"2026-11-21T06:00:01.500Z","waiting_for":[],"steps":[{"id":"first","status":"completed","agent":"echo","attempt":1,"scheduled_at":"2026-11-21T06:00:00.000Z","ended_at":"2026-11-21T06:00:00.085Z","output":{"ok":true},"error":null}]}"#;
+const FAILED: &str = r#"{"id":"f1","workflow":"w","version":2,"status":"failed","progress":0.5,"output":null,"error":{"class":"timeout","message":"too slow","step":"first"},"tags":{},"created_at":"2026-11-21T06:00:00.000Z","steps":[]}"#;
+const RUNNING: &str = r#"{"id":"g1","workflow":"w","version":2,"status":"running","progress":0.5,"output":null,"error":null,"tags":{},"created_at":"2026-11-21T06:00:00.000Z","waiting_for":[{"kind":"task","step":"first","agent":"echo"}],"steps":[]}"#;
+
+#[test]
+fn status_shows_the_run_and_its_steps() {
+    let server = Server::answering(&[
+        ("GET /v1/runs/r1", 200, RUN),
+        ("GET /v1/runs/g1", 200, RUNNING),
+    ]);
+    let shown = server.run(&["status", "r1"]).code(0).stdout;
+    assert!(
+        shown.contains("workflow  w@2") && shown.contains("status    completed  100 %"),
+        "{shown}"
+    );
+    assert!(
+        shown.contains("took 1.5s") && shown.contains("85ms") && shown.contains("{\"ok\":true}"),
+        "{shown}"
+    );
+    let shown = server.run(&["status", "g1"]).code(0).stdout;
+    assert!(
+        shown.contains("waits     task of step first at echo"),
+        "{shown}"
+    );
+    // JSON is what the server said, in its order; YAML is the same.
+    assert_eq!(
+        server
+            .run(&["status", "r1", "--json"])
+            .code(0)
+            .stdout
+            .trim_end(),
+        RUN
+    );
+    assert!(
+        server
+            .run(&["status", "r1", "-o", "yaml"])
+            .code(0)
+            .stdout
+            .contains("workflow: w\n")
+    );
+    assert!(
+        server
+            .run(&["status", "nobody"])
+            .code(4)
+            .stderr
+            .contains("no such thing")
+    );
+}
+
+#[test]
+fn waiting_for_a_run_tells_how_it_ended() {
+    let server = Server::answering(&[
+        ("POST /v1/runs", 201, RUNNING),
+        ("GET /v1/runs/r1", 200, RUN),
+        ("GET /v1/runs/f1", 200, FAILED),
+        ("GET /v1/runs/g1", 200, RUNNING),
+    ]);
+    assert_eq!(
+        server.run(&["run", "w", "--id", "g1"]).code(0).stdout,
+        "g1\n"
+    );
+    server.run(&["run", "w", "--id", "r1", "--wait"]).code(0);
+    let ended = server
+        .run(&["run", "w@2", "--id", "f1", "--wait", "30s", "--json"])
+        .code(1);
+    assert!(
+        ended.stderr.contains("run f1 failed: timeout: too slow"),
+        "{}",
+        ended.stderr
+    );
+    assert_eq!(ended.json()["error"]["class"], "timeout");
+    let ended = server
+        .run(&["run", "w", "--id", "g1", "--wait", "200ms"])
+        .code(1);
+    assert!(
+        ended.stderr.contains("run g1 is still running"),
+        "{}",
+        ended.stderr
+    );
+}
+
+#[test]
+fn refusals_have_their_exit_codes() {
+    let server = Server::answering(&[
+        (
+            "POST /v1/runs",
+            409,
+            r#"{"title":"Conflict","detail":"taken by another start"}"#,
+        ),
+        (
+            "POST /v1/runs/a:pause",
+            409,
+            r#"{"title":"Conflict","detail":"it has ended"}"#,
+        ),
+        ("POST /v1/runs/b:pause", 200, RUNNING),
+        (
+            "POST /v1/runs/c:signal",
+            422,
+            r#"{"title":"Unprocessable","detail":"nobody waits for it"}"#,
+        ),
+        (
+            "GET /v1/runs?limit=50",
+            503,
+            r#"{"title":"Unavailable","detail":"restoring"}"#,
+        ),
+        ("GET /v1/runs?limit=7", 500, "oops"),
+    ]);
+    assert!(
+        server
+            .run(&["run", "w"])
+            .code(4)
+            .stderr
+            .contains("taken by another start")
+    );
+    // All are tried, the first refusal decides.
+    let ended = server.run(&["pause", "a", "b"]).code(4);
+    assert!(ended.stdout.contains("g1  running"), "{}", ended.stdout);
+    server.run(&["signal", "c", "go", "--data", "{}"]).code(2);
+    server.run(&["list"]).code(3);
+    server.run(&["list", "--limit", "7"]).code(1);
+}
+
+#[test]
+fn a_history_is_followed_to_the_end_of_the_run() {
+    let stream = "id: r1/1\ndata: {\"type\":\"partita.run.started\",\"sequence\":\"0000000001\",\"time\":\"t\",\"data\":{}}\n\n\
+        id: r1/2\ndata: {\"type\":\"partita.run.completed\",\"sequence\":\"0000000002\",\"time\":\"t\",\"data\":{\"output\":1}}\n\n";
+    let routes: &'static [_] = Box::leak(Box::new([(
+        "GET /v1/runs/r1/events",
+        200,
+        &*Box::leak(stream.to_owned().into_boxed_str()),
+    )]));
+    let server = Server::answering(routes);
+    let lines = server
+        .run(&["history", "r1", "--follow", "--json"])
+        .code(0)
+        .stdout;
+    assert_eq!(lines.lines().count(), 2, "{lines}");
+    assert!(
+        lines
+            .lines()
+            .all(|line| serde_json::from_str::<serde_json::Value>(line).is_ok())
+    );
+    let shown = server.run(&["history", "r1", "--follow"]).code(0).stdout;
+    assert!(
+        shown.contains("run.started") && shown.contains("run.completed"),
+        "{shown}"
+    );
+}
+
+#[test]
+fn lists_are_tables_or_what_the_server_said() {
+    let page = r#"{"runs":[{"id":"r1","workflow":"w","version":2,"status":"completed","progress":1,"created_at":"x","ended_at":null}],"next_cursor":"abc"}"#;
+    let routes: &'static [_] = Box::leak(Box::new([(
+        "GET /v1/runs?limit=50&workflow=w&tag=a%3Ab",
+        200,
+        page,
+    )]));
+    let server = Server::answering(routes);
+    let ended = server
+        .run(&["list", "--workflow", "w", "--tag", "a=b"])
+        .code(0);
+    assert!(
+        ended.stdout.starts_with("RUN  WORKFLOW  STATUS"),
+        "{}",
+        ended.stdout
+    );
+    assert!(ended.stderr.contains("--cursor abc"), "{}", ended.stderr);
+    assert_eq!(
+        server
+            .run(&["list", "--workflow", "w", "--tag", "a=b", "--json"])
+            .code(0)
+            .json()["next_cursor"],
+        "abc"
+    );
+}

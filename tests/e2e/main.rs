@@ -1,0 +1,12 @@
+//! The whole program from outside: the binary `partita` as separate processes, on Apache Kafka and
+//! on the broker it carries, driven by plain Kafka clients and over HTTP.
+//!
+//! - [`chaos`]: thousands of runs while instances (and the embedded broker) are killed.
+//! - [`python_agents`]: the agents of `examples/agents/python`.
+//! - [`lost_store`]: the local cache is deleted and corrupted between runs.
+//! - [`support`]: processes, clients and the judge of histories, shared by all.
+
+mod chaos;
+mod lost_store;
+mod python_agents;
+mod support;

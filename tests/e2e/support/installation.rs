@@ -1,0 +1,298 @@
+//! A broker, and instances of Partita on it, each a process of its own.
+
+use std::fs::{self, OpenOptions};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Output, Stdio};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use kafka_harness::{Kafka, free_port, process::signal, spawn_bound};
+use tempfile::TempDir;
+
+use super::api::Api;
+
+/// How long an instance may take until it is ready. Seconds, but test machines are busy.
+const READY_LIMIT: Duration = Duration::from_secs(120);
+const STOP_LIMIT: Duration = Duration::from_secs(60);
+const LAST_LOG_LINES: usize = 40;
+
+/// Where the records live.
+enum Broker {
+    Apache {
+        _kafka: Kafka,
+    },
+    /// The first instance is `partita dev` and carries it.
+    Embedded,
+}
+
+/// A broker and two instances. All of it goes away with the value.
+pub struct Installation {
+    pub bootstrap: String,
+    pub instances: Vec<Instance>,
+    broker: Broker,
+    folder: TempDir,
+}
+
+/// One process of `partita serve` or `partita dev`, which keeps its ports and its data over kills.
+pub struct Instance {
+    pub name: String,
+    pub api: Api,
+    arguments: Vec<String>,
+    folder: PathBuf,
+    process: Option<Child>,
+}
+
+impl Installation {
+    /// Apache Kafka with two instances; none, and a loud word, where there is no Kafka.
+    pub fn on_apache_kafka(what_it_would_have_tested: &str) -> Option<Installation> {
+        let kafka = Kafka::start_or_skip(what_it_would_have_tested)?;
+        let bootstrap = kafka.bootstrap();
+        let folder = TempDir::new().expect("a temporary folder");
+        partita(&["topics", "create", "--kafka", &bootstrap]);
+        let instances = ["a", "b"].map(|name| Instance::serve(name, &bootstrap, folder.path()));
+        Some(Installation::launch(
+            Broker::Apache { _kafka: kafka },
+            bootstrap,
+            instances,
+            folder,
+        ))
+    }
+
+    /// `partita dev`, and one more instance on the broker that it carries.
+    pub fn on_embedded_broker() -> Installation {
+        let folder = TempDir::new().expect("a temporary folder");
+        let port = free_port();
+        let bootstrap = format!("127.0.0.1:{port}");
+        let instances = [
+            Instance::dev("a", port, folder.path()),
+            Instance::serve("b", &bootstrap, folder.path()),
+        ];
+        Installation::launch(Broker::Embedded, bootstrap, instances, folder)
+    }
+
+    fn launch(
+        broker: Broker,
+        bootstrap: String,
+        instances: [Instance; 2],
+        folder: TempDir,
+    ) -> Installation {
+        let mut installation = Installation {
+            bootstrap,
+            instances: instances.into(),
+            broker,
+            folder,
+        };
+        for instance in &mut installation.instances {
+            instance.start();
+            instance.wait_until_ready();
+        }
+        installation
+    }
+
+    /// Applies definitions given as YAML.
+    pub fn apply(&self, yaml: &str) {
+        let file = self.folder.path().join("definitions.yaml");
+        fs::write(&file, yaml).expect("the temporary folder can be written");
+        let file = file.to_string_lossy();
+        partita(&["apply", &file, "--api", &self.instances[0].api.url]);
+    }
+
+    /// A name for the output of tests.
+    pub fn broker_name(&self) -> &'static str {
+        match self.broker {
+            Broker::Apache { .. } => "Apache Kafka",
+            Broker::Embedded => "the embedded broker",
+        }
+    }
+}
+
+impl Instance {
+    fn serve(name: &str, bootstrap: &str, folder: &Path) -> Instance {
+        let http = free_port();
+        let listen = format!("127.0.0.1:{http}");
+        Instance::new(name, http, folder, |data| {
+            [
+                "serve", "--kafka", bootstrap, "--http", &listen, "--data", data,
+            ]
+            .map(str::to_owned)
+            .into()
+        })
+    }
+
+    fn dev(name: &str, kafka_port: u16, folder: &Path) -> Instance {
+        let http = free_port();
+        let (kafka_port, http_port) = (kafka_port.to_string(), http.to_string());
+        Instance::new(name, http, folder, |data| {
+            [
+                "dev",
+                "--kafka-port",
+                &kafka_port,
+                "--http-port",
+                &http_port,
+                "--data",
+                data,
+            ]
+            .map(str::to_owned)
+            .into()
+        })
+    }
+
+    fn new(
+        name: &str,
+        http: u16,
+        folder: &Path,
+        arguments: impl FnOnce(&str) -> Vec<String>,
+    ) -> Instance {
+        let folder = folder.join(name);
+        fs::create_dir_all(&folder).expect("the temporary folder can be written");
+        let data = folder.join("data");
+        Instance {
+            name: name.to_owned(),
+            api: Api::new(&format!("http://127.0.0.1:{http}")),
+            arguments: arguments(&data.to_string_lossy()),
+            folder,
+            process: None,
+        }
+    }
+
+    /// The folder with the instance's data; of `dev`, the broker's too.
+    pub fn data(&self) -> PathBuf {
+        self.folder.join("data")
+    }
+
+    pub fn start(&mut self) {
+        assert!(
+            self.process.is_none(),
+            "instance {} runs already",
+            self.name
+        );
+        let log = OpenOptions::new()
+            .create(true)
+            .append(true)
+            .open(self.log())
+            .expect("the temporary folder can be written");
+        let mut command = command(&self.folder);
+        command
+            .args(&self.arguments)
+            .stdin(Stdio::null())
+            .stdout(log.try_clone().expect("a file handle can be cloned"))
+            .stderr(log);
+        self.process = Some(spawn_bound(command).expect("partita starts"));
+    }
+
+    pub fn wait_until_ready(&mut self) {
+        let began = Instant::now();
+        while self
+            .api
+            .get("/readyz")
+            .is_none_or(|answer| answer.status != 200)
+        {
+            let process = self.process.as_mut().expect("a started instance");
+            if let Some(status) = process.try_wait().expect("a child can be waited for") {
+                panic!(
+                    "instance {} ended ({status}):\n{}",
+                    self.name,
+                    self.last_log_lines()
+                );
+            }
+            assert!(
+                began.elapsed() < READY_LIMIT,
+                "instance {} is not ready after {READY_LIMIT:?}:\n{}",
+                self.name,
+                self.last_log_lines()
+            );
+            thread::sleep(Duration::from_millis(50));
+        }
+    }
+
+    /// `kill -9`, in the middle of whatever it does.
+    pub fn kill9(&mut self) {
+        if let Some(mut process) = self.process.take() {
+            signal(&process, libc::SIGKILL);
+            process.wait().expect("a child can be waited for");
+        }
+    }
+
+    /// SIGTERM, and a wait for the orderly end.
+    pub fn stop(&mut self) {
+        let mut process = self.process.take().expect("a started instance");
+        signal(&process, libc::SIGTERM);
+        let began = Instant::now();
+        loop {
+            if let Some(status) = process.try_wait().expect("a child can be waited for") {
+                assert!(
+                    status.success(),
+                    "{}: {status}\n{}",
+                    self.name,
+                    self.last_log_lines()
+                );
+                return;
+            }
+            if began.elapsed() > STOP_LIMIT {
+                signal(&process, libc::SIGKILL);
+                process.wait().expect("a child can be waited for");
+                panic!("{} did not stop in {STOP_LIMIT:?}", self.name);
+            }
+            thread::sleep(Duration::from_millis(20));
+        }
+    }
+
+    fn log(&self) -> PathBuf {
+        self.folder.join("log")
+    }
+
+    pub fn last_log_lines(&self) -> String {
+        let log = fs::read(self.log()).unwrap_or_default();
+        let text = String::from_utf8_lossy(&log);
+        let lines: Vec<&str> = text.lines().collect();
+        lines[lines.len().saturating_sub(LAST_LOG_LINES)..].join("\n")
+    }
+}
+
+impl Drop for Installation {
+    fn drop(&mut self) {
+        for instance in &mut self.instances {
+            if thread::panicking() {
+                eprintln!(
+                    "--- the log of {} ends:\n{}",
+                    instance.name,
+                    instance.last_log_lines()
+                );
+            }
+            instance.kill9();
+        }
+    }
+}
+
+/// Runs a verb of the program to its end.
+///
+/// # Panics
+/// With what it said, when it fails.
+#[track_caller]
+pub fn partita(arguments: &[&str]) -> Output {
+    let output = command(Path::new(env!("CARGO_TARGET_TMPDIR")))
+        .args(arguments)
+        .stdin(Stdio::null())
+        .output()
+        .expect("partita starts");
+    assert!(
+        output.status.success(),
+        "partita {arguments:?}: {}\n{}\n{}",
+        output.status,
+        String::from_utf8_lossy(&output.stdout),
+        String::from_utf8_lossy(&output.stderr)
+    );
+    output
+}
+
+/// The program, in a folder without a configuration file.
+fn command(folder: &Path) -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_partita"));
+    command
+        .current_dir(folder)
+        .env_remove("KAFKA_BROKERS")
+        .env_remove("PARTITA_API")
+        // The shortest allowed: a killed instance's partitions move on soon.
+        .env("PARTITA_RUNTIME__SESSION_TIMEOUT", "6s");
+    command
+}

@@ -1,0 +1,6 @@
+//! The runtime against real brokers: the embedded one, and Apache Kafka where Java is there.
+
+mod agent;
+mod log;
+mod scenarios;
+mod world;
