@@ -19,7 +19,9 @@ impl From<ClusterError> for CliError {
                 "{error}\nname the brokers with --kafka or KAFKA_BROKERS"
             )),
             ClusterError::Client(_) => CliError::Usage(error.to_string()),
-            ClusterError::Refused { .. } => CliError::Failed(error.to_string()),
+            ClusterError::Refused { .. } | ClusterError::Unseen { .. } => {
+                CliError::Failed(error.to_string())
+            }
         }
     }
 }

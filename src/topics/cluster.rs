@@ -18,6 +18,8 @@ pub enum ClusterError {
     Client(String),
     #[error("Kafka refuses to create topic `{topic}`: {reason}")]
     Refused { topic: String, reason: String },
+    #[error("topic `{topic}` was created, but no broker names it after {seconds} s; try again")]
+    Unseen { topic: String, seconds: u64 },
 }
 
 /// A topic that the cluster has.
@@ -198,7 +200,31 @@ impl Cluster {
                 }
             }
         }
+        self.until_visible(&missing, prefix).await?;
         Ok(created)
+    }
+
+    /// Brokers hear of a creation some time after the controller has answered it; whoever looks
+    /// next is not to miss the topics.
+    async fn until_visible(&self, topics: &[&TopicSpec], prefix: &str) -> Result<(), ClusterError> {
+        let deadline = tokio::time::Instant::now() + self.timeout;
+        loop {
+            let there = self.without_configuration(prefix)?;
+            let has_partitions = |found: &Found| found.partitions > 0;
+            let unseen = topics
+                .iter()
+                .find(|topic| !there.get(&topic.name).is_some_and(has_partitions));
+            let Some(topic) = unseen else {
+                return Ok(());
+            };
+            if tokio::time::Instant::now() > deadline {
+                return Err(ClusterError::Unseen {
+                    topic: topic.name.clone(),
+                    seconds: self.timeout.as_secs(),
+                });
+            }
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
     }
 
     /// Compares every declared topic with the cluster.

@@ -1,9 +1,10 @@
-//! The log over a real cluster, by rdkafka. One consumer (cooperative) and one transactional
-//! producer for each worker, all on the worker's own thread.
+//! The log over a real cluster, by rdkafka. One consumer (cooperative) and a few
+//! transactional producers in turn for each worker, all on the worker's own thread.
 //!
 //! [`settings`] says how to reach the cluster; [`ownership`] turns rebalances into lists;
-//! [`session`] is the [`super::Log`] itself; [`producer`] its transactional half;
-//! [`restore`] reads changelogs; [`errors`] sorts what librdkafka reports.
+//! [`session`] is the [`super::Log`] itself; [`producer`] its transactional half, of
+//! which [`turns`] keeps several; [`restore`] reads changelogs; [`errors`] sorts what librdkafka
+//! reports.
 
 pub mod errors;
 pub mod ownership;
@@ -11,6 +12,7 @@ pub mod producer;
 pub mod restore;
 pub mod session;
 pub mod settings;
+pub mod turns;
 
 pub use session::{KafkaLog, KafkaLogConfig};
 pub use settings::{ClientSettings, Sasl, SaslMechanism, Security, Tls};

@@ -1,4 +1,4 @@
-//! The transactional half of a session.
+//! One transactional producer.
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -84,8 +84,13 @@ pub(super) struct TransactionalProducer {
 }
 
 impl TransactionalProducer {
-    /// Creates the producer and initialises its session, which ends what a predecessor left open.
-    pub(super) fn connect(config: &KafkaLogConfig, topics: Arc<Topics>) -> Result<Self, LogError> {
+    /// Creates the producer and initialises its session under `id`, which ends what a predecessor
+    /// left open.
+    pub(super) fn connect(
+        config: &KafkaLogConfig,
+        id: &str,
+        topics: Arc<Topics>,
+    ) -> Result<Self, LogError> {
         let timeout = config.transaction_timeout.0.to_string();
         let mut client = config.client.client_config();
         client.set("linger.ms", "0");
@@ -94,7 +99,7 @@ impl TransactionalProducer {
         client.set("partitioner", "murmur2_random");
         client.set("message.timeout.ms", &timeout);
         client.set("transaction.timeout.ms", &timeout);
-        client.set("transactional.id", &config.transactional_id);
+        client.set("transactional.id", id);
         let producer: BaseProducer<Deliveries> = client
             .create_with_context(Deliveries::default())
             .map_err(|error| errors::fatal("making a producer", error))?;

@@ -11,9 +11,9 @@ use rdkafka::{Message, Offset, TopicPartitionList};
 
 use super::errors;
 use super::ownership::Ownership;
-use super::producer::TransactionalProducer;
 use super::restore::ChangelogOfKafka;
 use super::settings::ClientSettings;
+use super::turns::TurnsOfProducers;
 use crate::log::{
     ChangelogPositions, ChangelogReader, Log, LogError, Outgoing, OwnershipChange, PollLimits,
     Positions, Record, Source, Topics,
@@ -49,7 +49,7 @@ pub struct KafkaLog {
     probe: BaseConsumer,
     /// `None` before the first connection and after leaving.
     consumer: Option<BaseConsumer<Ownership>>,
-    producer: Option<TransactionalProducer>,
+    producer: Option<TurnsOfProducers>,
     partitions: i32,
     cluster: String,
 }
@@ -79,7 +79,7 @@ impl KafkaLog {
         consumer.ok_or_else(|| errors::fatal("using the consumer", "the session is not connected"))
     }
 
-    fn producer(&mut self) -> Result<&mut TransactionalProducer, LogError> {
+    fn producer(&mut self) -> Result<&mut TurnsOfProducers, LogError> {
         let producer = self.producer.as_mut();
         producer.ok_or_else(|| errors::fatal("using the producer", "the session is not connected"))
     }
@@ -190,7 +190,7 @@ impl Log for KafkaLog {
             .client()
             .fetch_cluster_id(ASK_TIMEOUT)
             .unwrap_or_default();
-        let producer = TransactionalProducer::connect(&self.config, Arc::clone(&self.topics))?;
+        let producer = TurnsOfProducers::connect(&self.config, &self.topics)?;
         self.producer = Some(producer);
         if self.consumer.is_none() {
             self.join()?;
