@@ -35,7 +35,7 @@ struct ClusterView {
 
 /// `GET /v1/cluster`.
 pub async fn cluster(State(api): State<Api>, request: Incoming) -> Result<Response, Problem> {
-    request.query(&[])?;
+    request.query(&[], &[])?;
     let partitions = api.runs().partitions();
     let members = api.membership().cluster();
     let claimed = |partition: &i32| {

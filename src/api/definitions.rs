@@ -1,12 +1,12 @@
 //! `/v1/definitions`: definitions go in and come out as themselves, YAML or JSON by content type.
 
-use axum::extract::{Path, State};
+use axum::extract::State;
 use axum::http::{HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use serde_json::Value;
 
 use super::Api;
-use super::incoming::{Incoming, wrong_type};
+use super::incoming::{Incoming, Segments, wrong_type};
 use super::list::any_live_run_pins;
 use super::problem::Problem;
 use super::runs::json_response;
@@ -47,11 +47,11 @@ fn name_and_version(segment: &str) -> Result<(&str, Option<u32>), Problem> {
 /// `GET /v1/definitions/{kind}`: all versions, by name, the highest first.
 pub async fn list(
     State(api): State<Api>,
-    Path(kind): Path<String>,
+    Segments(kind): Segments<String>,
     request: Incoming,
 ) -> Result<Response, Problem> {
     known_kind(&kind)?;
-    request.query(&[])?;
+    request.query(&[], &[])?;
     let all = api.definitions().list(&kind);
     let texts: Vec<&str> = all.iter().map(|stored| stored.source.as_str()).collect();
     Ok(answer(
@@ -64,11 +64,11 @@ pub async fn list(
 /// `GET /v1/definitions/{kind}/{name}[@{version}]`: without a version the highest.
 pub async fn show(
     State(api): State<Api>,
-    Path((kind, segment)): Path<(String, String)>,
+    Segments((kind, segment)): Segments<(String, String)>,
     request: Incoming,
 ) -> Result<Response, Problem> {
     known_kind(&kind)?;
-    request.query(&[])?;
+    request.query(&[], &[])?;
     let (name, version) = name_and_version(&segment)?;
     let stored = api
         .definitions()
@@ -85,46 +85,55 @@ fn unknown(kind: &str, segment: &str) -> Problem {
 /// the same was there, 409 where the version is there with other content.
 pub async fn apply(
     State(api): State<Api>,
-    Path((kind, segment)): Path<(String, String)>,
+    Segments((kind, segment)): Segments<(String, String)>,
     request: Incoming,
 ) -> Result<Response, Problem> {
     known_kind(&kind)?;
     let (name, version) = name_and_version(&segment)?;
     let mut dry_run = false;
-    for (_, value) in request.query(&["dry_run"])? {
+    for (_, value) in request.query(&["dry_run"], &[])? {
         let wrong = || Problem::bad_request(format!("`dry_run` is `{value}`; write true or false"));
         dry_run = value.parse().map_err(|_| wrong())?;
     }
     let text = body_text(&request)?;
-    for parsed in api.definitions().check(text, None)? {
-        let fits = parsed.kind.name() == kind
-            && parsed.name.as_ref() == name
-            && version.is_none_or(|version| parsed.version == version);
-        if !fits {
-            return Err(Problem::new(
-                StatusCode::UNPROCESSABLE_ENTITY,
-                "definition-elsewhere",
-                "The definition is not the one that the URL names",
-                format!(
-                    "the URL names {kind} `{segment}` and the body holds {} `{}@{}`",
-                    parsed.kind.name(),
-                    parsed.name,
-                    parsed.version
-                ),
-            ));
-        }
-    }
-    let mut applied = api.definitions().apply(text, None, dry_run).await?;
-    let (Some(only), None) = (applied.pop(), applied.pop()) else {
-        return Err(Problem::bad_request(
-            "the body holds several definitions; this route takes one",
+    let [parsed] = api
+        .definitions()
+        .check(text, None)?
+        .try_into()
+        .map_err(|found: Vec<_>| several(found.len()))?;
+    let fits = parsed.kind.name() == kind
+        && parsed.name.as_ref() == name
+        && version.is_none_or(|version| parsed.version == version);
+    if !fits {
+        return Err(Problem::new(
+            StatusCode::UNPROCESSABLE_ENTITY,
+            "definition-elsewhere",
+            "The definition is not the one that the URL names",
+            format!(
+                "the URL names {kind} `{segment}` and the body holds {} `{}@{}`",
+                parsed.kind.name(),
+                parsed.name,
+                parsed.version
+            ),
         ));
-    };
+    }
+    let [only] = api
+        .definitions()
+        .apply(text, None, dry_run)
+        .await?
+        .try_into()
+        .map_err(|found: Vec<_>| several(found.len()))?;
     let status = match only.change {
         Change::Created if !dry_run => StatusCode::CREATED,
         Change::Created | Change::Unchanged => StatusCode::OK,
     };
     Ok(definition(&request, status, &only.stored))
+}
+
+fn several(found: usize) -> Problem {
+    Problem::bad_request(format!(
+        "the body holds {found} definitions; this route takes one, so send them one by one"
+    ))
 }
 
 fn body_text(request: &Incoming) -> Result<&str, Problem> {
@@ -150,11 +159,11 @@ fn body_text(request: &Incoming) -> Result<&str, Problem> {
 /// runs that have not ended pin one.
 pub async fn delete(
     State(api): State<Api>,
-    Path((kind, segment)): Path<(String, String)>,
+    Segments((kind, segment)): Segments<(String, String)>,
     request: Incoming,
 ) -> Result<Response, Problem> {
     known_kind(&kind)?;
-    request.query(&[])?;
+    request.query(&[], &[])?;
     let (name, version) = name_and_version(&segment)?;
     api.definitions().caught_up().await?;
     let versions: Vec<u32> = api

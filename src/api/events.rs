@@ -6,7 +6,7 @@ use std::collections::{BTreeMap, HashSet};
 use std::convert::Infallible;
 use std::time::Duration;
 
-use axum::extract::{Path, State};
+use axum::extract::State;
 use axum::http::{HeaderValue, StatusCode, header};
 use axum::response::sse::{Event, KeepAlive, Sse};
 use axum::response::{IntoResponse, Response};
@@ -16,7 +16,7 @@ use tokio::sync::OwnedSemaphorePermit;
 use tokio_stream::wrappers::ReceiverStream;
 
 use super::Api;
-use super::incoming::{Incoming, run_id};
+use super::incoming::{Incoming, Segments, run_id};
 use super::owner::{self, Local};
 use super::problem::{Problem, unknown_run};
 use super::runs::json_response;
@@ -30,12 +30,12 @@ const KEEP_ALIVE: Duration = Duration::from_secs(15);
 /// stream that ends with the run. `Last-Event-ID` (or `?from_sequence=`) resumes.
 pub async fn history(
     State(api): State<Api>,
-    Path(run): Path<String>,
+    Segments(run): Segments<String>,
     request: Incoming,
 ) -> Result<Response, Problem> {
     let id = run_id(&run)?;
     let mut from = resumed_sequence(&request, &id)?;
-    for (_, value) in request.query(&["from_sequence"])? {
+    for (_, value) in request.query(&["from_sequence"], &[])? {
         from = value.parse().ok().filter(|from| *from > 0).ok_or_else(|| {
             Problem::bad_request(format!(
                 "`from_sequence` is `{value}`; write a number from 1"
@@ -93,7 +93,8 @@ fn resumed_sequence(request: &Incoming, run: &RunId) -> Result<u64, Problem> {
         .strip_prefix(run.as_str())
         .and_then(|rest| rest.strip_prefix('/'))
         .and_then(|text| text.parse::<u64>().ok());
-    sequence.map(|sequence| sequence + 1).ok_or_else(|| {
+    let next = sequence.and_then(|sequence| sequence.checked_add(1));
+    next.ok_or_else(|| {
         Problem::bad_request(format!(
             "`Last-Event-ID` is `{id}`; here it is `{run}/<sequence>`, as the stream gave it"
         ))
@@ -109,7 +110,7 @@ fn last_event_id(request: &Incoming) -> Option<&str> {
 pub async fn live(State(api): State<Api>, request: Incoming) -> Result<Response, Problem> {
     let mut types = HashSet::new();
     let mut workflows = HashSet::new();
-    for (name, value) in request.query(&["type", "workflow"])? {
+    for (name, value) in request.query(&[], &["type", "workflow"])? {
         if name == "workflow" {
             workflows.insert(value);
             continue;

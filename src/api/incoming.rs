@@ -4,9 +4,10 @@
 use std::time::Duration;
 
 use axum::body::Bytes;
-use axum::extract::{FromRequest, Request};
+use axum::extract::{FromRequest, FromRequestParts, Path, Request};
+use axum::http::request::Parts;
 use axum::http::{HeaderMap, Method, StatusCode, Uri, header};
-use serde::de::DeserializeOwned;
+use serde::de::{DeserializeOwned, IgnoredAny};
 
 use super::Api;
 use super::problem::Problem;
@@ -51,6 +52,27 @@ impl FromRequest<Api> for Incoming {
     }
 }
 
+/// The variable segments of the path, decoded; what cannot be decoded is a problem as any other.
+pub struct Segments<T>(pub T);
+
+impl<T, S> FromRequestParts<S> for Segments<T>
+where
+    T: DeserializeOwned + Send,
+    S: Send + Sync,
+{
+    type Rejection = Problem;
+
+    async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, Problem> {
+        match Path::from_request_parts(parts, state).await {
+            Ok(Path(segments)) => Ok(Self(segments)),
+            Err(error) => Err(Problem::bad_request(format!(
+                "the path cannot be read: {}",
+                error.body_text()
+            ))),
+        }
+    }
+}
+
 impl Incoming {
     pub fn forwarded(&self) -> bool {
         self.headers.contains_key(FORWARDED)
@@ -59,11 +81,15 @@ impl Incoming {
     /// The W3C `traceparent` of the request, where it has one of the right form.
     pub fn traceparent(&self) -> Option<String> {
         let text = self.headers.get("traceparent")?.to_str().ok()?;
-        let lengths: Vec<usize> = text.split('-').map(str::len).collect();
+        let parts: Vec<&str> = text.split('-').collect();
+        let lengths: Vec<usize> = parts.iter().map(|part| part.len()).collect();
         let hex = text
             .bytes()
             .all(|byte| byte == b'-' || byte.is_ascii_digit() || (b'a'..=b'f').contains(&byte));
-        (hex && lengths == [2, 32, 16, 2]).then(|| text.to_owned())
+        let right = hex && lengths == [2, 32, 16, 2] && parts[0] != "ff";
+        // An id of zeroes only names no trace.
+        let names = |id: &str| id.bytes().any(|byte| byte != b'0');
+        (right && names(parts[1]) && names(parts[2])).then(|| text.to_owned())
     }
 
     /// Whether the caller asks for a stream of server-sent events.
@@ -100,16 +126,21 @@ impl Incoming {
         }
     }
 
-    /// The query's parameters in order; a name that is not among `known` is refused.
-    pub fn query(&self, known: &[&str]) -> Result<Vec<(String, String)>, Problem> {
+    /// The query's parameters in order. A name that is neither among `once` nor among `many` is
+    /// refused, and so is one of `once` that is there twice.
+    pub fn query(&self, once: &[&str], many: &[&str]) -> Result<Vec<(String, String)>, Problem> {
         let Some(query) = self.uri.query().filter(|query| !query.is_empty()) else {
             return Ok(Vec::new());
         };
         let url = reqwest::Url::parse(&format!("http://query/?{query}"))
             .map_err(|error| Problem::bad_request(format!("the query cannot be read: {error}")))?;
         let pairs: Vec<(String, String)> = url.query_pairs().into_owned().collect();
-        for (name, _) in &pairs {
-            if !known.contains(&name.as_str()) {
+        for (place, (name, _)) in pairs.iter().enumerate() {
+            if many.contains(&name.as_str()) {
+                continue;
+            }
+            if !once.contains(&name.as_str()) {
+                let known = [once, many].concat();
                 let allowed = if known.is_empty() {
                     "none is".to_owned()
                 } else {
@@ -117,6 +148,11 @@ impl Incoming {
                 };
                 return Err(Problem::bad_request(format!(
                     "unknown query parameter `{name}`; {allowed}"
+                )));
+            }
+            if pairs[..place].iter().any(|(earlier, _)| earlier == name) {
+                return Err(Problem::bad_request(format!(
+                    "the query parameter `{name}` is given twice; give it once"
                 )));
             }
         }
@@ -146,7 +182,7 @@ pub fn wrong_type(given: Option<&str>, wanted: &str) -> Problem {
 }
 
 fn read_json<T: DeserializeOwned>(body: &[u8]) -> Result<T, Problem> {
-    serde_json::from_slice(body).map_err(|error| {
+    let problem = |error: serde_json::Error| {
         let what = match error.classify() {
             serde_json::error::Category::Data => "the body is not what is expected here",
             _ => "the body is not JSON",
@@ -154,7 +190,15 @@ fn read_json<T: DeserializeOwned>(body: &[u8]) -> Result<T, Problem> {
         Problem::bad_request(format!("{what}: {error}"))
             .with("line", error.line())
             .with("column", error.column())
-    })
+    };
+    // A list would be taken for the fields in their order, which nobody has promised.
+    if !body.trim_ascii_start().starts_with(b"{") {
+        serde_json::from_slice::<IgnoredAny>(body).map_err(problem)?;
+        return Err(Problem::bad_request(
+            "the body is not what is expected here: it must be a JSON object, `{…}`",
+        ));
+    }
+    serde_json::from_slice(body).map_err(problem)
 }
 
 /// Splits a last path segment `<name>:<verb>` at its last colon.

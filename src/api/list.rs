@@ -82,9 +82,10 @@ impl ListQuery {
             limit: DEFAULT_LIMIT,
             after: None,
         };
-        for (name, value) in request.query(&[
-            "workflow", "status", "tag", "since", "until", "limit", "cursor",
-        ])? {
+        for (name, value) in request.query(
+            &["workflow", "status", "since", "until", "limit", "cursor"],
+            &["tag"],
+        )? {
             match name.as_str() {
                 "workflow" => query.filter.workflow = Some(value),
                 "status" => query.filter.status = Some(status(&value)?),

@@ -1,16 +1,17 @@
 //! `POST /v1/runs`, `GET /v1/runs/{id}` and the verbs of a run.
 
 use std::collections::BTreeMap;
+use std::num::NonZeroU32;
 use std::time::Duration;
 
 use axum::body::Body;
-use axum::extract::{Path, State};
+use axum::extract::State;
 use axum::http::{StatusCode, header};
 use axum::response::Response;
 use serde::{Deserialize, Serialize};
 
 use super::Api;
-use super::incoming::{Incoming, run_id, span_parameter, split_verb};
+use super::incoming::{Incoming, Segments, run_id, span_parameter, split_verb};
 use super::owner::{self, Local};
 use super::problem::{Problem, refused, unknown_run};
 use super::view::run_view;
@@ -29,7 +30,7 @@ const LOCAL_ID_TRIES: usize = 64;
 struct StartBody {
     workflow: String,
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    version: Option<u32>,
+    version: Option<NonZeroU32>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     id: Option<RunId>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -60,7 +61,7 @@ struct SignalBody {
 /// `POST /v1/runs`.
 pub async fn start(State(api): State<Api>, mut request: Incoming) -> Result<Response, Problem> {
     let mut wait = None;
-    for (_, text) in request.query(&["wait"])? {
+    for (_, text) in request.query(&["wait"], &[])? {
         wait = Some(span_parameter("wait", &text, LONGEST_WAIT)?);
     }
     let mut body: StartBody = request.json()?;
@@ -93,7 +94,7 @@ pub async fn start(State(api): State<Api>, mut request: Incoming) -> Result<Resp
     let start = Start {
         run_id: id.clone(),
         workflow: body.workflow,
-        version: body.version,
+        version: body.version.map(NonZeroU32::get),
         input: body.input,
         tags: body.tags.unwrap_or_default(),
         priority: body.priority.unwrap_or(0),
@@ -157,7 +158,7 @@ async fn started(
 /// `GET /v1/runs/{id}`.
 pub async fn show(
     State(api): State<Api>,
-    Path(segment): Path<String>,
+    Segments(segment): Segments<String>,
     request: Incoming,
 ) -> Result<Response, Problem> {
     let (name, verb) = split_verb(&segment);
@@ -167,7 +168,7 @@ pub async fn show(
             format!("`:{verb}` takes POST"),
         ));
     }
-    request.query(&[])?;
+    request.query(&[], &[])?;
     let id = run_id(name)?;
     owner::answer(&api, &id, &request, || async {
         match Local::of(api.runs().run(&id)) {
@@ -184,10 +185,10 @@ pub async fn show(
 /// `POST /v1/runs/{id}:pause | :resume | :cancel | :signal`.
 pub async fn verb(
     State(api): State<Api>,
-    Path(segment): Path<String>,
+    Segments(segment): Segments<String>,
     request: Incoming,
 ) -> Result<Response, Problem> {
-    request.query(&[])?;
+    request.query(&[], &[])?;
     let (name, verb) = split_verb(&segment);
     let known = "pause, resume, cancel, signal";
     let Some(verb) = verb else {

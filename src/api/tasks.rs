@@ -3,14 +3,14 @@
 
 use std::time::Duration;
 
-use axum::extract::{Path, State};
+use axum::extract::State;
 use axum::http::{StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use serde::Deserialize;
 use serde_json::{Value, json};
 
 use super::Api;
-use super::incoming::{FORWARDED, Incoming, span_parameter, split_verb};
+use super::incoming::{FORWARDED, Incoming, Segments, span_parameter, split_verb};
 use super::owner::{self, Local};
 use super::problem::{Problem, refused};
 use super::runs::json_response;
@@ -47,7 +47,7 @@ struct PollBody {
 /// `POST /v1/agents/{agent}/tasks:poll`.
 pub async fn poll(
     State(api): State<Api>,
-    Path((agent, verb)): Path<(String, String)>,
+    Segments((agent, verb)): Segments<(String, String)>,
     request: Incoming,
 ) -> Result<Response, Problem> {
     if verb != "tasks:poll" {
@@ -55,7 +55,7 @@ pub async fn poll(
             "an agent has no `{verb}`; there is tasks:poll"
         )));
     }
-    request.query(&[])?;
+    request.query(&[], &[])?;
     let body: PollBody = request.json()?;
     let max = body.max.unwrap_or(1);
     if !(1..=LARGEST_POLL).contains(&max) {
@@ -212,10 +212,10 @@ struct NoBody {}
 /// `POST /v1/tasks/{task_id}:complete | :fail | :progress | :heartbeat`.
 pub async fn answer(
     State(api): State<Api>,
-    Path(segment): Path<String>,
+    Segments(segment): Segments<String>,
     request: Incoming,
 ) -> Result<Response, Problem> {
-    request.query(&[])?;
+    request.query(&[], &[])?;
     let (task_id, verb) = split_verb(&segment);
     let verbs = "complete, fail, progress, heartbeat";
     let verb =

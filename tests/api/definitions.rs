@@ -81,6 +81,21 @@ async fn a_definition_is_applied_once_and_an_applied_version_never_changes() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn several_definitions_in_one_body_are_refused_and_none_is_applied() {
+    let broker = Broker::start().await;
+    let one = Instance::alone(&broker).await;
+    let path = "/v1/definitions/workflow/two_steps";
+    let second = TWO_STEPS.replace("name: two_steps", "name: two_steps\nversion: 2");
+    let (status, body) = put(&one, path, &format!("{TWO_STEPS}---\n{second}")).await;
+    assert_eq!(status, StatusCode::BAD_REQUEST, "{body}");
+    assert!(
+        body["detail"].as_str().unwrap().contains("2 definitions"),
+        "{body}"
+    );
+    assert_eq!(one.get(path).await.0, StatusCode::NOT_FOUND);
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn faults_come_with_their_places() {
     let broker = Broker::start().await;
     let one = Instance::alone(&broker).await;

@@ -100,6 +100,36 @@ async fn malformed_requests_are_problems() {
         "DELETE",
     );
     problem(&one.post("/v1/runs/some-run", "{}").await, 405, "verb");
+    problem(
+        &one.post("/v1/runs", r#"{"workflow":"w","version":0}"#)
+            .await,
+        400,
+        "nonzero",
+    );
+    problem(&one.get("/v1/runs/%ff").await, 400, "UTF-8");
+    problem(
+        &one.post("/v1/runs", r#"["w"]"#).await,
+        400,
+        "must be a JSON object",
+    );
+    problem(&one.post("/v1/runs", "[").await, 400, "not JSON");
+    problem(
+        &one.get("/v1/runs?limit=1&limit=2").await,
+        400,
+        "`limit` is given twice",
+    );
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_last_event_id_that_nothing_can_follow_is_refused() {
+    let broker = Broker::start().await;
+    let one = Instance::alone(&broker).await;
+    let request = one
+        .http
+        .get(format!("{}/v1/runs/r/events", one.url))
+        .header("last-event-id", format!("r/{}", u64::MAX));
+    let answer = read(request.send().await.expect("an answer")).await;
+    problem(&answer, 400, "Last-Event-ID");
 }
 
 #[tokio::test(flavor = "multi_thread")]
