@@ -17,6 +17,7 @@ use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
 use crate::agents::{PumpSettings, Pumps, agent, builtin};
+use crate::api::connections::ConnectionLimits;
 use crate::api::{Api, ApiSettings};
 use crate::config::Config;
 use crate::runtime::definitions::{Registry, RegistrySettings};
@@ -140,10 +141,7 @@ impl Instance {
             let metrics = metrics.clone();
             Arc::new(move || metrics.render())
         };
-        let settings = ApiSettings {
-            max_payload_bytes: config.runtime.max_payload_bytes,
-            ..ApiSettings::default()
-        };
+        let settings = api_settings(config);
         let api = Api::new(
             settings,
             Arc::new(runtime.clone()),
@@ -158,9 +156,7 @@ impl Instance {
         let mut tasks = JoinSet::new();
         let stopping = stop.clone();
         tasks.spawn(async move {
-            if let Err(error) = api.serve(listener, stopping, HTTP_GRACE).await {
-                tracing::error!(%error, "the HTTP server stopped");
-            }
+            api.serve(listener, stopping, HTTP_GRACE).await;
         });
         tasks.spawn(builtin::run(
             built_in_agents(config),
@@ -360,6 +356,25 @@ fn runtime_config(config: &Config, instance: String, data_dir: Option<PathBuf>) 
         session_timeout: settings.session_timeout.0,
         data_dir,
         ..RuntimeConfig::new(config.kafka.client_settings(), instance)
+    }
+}
+
+fn api_settings(config: &Config) -> ApiSettings {
+    let http = &config.http;
+    let defaults = ApiSettings::default();
+    let max_payload_bytes = config.runtime.max_payload_bytes;
+    ApiSettings {
+        max_payload_bytes,
+        // A payload at its limit fits, however it is indented.
+        max_body_bytes: defaults.max_body_bytes.max(2 * max_payload_bytes),
+        connections: ConnectionLimits {
+            max_connections: http.max_connections,
+            header_timeout: http.header_timeout.duration(),
+            body_timeout: http.body_timeout.duration(),
+            idle_timeout: http.idle_timeout.duration(),
+            send_timeout: http.send_timeout.duration(),
+        },
+        ..defaults
     }
 }
 

@@ -33,7 +33,15 @@ impl FromRequest<Api> for Incoming {
     async fn from_request(request: Request, api: &Api) -> Result<Self, Problem> {
         let (parts, body) = request.into_parts();
         let limit = api.settings().max_body_bytes;
-        let body = axum::body::to_bytes(body, limit).await.map_err(|error| {
+        let within = api.settings().connections.body_timeout;
+        let read = tokio::time::timeout(within, axum::body::to_bytes(body, limit));
+        let body = read.await.map_err(|_| {
+            Problem::too_slow(format!(
+                "the body of the request did not come within {} s",
+                within.as_secs_f64()
+            ))
+        })?;
+        let body = body.map_err(|error| {
             // axum tells a body over the limit from a connection that broke by its source alone.
             let over = std::error::Error::source(&error)
                 .is_some_and(|source| source.to_string().contains("limit"));

@@ -5,9 +5,11 @@
 //! run's partition; the answer is a [`view`] or a [`problem::Problem`]. The handlers are grouped
 //! as the routes are: [`runs`], [`list`], [`events`] (history and live streams), [`definitions`],
 //! [`tasks`] (long polls and answers of agents), [`cluster`] (instances, health, metrics). The
-//! runtime is seen through [`door`] alone; [`openapi`] holds the document.
+//! runtime is seen through [`door`] alone; [`openapi`] holds the document; [`connections`] bounds
+//! what clients may hold of the listener.
 
 pub mod cluster;
+pub mod connections;
 pub mod definitions;
 pub mod door;
 pub mod events;
@@ -28,10 +30,11 @@ use axum::extract::Request;
 use axum::http::{Method, Uri};
 use axum::middleware::{Next, from_fn};
 use axum::response::Response;
-use axum::routing::{get, post};
+use axum::routing::{MethodRouter, get, post};
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 
+use self::connections::ConnectionLimits;
 use self::door::Runs;
 use self::problem::Problem;
 use crate::agents::Pumps;
@@ -50,6 +53,8 @@ pub struct ApiSettings {
     pub owner_patience: Duration,
     /// Streams of server-sent events at one time.
     pub max_streams: usize,
+    /// How many connections, and how long each part of an exchange may take.
+    pub connections: ConnectionLimits,
 }
 
 impl Default for ApiSettings {
@@ -59,6 +64,7 @@ impl Default for ApiSettings {
             max_payload_bytes: 256 << 10,
             owner_patience: Duration::from_secs(8),
             max_streams: 256,
+            connections: ConnectionLimits::default(),
         }
     }
 }
@@ -139,81 +145,119 @@ impl Api {
 
     /// Serves until `stop` is cancelled; then long polls and streams end, requests under way are
     /// finished, at most for `grace`.
-    pub async fn serve(
-        self,
-        listener: TcpListener,
-        stop: CancellationToken,
-        grace: Duration,
-    ) -> std::io::Result<()> {
+    pub async fn serve(self, listener: TcpListener, stop: CancellationToken, grace: Duration) {
         let closing = self.0.closing.clone();
-        let stopping = {
-            let stop = stop.clone();
-            async move {
-                stop.cancelled().await;
-                closing.cancel();
-            }
-        };
-        let server = axum::serve(listener, router(self)).with_graceful_shutdown(stopping);
-        let over = async {
+        let limits = self.settings().connections;
+        let served = connections::serve(listener, router(self), limits, closing.clone(), grace);
+        let stopping = async {
             stop.cancelled().await;
-            tokio::time::sleep(grace).await;
+            closing.cancel();
         };
-        tokio::select! {
-            served = server => served,
-            () = over => {
-                tracing::warn!("requests were still under way when the server closed");
-                Ok(())
-            }
+        let (finished, ()) = tokio::join!(served, stopping);
+        if !finished {
+            tracing::warn!("requests were still under way when the server closed");
         }
     }
 }
 
-/// Every route, by path as the document names it: the document's test compares the two.
-pub const ROUTES: &[(&str, &[&str])] = &[
-    ("/v1/runs", &["get", "post"]),
-    ("/v1/runs/{id}", &["get"]),
-    ("/v1/runs/{id}:pause", &["post"]),
-    ("/v1/runs/{id}:resume", &["post"]),
-    ("/v1/runs/{id}:cancel", &["post"]),
-    ("/v1/runs/{id}:signal", &["post"]),
-    ("/v1/runs/{id}/events", &["get"]),
-    ("/v1/definitions/{kind}", &["get"]),
-    ("/v1/definitions/{kind}/{name}", &["delete", "get", "put"]),
-    ("/v1/agents/{agent}/tasks:poll", &["post"]),
-    ("/v1/tasks/{task_id}:complete", &["post"]),
-    ("/v1/tasks/{task_id}:fail", &["post"]),
-    ("/v1/tasks/{task_id}:progress", &["post"]),
-    ("/v1/tasks/{task_id}:heartbeat", &["post"]),
-    ("/v1/events", &["get"]),
-    ("/v1/cluster", &["get"]),
-    ("/openapi.json", &["get"]),
-    ("/livez", &["get"]),
-    ("/readyz", &["get"]),
-    ("/metrics", &["get"]),
-];
+/// One route: the path as the router matches it, what answers there, and the paths and methods
+/// under which the document describes it.
+struct Route {
+    path: &'static str,
+    answers: MethodRouter<Api>,
+    documented: &'static [(&'static str, &'static [&'static str])],
+}
 
-/// The router of all routes. A verb after a colon is part of the last segment, which axum cannot
-/// match on: the handlers split it off.
-pub fn router(api: Api) -> Router {
-    Router::new()
-        .route("/v1/runs", get(list::list).post(runs::start))
-        .route("/v1/runs/{run}", get(runs::show).post(runs::verb))
-        .route("/v1/runs/{run}/events", get(events::history))
-        .route("/v1/definitions/{kind}", get(definitions::list))
-        .route(
+/// Every route. A verb after a colon is part of the last segment, which axum cannot match on: the
+/// handlers split it off.
+fn routes() -> Vec<Route> {
+    let route = |path, answers, documented| Route {
+        path,
+        answers,
+        documented,
+    };
+    vec![
+        route(
+            "/v1/runs",
+            get(list::list).post(runs::start),
+            &[("/v1/runs", &["get", "post"])],
+        ),
+        route(
+            "/v1/runs/{run}",
+            get(runs::show).post(runs::verb),
+            &[
+                ("/v1/runs/{id}", &["get"]),
+                ("/v1/runs/{id}:pause", &["post"]),
+                ("/v1/runs/{id}:resume", &["post"]),
+                ("/v1/runs/{id}:cancel", &["post"]),
+                ("/v1/runs/{id}:signal", &["post"]),
+            ],
+        ),
+        route(
+            "/v1/runs/{run}/events",
+            get(events::history),
+            &[("/v1/runs/{id}/events", &["get"])],
+        ),
+        route(
+            "/v1/definitions/{kind}",
+            get(definitions::list),
+            &[("/v1/definitions/{kind}", &["get"])],
+        ),
+        route(
             "/v1/definitions/{kind}/{name}",
             get(definitions::show)
                 .put(definitions::apply)
                 .delete(definitions::delete),
-        )
-        .route("/v1/agents/{agent}/{verb}", post(tasks::poll))
-        .route("/v1/tasks/{task}", post(tasks::answer))
-        .route("/v1/events", get(events::live))
-        .route("/v1/cluster", get(cluster::cluster))
-        .route("/openapi.json", get(openapi::document))
-        .route("/livez", get(cluster::livez))
-        .route("/readyz", get(cluster::readyz))
-        .route("/metrics", get(cluster::metrics))
+            &[("/v1/definitions/{kind}/{name}", &["delete", "get", "put"])],
+        ),
+        route(
+            "/v1/agents/{agent}/{verb}",
+            post(tasks::poll),
+            &[("/v1/agents/{agent}/tasks:poll", &["post"])],
+        ),
+        route(
+            "/v1/tasks/{task}",
+            post(tasks::answer),
+            &[
+                ("/v1/tasks/{task_id}:complete", &["post"]),
+                ("/v1/tasks/{task_id}:fail", &["post"]),
+                ("/v1/tasks/{task_id}:progress", &["post"]),
+                ("/v1/tasks/{task_id}:heartbeat", &["post"]),
+            ],
+        ),
+        route("/v1/events", get(events::live), &[("/v1/events", &["get"])]),
+        route(
+            "/v1/cluster",
+            get(cluster::cluster),
+            &[("/v1/cluster", &["get"])],
+        ),
+        route(
+            "/openapi.json",
+            get(openapi::document),
+            &[("/openapi.json", &["get"])],
+        ),
+        route("/livez", get(cluster::livez), &[("/livez", &["get"])]),
+        route("/readyz", get(cluster::readyz), &[("/readyz", &["get"])]),
+        route("/metrics", get(cluster::metrics), &[("/metrics", &["get"])]),
+    ]
+}
+
+/// Paths and methods as the document has them, in no particular order.
+pub fn documented_routes() -> Vec<(&'static str, &'static [&'static str])> {
+    routes()
+        .iter()
+        .flat_map(|route| route.documented)
+        .copied()
+        .collect()
+}
+
+/// The router of all routes.
+pub fn router(api: Api) -> Router {
+    routes()
+        .into_iter()
+        .fold(Router::new(), |router, route| {
+            router.route(route.path, route.answers)
+        })
         .fallback(no_route)
         .method_not_allowed_fallback(no_method)
         .layer(from_fn(name_the_instance))

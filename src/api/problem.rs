@@ -92,6 +92,16 @@ impl Problem {
         }
     }
 
+    /// 408: a request that began and did not come to its end in time.
+    pub fn too_slow(detail: impl Into<String>) -> Self {
+        Self::new(
+            StatusCode::REQUEST_TIMEOUT,
+            "request-timeout",
+            "The request did not come in time",
+            detail,
+        )
+    }
+
     /// 503: not now, but soon.
     pub fn unavailable(detail: impl Into<String>) -> Self {
         Self::new(
@@ -113,11 +123,8 @@ impl Problem {
         self
     }
 
-    /// The response, once the request's target is known.
-    pub fn respond(&self, instance: &Uri) -> Response {
-        let target = instance
-            .path_and_query()
-            .map_or("/", |target| target.as_str());
+    /// The body, once the request's target (path and query) is known.
+    pub fn text(&self, target: &str) -> String {
         let mut body = json!({
             "type": format!("{TYPE_PREFIX}{}", self.kind),
             "title": self.title,
@@ -128,7 +135,15 @@ impl Problem {
         if let Value::Object(members) = &mut body {
             members.extend(self.members.clone());
         }
-        let mut response = (self.status, body.to_string()).into_response();
+        body.to_string()
+    }
+
+    /// The response, once the request's target is known.
+    pub fn respond(&self, instance: &Uri) -> Response {
+        let target = instance
+            .path_and_query()
+            .map_or("/", |target| target.as_str());
+        let mut response = (self.status, self.text(target)).into_response();
         let headers = response.headers_mut();
         headers.insert(
             header::CONTENT_TYPE,

@@ -70,6 +70,11 @@ pub const BOUNDS: &[Bound] = &[
         range: Range::Number(1.0, 100.0),
     },
     time("runtime.retry.backoff.max", Span::millis(1), Span::days(1)),
+    count("http.max_connections", 1, 100_000),
+    time("http.header_timeout", Span::millis(100), Span::seconds(600)),
+    time("http.body_timeout", Span::millis(100), Span::seconds(3_600)),
+    time("http.idle_timeout", Span::millis(100), Span::seconds(3_600)),
+    time("http.send_timeout", Span::millis(100), Span::seconds(3_600)),
     time("agents.lease", Span::seconds(1), Span::seconds(3_600)),
     count("agents.http.max_response_bytes", KIB, 16 * MIB),
     time(

@@ -117,6 +117,11 @@ pub struct StoreSettings {
 pub struct HttpSettings {
     pub listen: String,
     pub advertise: Option<String>,
+    pub max_connections: usize,
+    pub header_timeout: Span,
+    pub body_timeout: Span,
+    pub idle_timeout: Span,
+    pub send_timeout: Span,
 }
 
 /// Agents over HTTP and those built in.
@@ -267,6 +272,11 @@ impl Default for HttpSettings {
         Self {
             listen: "127.0.0.1:8080".to_owned(),
             advertise: None,
+            max_connections: 512,
+            header_timeout: Span::seconds(10),
+            body_timeout: Span::seconds(30),
+            idle_timeout: Span::seconds(75),
+            send_timeout: Span::seconds(30),
         }
     }
 }

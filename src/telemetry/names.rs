@@ -43,6 +43,9 @@ pub const TRANSACTIONS_ABORTED_TOTAL: &str = "partita_transactions_aborted_total
 /// Encoded run entries held in memory.
 pub const CACHE_BYTES: &str = "partita_cache_bytes";
 
+/// Connections of the API turned away or cut off. Label: `reason`.
+pub const HTTP_CONNECTIONS_DROPPED_TOTAL: &str = "partita_http_connections_dropped_total";
+
 /// What a metric is; histograms carry the upper bounds of their buckets.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub enum Kind {
@@ -242,6 +245,11 @@ pub const METRICS: &[Metric] = &[
         Unit::Bytes,
         "Encoded run entries held in memory.",
         &[],
+    ),
+    counter(
+        HTTP_CONNECTIONS_DROPPED_TOTAL,
+        "Connections of the API turned away or cut off, by reason: full, header_timeout, send_timeout.",
+        &["reason"],
     ),
 ];
 

@@ -87,8 +87,10 @@ impl Fake {
             partition,
             offset: i64::try_from(offset).unwrap(),
             json: format!(
-                r#"{{"type":"{kind}","subject":"{}","data":{{"workflow":"{}"}}}}"#,
-                run.id, run.workflow
+                r#"{{"specversion":"1.0","id":"{id}/{sequence}","source":"/fake","type":"{kind}","subject":"{id}","sequence":"{sequence:010}","time":"2026-11-21T00:00:00.000Z","data":{{"workflow":"{workflow}"}}}}"#,
+                id = run.id,
+                sequence = run.sequence,
+                workflow = run.workflow,
             ),
             sequence: run.sequence,
             kind: kind.to_owned(),

@@ -4,7 +4,9 @@
 
 mod agents;
 mod cluster;
+mod connections;
 mod definitions;
+mod document;
 mod events;
 mod fake;
 mod requests;

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use partita::agents::{PumpSettings, Pumps};
+use partita::api::connections::ConnectionLimits;
 use partita::api::{Api, ApiSettings};
 use partita::runtime::definitions::{Registry, RegistrySettings};
 use partita::runtime::membership::{MemberSettings, Membership};
@@ -17,6 +18,7 @@ use serde_json::Value;
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 
+use crate::document;
 use crate::fake::{Fake, PARTITIONS};
 
 /// Every wait of a test ends by then.
@@ -103,6 +105,15 @@ impl Instance {
     }
 
     pub async fn owning(broker: &Broker, name: &str, owned: Vec<i32>) -> Self {
+        Self::bounded(broker, name, owned, ConnectionLimits::default()).await
+    }
+
+    pub async fn bounded(
+        broker: &Broker,
+        name: &str,
+        owned: Vec<i32>,
+        connections: ConnectionLimits,
+    ) -> Self {
         let registry = Registry::start(RegistrySettings {
             client: broker.client(),
             prefix: PREFIX.to_owned(),
@@ -131,6 +142,7 @@ impl Instance {
             max_payload_bytes: 1 << 10,
             owner_patience: Duration::from_secs(2),
             max_streams: 4,
+            connections,
         };
         let render = Arc::new(|| "some_total 1\n".to_owned());
         let api = Api::new(
@@ -166,13 +178,17 @@ impl Instance {
     }
 
     pub async fn ask(&self, method: Method, path: &str, body: Option<&str>) -> (StatusCode, Value) {
-        let mut request = self.http.request(method, format!("{}{path}", self.url));
+        let mut request = self
+            .http
+            .request(method.clone(), format!("{}{path}", self.url));
         if let Some(body) = body {
             request = request
                 .header("content-type", "application/json")
                 .body(body.to_owned());
         }
-        read(request.send().await.expect("an answer")).await
+        let (status, body) = read(request.send().await.expect("an answer")).await;
+        document::check(&method, path, status, &body);
+        (status, body)
     }
 
     pub async fn get(&self, path: &str) -> (StatusCode, Value) {

@@ -19,6 +19,7 @@ use serde_json::{Value, json};
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 
+use crate::document;
 use crate::support::{Broker, PREFIX, SOON, TWO_STEPS, read, until};
 
 struct Whole {
@@ -104,11 +105,13 @@ impl Whole {
     }
 
     async fn ask(&self, method: Method, path: &str, body: Option<Value>) -> (StatusCode, Value) {
-        let mut request = self.http.request(method, format!("{}{path}", self.url));
+        let mut request = self.http.request(method.clone(), format!("{}{path}", self.url));
         if let Some(body) = body {
             request = request.json(&body);
         }
-        read(request.send().await.expect("an answer")).await
+        let (status, body) = read(request.send().await.expect("an answer")).await;
+        document::check(&method, path, status, &body);
+        (status, body)
     }
 
     async fn post(&self, path: &str, body: Value) -> (StatusCode, Value) {
