@@ -82,10 +82,13 @@ pub async fn apply(context: &Context, args: ApplyArgs) -> Result<(), CliError> {
         let mut entry = identity(path, definition);
         entry["result"] = word.into();
         applied.push(entry);
-        match result {
-            Err(error @ CliError::Unreachable(_)) => return Err(error),
-            Err(error) => first_error = first_error.or(Some(error)),
-            Ok(_) => {}
+        if let Err(error) = result {
+            let is_away = matches!(error, CliError::Unreachable(_));
+            first_error = first_error.or(Some(error));
+            if is_away {
+                // What follows would fare no better; what was applied is told below.
+                break;
+            }
         }
     }
     if !context.output.is_table() {
@@ -168,9 +171,16 @@ pub fn gather(paths: &[PathBuf], defaults: &Defaults) -> Result<Gathered, CliErr
         violations: Vec::new(),
     };
     for file in files_of(paths)? {
-        let text = std::fs::read_to_string(&file).map_err(|error| {
+        let bytes = std::fs::read(&file).map_err(|error| {
             CliError::Usage(format!("{}: cannot be read: {error}", file.display()))
         })?;
+        let text = match String::from_utf8(bytes) {
+            Ok(text) => text,
+            Err(error) => {
+                gathered.violations.push(not_text(&file, &error));
+                continue;
+            }
+        };
         match definition::parse(&text, Some(&file.display().to_string()), defaults) {
             Ok(found) => gathered
                 .definitions
@@ -179,6 +189,21 @@ pub fn gather(paths: &[PathBuf], defaults: &Defaults) -> Result<Gathered, CliErr
         }
     }
     Ok(gathered)
+}
+
+/// One file that is no text hides nothing of the others.
+fn not_text(file: &Path, error: &std::string::FromUtf8Error) -> Violation {
+    let good = &error.as_bytes()[..error.utf8_error().valid_up_to()];
+    let good = String::from_utf8_lossy(good);
+    let last_line = good.rsplit('\n').next().unwrap_or_default();
+    Violation {
+        file: Some(file.display().to_string()),
+        line: good.matches('\n').count() + 1,
+        column: last_line.chars().count() + 1,
+        path: String::new(),
+        message: "from here on the file is no UTF-8".to_owned(),
+        suggestion: Some("save it as UTF-8".to_owned()),
+    }
 }
 
 /// Files as they are named; of folders, what ends in `.yaml`, `.yml` or `.json`, by name.

@@ -10,6 +10,7 @@ use serde_json::json;
 use super::apply::{files_of, gather, put};
 use super::args::DevArgs;
 use super::client::Api;
+use super::output::complain;
 use super::serve::{finish, stop_signal};
 use super::{CliError, Context};
 use crate::config::Config;
@@ -104,7 +105,7 @@ async fn load(
         if stamps != seen {
             seen = stamps;
             if let Err(error) = apply_all(context, config, &api, paths).await {
-                context.output.say(&format!("{error}"));
+                complain(&error.to_string());
             }
         }
         tokio::time::sleep(LOOK_EVERY).await;
@@ -132,7 +133,7 @@ async fn apply_all(
 ) -> Result<(), CliError> {
     let gathered = gather(paths, &definition_defaults(config))?;
     for violation in &gathered.violations {
-        context.output.say(&violation.to_string());
+        complain(&violation.to_string());
     }
     for (_, definition) in &gathered.definitions {
         let name = format!(
@@ -144,7 +145,7 @@ async fn apply_all(
         match put(api, definition, false).await {
             Ok("unchanged") => {}
             Ok(word) => context.output.say(&format!("{name}: {word}")),
-            Err(error) => context.output.say(&format!("{name}: {error}")),
+            Err(error) => complain(&format!("{name}: {error}")),
         }
     }
     Ok(())

@@ -28,6 +28,18 @@ pub enum CliError {
 }
 
 impl CliError {
+    /// The same error, with what it is about before its words.
+    pub fn about(self, what: &str) -> Self {
+        let named = |text: String| format!("{what}: {text}");
+        match self {
+            CliError::Failed(text) => CliError::Failed(named(text)),
+            CliError::Usage(text) => CliError::Usage(named(text)),
+            CliError::Unreachable(text) => CliError::Unreachable(named(text)),
+            CliError::NotFoundOrConflict(text) => CliError::NotFoundOrConflict(named(text)),
+            other @ (CliError::Config(_) | CliError::Interrupted) => other,
+        }
+    }
+
     pub fn code(&self) -> u8 {
         match self {
             CliError::Failed(_) => 1,

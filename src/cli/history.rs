@@ -40,7 +40,7 @@ pub async fn follow(context: &Context, api: &Api, id: &str) -> Result<(), CliErr
         if output.is_table() {
             let cells = row(&event);
             output.line(&format!(
-                "{:>4}  {}  {:<12} {:<20} {}",
+                "{:>4}  {}  {:<14}  {:<20}  {}",
                 cells[0], cells[1], cells[2], cells[3], cells[5]
             ));
         } else {

@@ -66,7 +66,7 @@ pub fn main() -> ExitCode {
         Err(error) => {
             let text = error.to_string();
             if !text.is_empty() {
-                eprintln!("partita: {text}");
+                output::complain(&format!("partita: {text}"));
             }
             ExitCode::from(error.code())
         }

@@ -45,7 +45,7 @@ impl Output {
     /// A line for people, unless they asked for quiet.
     pub fn say(&self, text: &str) {
         if !self.quiet {
-            eprintln!("{text}");
+            complain(text);
         }
     }
 
@@ -155,15 +155,25 @@ fn shade_of(cell: &str) -> Option<Shade> {
     }
 }
 
-/// A reader that has seen enough (`partita list | head`) is no error.
-fn write_out(text: &str) {
+/// A line on stderr, quiet or not: what went wrong. Where nobody reads it, it is lost.
+pub fn complain(text: &str) {
+    let _ = writeln!(std::io::stderr().lock(), "{text}");
+}
+
+/// A reader that has seen enough (`partita list | head`) is no error; any other failure is one,
+/// since what was asked for did not arrive.
+pub fn write_out(text: &str) {
     let mut stdout = std::io::stdout().lock();
-    if stdout
+    let written = stdout
         .write_all(text.as_bytes())
-        .and_then(|()| stdout.flush())
-        .is_err()
-    {
-        std::process::exit(0);
+        .and_then(|()| stdout.flush());
+    match written {
+        Ok(()) => {}
+        Err(error) if error.kind() == std::io::ErrorKind::BrokenPipe => std::process::exit(0),
+        Err(error) => {
+            complain(&format!("partita: cannot write to stdout: {error}"));
+            std::process::exit(1);
+        }
     }
 }
 

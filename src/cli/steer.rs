@@ -1,13 +1,14 @@
 //! `pause`, `resume`, `cancel` and `signal`.
 
-use serde_json::{Value, json};
+use serde_json::json;
 
 use super::args::{SignalArgs, SteerArgs};
-use super::client::{Api, json_argument};
-use super::output::cell;
+use super::client::{Answer, Api, json_argument};
+use super::output::{cell, complain};
 use super::{CliError, Context, run};
 
-/// Several runs: each is tried; the first error decides the exit code.
+/// Several runs: each is tried, until the server cannot be reached; the first error decides the
+/// exit code, and what was done before is printed all the same.
 pub async fn steer(context: &Context, verb: &str, args: SteerArgs) -> Result<(), CliError> {
     let api = Api::new(&context.config.client.api)?;
     let body = args
@@ -20,18 +21,26 @@ pub async fn steer(context: &Context, verb: &str, args: SteerArgs) -> Result<(),
             .post(&format!("{}:{verb}", run::run_path(id)), &body)
             .await
         {
-            Ok(answer) => runs.push(answer.value()?),
-            Err(error @ CliError::Unreachable(_)) => return Err(error),
+            Ok(answer) => runs.push(answer),
             Err(error) => {
-                if args.ids.len() > 1 {
-                    context.output.say(&format!("{id}: {error}"));
+                // The first one is told at the end.
+                if first_error.is_some() {
+                    complain(&format!("{id}: {error}"));
                 }
-                first_error = first_error.or(Some(error));
+                let is_away = matches!(error, CliError::Unreachable(_));
+                first_error.get_or_insert((id, error));
+                if is_away {
+                    break;
+                }
             }
         }
     }
-    print(context, runs, args.ids.len() == 1);
-    first_error.map_or(Ok(()), Err)
+    print(context, &runs, args.ids.len() == 1)?;
+    match first_error {
+        None => Ok(()),
+        Some((_, error)) if args.ids.len() == 1 => Err(error),
+        Some((id, error)) => Err(error.about(id)),
+    }
 }
 
 /// `signal ID NAME [--data JSON]`.
@@ -44,25 +53,27 @@ pub async fn signal(context: &Context, args: SignalArgs) -> Result<(), CliError>
     let answer = api
         .post(&format!("{}:signal", run::run_path(&args.id)), &body)
         .await?;
-    print(context, vec![answer.value()?], true);
-    Ok(())
+    print(context, &[answer], true)
 }
 
-fn print(context: &Context, mut runs: Vec<Value>, single: bool) {
+fn print(context: &Context, runs: &[Answer], single: bool) -> Result<(), CliError> {
     let output = &context.output;
     if output.is_table() {
-        for run in &runs {
+        for run in runs {
+            let run = run.value()?;
             output.line(&format!(
                 "{}  {}",
-                cell(run, "id"),
-                output.status(&cell(run, "status"))
+                cell(&run, "id"),
+                output.status(&cell(&run, "status"))
             ));
         }
     } else if single {
-        if let Some(run) = runs.pop() {
-            output.document(&run);
+        if let [run] = runs {
+            output.document_text(&run.text);
         }
     } else {
-        output.document(&json!({"runs": runs}));
+        let texts: Vec<&str> = runs.iter().map(|run| run.text.as_str()).collect();
+        output.document_text(&format!(r#"{{"runs":[{}]}}"#, texts.join(",")));
     }
+    Ok(())
 }

@@ -7,7 +7,7 @@ use serde_json::json;
 use super::args::{TopicsAction, TopicsArgs};
 use super::{CliError, Context};
 use crate::config::Span;
-use crate::topics::{Catalogue, Cluster, ClusterError, TopicsFileError};
+use crate::topics::{Catalogue, Cluster, ClusterError, TopicsFileError, Verdict};
 
 /// How long one request to the cluster may take.
 const TIMEOUT: Duration = Duration::from_secs(10);
@@ -39,97 +39,81 @@ pub async fn topics(context: &Context, args: TopicsArgs) -> Result<(), CliError>
         &context.config.kafka.client_settings().client_config(),
         TIMEOUT,
     )?;
+    let prefix = &settings.prefix;
     match args.action {
-        TopicsAction::Create => create(context, &cluster, &catalogue).await,
-        TopicsAction::Check => check(context, &cluster, &catalogue).await,
+        TopicsAction::Create => {
+            let created = cluster.create(&catalogue, prefix).await?;
+            print_created(context, &catalogue, &created);
+            // The installation must be whole now, or the operator hears of it.
+            let faults = faults(&cluster.check(&catalogue, prefix).await?);
+            refuse(&faults, &faults.join("\n"))
+        }
+        TopicsAction::Check => {
+            let verdicts = cluster.check(&catalogue, prefix).await?;
+            print_verdicts(context, &verdicts);
+            refuse(&faults(&verdicts), "the cluster is not as topics.yaml says")
+        }
         TopicsAction::List => list(context, &cluster).await,
     }
 }
 
-async fn create(
-    context: &Context,
-    cluster: &Cluster,
-    catalogue: &Catalogue,
-) -> Result<(), CliError> {
-    let prefix = &context.config.topics.prefix;
-    let created = cluster.create(catalogue, prefix).await?;
-    let output = &context.output;
-    if output.is_table() {
-        let word = |name: &String| {
-            if created.contains(name) {
-                "created"
-            } else {
-                "unchanged"
-            }
-        };
-        let rows: Vec<_> = catalogue
-            .topics
-            .iter()
-            .map(|topic| vec![topic.name.clone(), word(&topic.name).to_owned()])
-            .collect();
-        output.table(&["TOPIC", "RESULT"], &rows);
-    } else {
-        output.document(&json!({"created": created}));
-    }
-    check_quietly(context, cluster, catalogue).await
+/// `<topic>: <what is wrong>` for each topic where something is.
+fn faults(verdicts: &[Verdict]) -> Vec<String> {
+    verdicts
+        .iter()
+        .filter_map(|verdict| Some(format!("{}: {}", verdict.topic, verdict.fault.as_ref()?)))
+        .collect()
 }
 
-/// After a creation the installation must be whole, or the operator hears of it now.
-async fn check_quietly(
-    context: &Context,
-    cluster: &Cluster,
-    catalogue: &Catalogue,
-) -> Result<(), CliError> {
-    let verdicts = cluster
-        .check(catalogue, &context.config.topics.prefix)
-        .await?;
-    let faults: Vec<_> = verdicts
-        .into_iter()
-        .filter_map(|verdict| Some(format!("{}: {}", verdict.topic, verdict.fault?)))
-        .collect();
+fn refuse(faults: &[String], words: &str) -> Result<(), CliError> {
     if faults.is_empty() {
         Ok(())
     } else {
-        Err(CliError::Failed(faults.join("\n")))
+        Err(CliError::Failed(words.to_owned()))
     }
 }
 
-async fn check(
-    context: &Context,
-    cluster: &Cluster,
-    catalogue: &Catalogue,
-) -> Result<(), CliError> {
-    let verdicts = cluster
-        .check(catalogue, &context.config.topics.prefix)
-        .await?;
-    let good = verdicts.iter().all(|verdict| verdict.fault.is_none());
+fn print_created(context: &Context, catalogue: &Catalogue, created: &[String]) {
     let output = &context.output;
-    if output.is_table() {
-        let row = |verdict: &crate::topics::Verdict| {
-            let (word, words) = verdict
-                .fault
-                .as_ref()
-                .map_or(("ok", "-"), |fault| ("fault", fault));
-            vec![verdict.topic.clone(), word.to_owned(), words.to_owned()]
-        };
-        output.table(
-            &["TOPIC", "RESULT", "FAULT"],
-            &verdicts.iter().map(row).collect::<Vec<_>>(),
-        );
-    } else {
+    if !output.is_table() {
+        return output.document(&json!({"created": created}));
+    }
+    let word = |name: &String| {
+        if created.contains(name) {
+            "created"
+        } else {
+            "unchanged"
+        }
+    };
+    let rows: Vec<_> = catalogue
+        .topics
+        .iter()
+        .map(|topic| vec![topic.name.clone(), word(&topic.name).to_owned()])
+        .collect();
+    output.table(&["TOPIC", "RESULT"], &rows);
+}
+
+fn print_verdicts(context: &Context, verdicts: &[Verdict]) {
+    let output = &context.output;
+    if !output.is_table() {
         let topics: Vec<_> = verdicts
             .iter()
             .map(|verdict| json!({"topic": verdict.topic, "fault": verdict.fault}))
             .collect();
-        output.document(&json!({"ok": good, "topics": topics}));
+        let good = verdicts.iter().all(|verdict| verdict.fault.is_none());
+        return output.document(&json!({"ok": good, "topics": topics}));
     }
-    if good {
-        Ok(())
-    } else {
-        Err(CliError::Failed(
-            "the cluster is not as topics.yaml says".to_owned(),
-        ))
-    }
+    let row = |verdict: &Verdict| {
+        let (word, words) = verdict
+            .fault
+            .as_ref()
+            .map_or(("ok", "-"), |fault| ("fault", fault));
+        vec![verdict.topic.clone(), word.to_owned(), words.to_owned()]
+    };
+    output.table(
+        &["TOPIC", "RESULT", "FAULT"],
+        &verdicts.iter().map(row).collect::<Vec<_>>(),
+    );
 }
 
 async fn list(context: &Context, cluster: &Cluster) -> Result<(), CliError> {

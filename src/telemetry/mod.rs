@@ -77,7 +77,10 @@ pub fn init_logs(filter: &str, format: LogFormat, color: bool) -> Result<(), Tel
         filter: filter.clone(),
         message: error.to_string(),
     })?;
-    let lines = tracing_subscriber::fmt::layer().with_writer(std::io::stderr);
+    // A log that nobody reads any more (`2>&1 | head`) must not bring down who writes it.
+    let lines = tracing_subscriber::fmt::layer()
+        .with_writer(std::io::stderr)
+        .log_internal_errors(false);
     let registry = tracing_subscriber::registry().with(filter);
     // An error here means that a test or an embedding program has set up its own subscriber.
     let _ = match format {

@@ -185,3 +185,56 @@ fn doctor_names_every_fault_with_its_remedy() {
             .contains("partita serve")
     );
 }
+
+#[test]
+fn a_file_that_is_no_text_hides_nothing_of_the_others() {
+    let folder = folder(&[("bad.yaml", BAD)]);
+    std::fs::write(
+        folder.path().join("binary.yaml"),
+        b"kind: workflow\nname: \xff\n",
+    )
+    .unwrap();
+    let path = folder.path().to_str().unwrap();
+    let ended = run(&["validate", path]).code(2);
+    assert!(ended.stderr.contains("bad.yaml:5:5"), "{}", ended.stderr);
+    assert!(
+        ended.stderr.contains("binary.yaml:2:7: from here on"),
+        "{}",
+        ended.stderr
+    );
+    let told = run(&["validate", path, "--json"]).code(2).json();
+    assert_eq!(told["violations"][2]["line"], 2, "{told}");
+}
+
+/// Standard output that takes nothing, as on a full disk.
+fn full() -> std::process::Stdio {
+    let file = std::fs::OpenOptions::new().write(true).open("/dev/full");
+    file.expect("/dev/full").into()
+}
+
+#[test]
+fn output_that_does_not_arrive_is_an_error() {
+    for arguments in [&["version"][..], &["completions", "zsh"]] {
+        let ended = partita(arguments)
+            .stdout(full())
+            .output()
+            .map(crate::ended)
+            .unwrap()
+            .code(1);
+        assert!(
+            ended.stderr.contains("cannot write to stdout"),
+            "{}",
+            ended.stderr
+        );
+    }
+}
+
+#[test]
+fn nobody_has_to_read_what_is_said() {
+    let ended = partita(&["validate", "/no/such/file.yaml"])
+        .stderr(full())
+        .output()
+        .map(crate::ended)
+        .unwrap();
+    ended.code(2);
+}

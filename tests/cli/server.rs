@@ -239,3 +239,21 @@ fn lists_are_tables_or_what_the_server_said() {
         "abc"
     );
 }
+
+#[test]
+fn runs_that_are_steered_are_shown_as_the_server_said_whatever_became_of_the_others() {
+    let server = Server::answering(&[("POST /v1/runs/r1:pause", 200, RUN)]);
+    let told = server.run(&["pause", "r1", "--json"]).code(0);
+    assert_eq!(told.stdout.trim_end(), RUN);
+    let told = server
+        .run(&["pause", "r1", "nobody", "somebody", "--json", "-q"])
+        .code(4);
+    assert_eq!(told.stdout.trim_end(), format!(r#"{{"runs":[{RUN}]}}"#));
+    for name in ["nobody", "somebody"] {
+        assert!(
+            told.stderr.contains(&format!("{name}: Not found")),
+            "{}",
+            told.stderr
+        );
+    }
+}

@@ -142,7 +142,11 @@ async fn play(context: &Context, args: &DemoArgs) -> Result<(), CliError> {
     let mut agents = agents::start(&settings, &stopwatch, &stop);
     warm_up(&api).await?;
 
-    let result = run_all(context, args, &api, &stopwatch).await;
+    // Interrupted half way, agents, instance and broker still end in order and the folder goes.
+    let result = tokio::select! {
+        result = run_all(context, args, &api, &stopwatch) => result,
+        _ = stop_signal() => Err(CliError::Interrupted),
+    };
     if args.keep && result.is_ok() {
         output.say(&format!(
             "still up: partita --api {} list; Ctrl-C ends it",
