@@ -145,10 +145,54 @@ fn prometheus_scrapes_the_instances_of_the_compose_file() {
             .as_str()
             .and_then(|it| it.split_once(':'))
             .expect("host:port");
-        assert_eq!(port, "8080");
+        assert!(port.parse::<u16>().is_ok(), "{target}");
         assert!(compose["services"].get(host).is_some(), "no service {host}");
     }
     assert_eq!(prometheus["rule_files"][0], "alerts.yml");
+}
+
+#[test]
+fn one_port_leads_from_the_image_to_prometheus() {
+    let dockerfile = text("Dockerfile");
+    let line = |beginning: &str| {
+        dockerfile
+            .lines()
+            .find_map(|line| line.trim_start().strip_prefix(beginning))
+            .unwrap_or_else(|| panic!("the Dockerfile has no line {beginning}"))
+            .trim()
+    };
+    let port = line("EXPOSE");
+    assert!(
+        line("CMD [\"serve\"").contains(&format!("\"0.0.0.0:{port}\"")),
+        "serve listens elsewhere"
+    );
+    let health = line("CMD [\"bash\"");
+    assert!(
+        health.contains(&format!("/dev/tcp/127.0.0.1/{port} ")) && health.contains("GET /livez "),
+        "{health}"
+    );
+    let compose = yaml("docker-compose.yml");
+    let mut instances = 0;
+    for (service, definition) in compose["services"].as_object().expect("services") {
+        let Some(url) = definition["environment"]["PARTITA_HTTP__ADVERTISE"].as_str() else {
+            continue;
+        };
+        instances += 1;
+        assert_eq!(url, format!("http://{service}:{port}"));
+        let published = definition["ports"][0].as_str().expect("a port");
+        assert!(published.ends_with(&format!(":{port}")), "{published}");
+    }
+    assert_eq!(instances, 2);
+    let configuration = yaml("config/prometheus.yml");
+    let job = &configuration["scrape_configs"][0];
+    assert_eq!(job["metrics_path"], "/metrics");
+    for target in job["static_configs"][0]["targets"]
+        .as_array()
+        .expect("targets")
+    {
+        let target = target.as_str().expect("host:port");
+        assert!(target.ends_with(&format!(":{port}")), "{target}");
+    }
 }
 
 #[test]
@@ -273,6 +317,10 @@ fn names(expression: &str) -> (Vec<String>, Vec<String>) {
             }));
             rest = tail;
             after_by = false;
+        } else if first.is_ascii_digit() {
+            // A number, or the span after `offset`.
+            rest =
+                rest.trim_start_matches(|next: char| next.is_ascii_alphanumeric() || next == '.');
         } else if first.is_ascii_alphabetic() || first == '_' {
             let length = rest
                 .find(|next: char| !next.is_ascii_alphanumeric() && next != '_')
@@ -280,7 +328,7 @@ fn names(expression: &str) -> (Vec<String>, Vec<String>) {
             let (word, tail) = rest.split_at(length);
             after_by = word == "by";
             let is_call = tail.starts_with('(') || after_by;
-            if !is_call && !matches!(word, "and" | "or" | "sum") {
+            if !is_call && !matches!(word, "and" | "or" | "unless" | "offset" | "sum") {
                 metrics.push(word.to_owned());
             }
             rest = tail;

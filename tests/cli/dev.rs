@@ -1,9 +1,11 @@
 //! A whole life against `partita dev`: ports, definitions, runs, history, shutdown.
 
-use std::io::{BufRead as _, BufReader};
+use std::io::{BufRead as _, BufReader, Read as _, Write as _};
+use std::net::TcpStream;
 use std::process::{Child, Stdio};
 use std::time::{Duration, Instant};
 
+use partita::telemetry::names::{Kind, METRICS};
 use serde_json::Value;
 
 use crate::{Ended, folder, partita, run};
@@ -72,6 +74,22 @@ impl Dev {
             std::thread::sleep(Duration::from_millis(50));
         }
     }
+}
+
+/// The body of a GET, asked for as plainly as can be.
+fn get(api: &str, path: &str) -> String {
+    let address = api.trim_start_matches("http://");
+    let mut stream = TcpStream::connect(address).expect("a connection");
+    write!(
+        stream,
+        "GET {path} HTTP/1.1\r\nhost: {address}\r\nconnection: close\r\n\r\n"
+    )
+    .expect("a request");
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).expect("an answer");
+    let (head, body) = answer.split_once("\r\n\r\n").expect("a head and a body");
+    assert!(head.starts_with("HTTP/1.1 200 "), "{head}");
+    body.to_owned()
 }
 
 impl Drop for Dev {
@@ -199,6 +217,36 @@ fn definitions_runs_and_history_from_the_command_line() {
     }
     dev.run(&["resume", "two"]).code(4);
     dev.run(&["pause", "nobody"]).code(4);
+
+    // What is measured is what is declared, label by label.
+    let metrics = get(&dev.api, "/metrics");
+    let mut seen = 0;
+    for line in metrics
+        .lines()
+        .filter(|line| line.contains(' ') && !line.starts_with('#'))
+    {
+        let (series, _) = line.rsplit_once(' ').expect("a series and its value");
+        let (name, labels) = series.split_once('{').unwrap_or((series, ""));
+        let metric = METRICS
+            .iter()
+            .find(|metric| match metric.kind {
+                Kind::Histogram(_) => ["_bucket", "_sum", "_count"]
+                    .iter()
+                    .any(|end| name.strip_suffix(end) == Some(metric.name)),
+                Kind::Counter | Kind::Gauge => metric.name == name,
+            })
+            .unwrap_or_else(|| panic!("{name} is declared nowhere"));
+        let labels: Vec<&str> = labels
+            .trim_end_matches('}')
+            .split("\",")
+            .filter_map(|label| label.split_once('='))
+            .map(|(label, _)| label)
+            .filter(|label| *label != "le")
+            .collect();
+        assert_eq!(labels, metric.labels, "{series}");
+        seen += 1;
+    }
+    assert!(seen > 50, "{metrics}");
 
     // The installation is whole, and nothing of it is in the way of leaving.
     dev.run(&["topics", "check"]).code(0);
