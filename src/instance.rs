@@ -24,7 +24,7 @@ use crate::runtime::definitions::{Registry, RegistrySettings};
 use crate::runtime::membership::{MemberSettings, Membership};
 use crate::runtime::{self, Handle, Readiness, RuntimeConfig};
 use crate::telemetry::process;
-use crate::topics::{Catalogue, Cluster, ClusterError};
+use crate::topics::{self, Catalogue, Cluster, ClusterError};
 use crate::workflow::definition::Defaults;
 use crate::workflow::program::{Backoff, RetryPolicy};
 
@@ -41,7 +41,9 @@ const HTTP_GRACE: Duration = Duration::from_secs(2);
 /// Why an instance does not start.
 #[derive(Debug, thiserror::Error)]
 pub enum InstanceError {
-    #[error("cannot listen on {listen}: {source}; choose another address with --http")]
+    #[error(
+        "cannot listen on {listen}: {source}; choose another address with --http, or a port with --http-port where it is dev"
+    )]
     Listen {
         listen: String,
         source: std::io::Error,
@@ -283,10 +285,7 @@ async fn ensure_topics(config: &Config, catalogue: &Catalogue) -> Result<(), Ins
         };
         match outcome {
             Ok(verdicts) => {
-                let faults: Vec<_> = verdicts
-                    .into_iter()
-                    .filter_map(|verdict| Some(format!("{}: {}", verdict.topic, verdict.fault?)))
-                    .collect();
+                let faults = topics::faults(&verdicts);
                 return if faults.is_empty() {
                     Ok(())
                 } else {

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::time::{Duration, SystemTime};
 
-use partita_broker::{Broker, Config as BrokerConfig};
+use partita_broker::{Broker, Config as BrokerConfig, StartError};
 use serde_json::json;
 
 use super::apply::{files_of, gather, put};
@@ -61,8 +61,13 @@ pub async fn start_broker(folder: Option<&std::path::Path>, port: u16) -> Result
     // Topics are made by those who know their shape; a misspelt name must not make one.
     config.auto_create_topics = false;
     Broker::start(config).await.map_err(|error| {
+        let remedy = match error {
+            StartError::Listen { .. } => "; choose another port with --kafka-port",
+            StartError::Store(_) => "; choose another folder with --data",
+            StartError::Interrupted(_) => "",
+        };
         CliError::Usage(format!(
-            "the embedded broker does not start: {error}; choose another port with --kafka-port"
+            "the embedded broker does not start: {error}{remedy}"
         ))
     })
 }

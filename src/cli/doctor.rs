@@ -123,11 +123,7 @@ async fn kafka(context: &Context) -> Vec<Check> {
         ));
     }
     checks.extend(faults.into_iter().map(|(topic, fault)| {
-        Check::bad(
-            "topics",
-            format!("{topic} {fault}"),
-            "see `partita topics check`; `partita topics create` makes what is missing",
-        )
+        Check::bad("topics", format!("{topic}: {}", fault.what), fault.remedy)
     }));
     checks
 }

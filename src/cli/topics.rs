@@ -7,7 +7,7 @@ use serde_json::json;
 use super::args::{TopicsAction, TopicsArgs};
 use super::{CliError, Context};
 use crate::config::Span;
-use crate::topics::{Catalogue, Cluster, ClusterError, TopicsFileError, Verdict};
+use crate::topics::{Catalogue, Cluster, ClusterError, TopicsFileError, Verdict, faults};
 
 /// How long one request to the cluster may take.
 const TIMEOUT: Duration = Duration::from_secs(10);
@@ -57,14 +57,6 @@ pub async fn topics(context: &Context, args: TopicsArgs) -> Result<(), CliError>
     }
 }
 
-/// `<topic>: <what is wrong>` for each topic where something is.
-fn faults(verdicts: &[Verdict]) -> Vec<String> {
-    verdicts
-        .iter()
-        .filter_map(|verdict| Some(format!("{}: {}", verdict.topic, verdict.fault.as_ref()?)))
-        .collect()
-}
-
 fn refuse(faults: &[String], words: &str) -> Result<(), CliError> {
     if faults.is_empty() {
         Ok(())
@@ -98,7 +90,7 @@ fn print_verdicts(context: &Context, verdicts: &[Verdict]) {
     if !output.is_table() {
         let topics: Vec<_> = verdicts
             .iter()
-            .map(|verdict| json!({"topic": verdict.topic, "fault": verdict.fault}))
+            .map(|verdict| json!({"topic": verdict.topic, "fault": verdict.fault.as_ref().map(ToString::to_string)}))
             .collect();
         let good = verdicts.iter().all(|verdict| verdict.fault.is_none());
         return output.document(&json!({"ok": good, "topics": topics}));
@@ -107,8 +99,8 @@ fn print_verdicts(context: &Context, verdicts: &[Verdict]) {
         let (word, words) = verdict
             .fault
             .as_ref()
-            .map_or(("ok", "-"), |fault| ("fault", fault));
-        vec![verdict.topic.clone(), word.to_owned(), words.to_owned()]
+            .map_or(("ok", "-".to_owned()), |fault| ("fault", fault.to_string()));
+        vec![verdict.topic.clone(), word.to_owned(), words]
     };
     output.table(
         &["TOPIC", "RESULT", "FAULT"],

@@ -153,10 +153,18 @@ pub fn read_file(
         let place = error
             .location()
             .map(|at| format!("{name}:{}:{}", at.line(), at.column()));
+        // The place is told by itself; the message repeats it at its head.
         let message = error.to_string();
+        let first = message.lines().next().unwrap_or_default();
+        let head = error
+            .location()
+            .map(|at| format!("line {} column {}: ", at.line(), at.column()));
+        let words = head
+            .and_then(|head| first.split_once(&head))
+            .map_or(first, |(_, words)| words);
         ConfigError::one(
             place.unwrap_or(name.clone()),
-            message.lines().next().unwrap_or("is not YAML"),
+            format!("not readable as YAML: {words}"),
         )
     })?;
     match root {

@@ -123,12 +123,42 @@ pub fn load(
                 let path = one.path.join(".");
                 faults.push(Fault {
                     origin: sources.origin(&path),
-                    message: format!("`{path}`: {}", one.kind),
+                    message: format!("`{path}` {}", kind_words(&one.kind)),
                 });
             }
             Err(ConfigError { faults })
         }
     }
+}
+
+/// What a value of the wrong type is, and what would be right, without the names of our types.
+fn kind_words(kind: &figment::error::Kind) -> String {
+    use figment::error::{Actual, Kind};
+    let (Kind::InvalidType(found, expected) | Kind::InvalidValue(found, expected)) = kind else {
+        return format!("is wrong: {kind}");
+    };
+    let found = match found {
+        Actual::Bool(value) => value.to_string(),
+        Actual::Unsigned(value) => value.to_string(),
+        Actual::Signed(value) => value.to_string(),
+        Actual::Float(value) => value.to_string(),
+        Actual::Str(value) => format!("`{value}`"),
+        Actual::Seq => "a list".to_owned(),
+        Actual::Map => "a mapping".to_owned(),
+        Actual::Unit | Actual::Option => "null".to_owned(),
+        other => other.to_string(),
+    };
+    let wanted = match expected.as_str() {
+        "u8" | "u16" | "u32" | "u64" | "usize" => "a whole number",
+        "i32" | "i64" | "isize" => "a whole number, with or without a sign",
+        "f32" | "f64" => "a number",
+        "bool" | "a boolean" => "true or false",
+        "a string" => "a text",
+        "a sequence" => "a list",
+        "a map" => "a mapping",
+        other => other,
+    };
+    format!("is {found}; write {wanted}")
 }
 
 fn chosen_file(file: Option<&Path>) -> Result<Option<PathBuf>, ConfigError> {

@@ -167,9 +167,25 @@ fn wrong_types_and_values_out_of_bounds_say_where() {
     let faults = faults_of("runtime:\n  workers: many\n");
     assert_eq!(faults.len(), 1, "{faults:?}");
     assert!(
-        faults[0].starts_with("partita.yaml:2:3: `runtime.workers`: invalid type"),
+        faults[0] == "partita.yaml:2:3: `runtime.workers` is `many`; write a whole number",
         "{faults:?}"
     );
+    for (text, expected) in [
+        (
+            "http:\n  idle_timeout: 5\n",
+            "partita.yaml:2:3: `http.idle_timeout` is 5; write a span of time, such as 500ms, 30s, 5m, 2h or 7d",
+        ),
+        (
+            "kafka:\n  security: {tls: [1]}\n",
+            "partita.yaml:2:14: `kafka.security.tls` is a list; write true or false",
+        ),
+        (
+            "kafka: [",
+            "partita.yaml:1:8: not readable as YAML: unclosed bracket '['",
+        ),
+    ] {
+        assert_eq!(faults_of(text), [expected]);
+    }
 
     assert_eq!(
         faults_of("runtime:\n  workers: 0\n"),

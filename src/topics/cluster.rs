@@ -37,8 +37,29 @@ pub struct Found {
 #[derive(Clone, Debug, PartialEq)]
 pub struct Verdict {
     pub topic: String,
-    /// `None`: as declared. Otherwise what is wrong and what to do.
-    pub fault: Option<String>,
+    /// `None`: as declared.
+    pub fault: Option<TopicFault>,
+}
+
+/// In what a topic is not as declared, and what to do.
+#[derive(Clone, Debug, PartialEq)]
+pub struct TopicFault {
+    pub what: String,
+    pub remedy: &'static str,
+}
+
+impl std::fmt::Display for TopicFault {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{}; {}", self.what, self.remedy)
+    }
+}
+
+/// `<topic>: <what is wrong and what to do>` for each topic that is not as declared.
+pub fn faults(verdicts: &[Verdict]) -> Vec<String> {
+    verdicts
+        .iter()
+        .filter_map(|verdict| Some(format!("{}: {}", verdict.topic, verdict.fault.as_ref()?)))
+        .collect()
 }
 
 /// An admin client of one cluster.
@@ -256,35 +277,44 @@ fn compare(catalogue: &Catalogue, found: &BTreeMap<String, Found>) -> Vec<Verdic
             .iter()
             .map(|(name, count)| format!("{name} {count}"))
             .collect();
-        let fault = format!(
-            "a run lives in one partition number of all of these, so they need the same count: {}; create the installation anew under another prefix",
+        let what = format!(
+            "a run lives in one partition number of all of these, so they need the same count: {}",
             list.join(", ")
         );
         verdicts.push(Verdict {
             topic: "co-partitioning".to_owned(),
-            fault: Some(fault),
+            fault: Some(TopicFault { what, remedy: ANEW }),
         });
     }
     verdicts
 }
 
-fn fault_of(catalogue: &Catalogue, topic: &TopicSpec, found: Option<&Found>) -> Option<String> {
+const ANEW: &str = "create the installation anew under another prefix";
+
+fn fault_of(catalogue: &Catalogue, topic: &TopicSpec, found: Option<&Found>) -> Option<TopicFault> {
+    let fault = |what: String, remedy| Some(TopicFault { what, remedy });
     let Some(found) = found else {
-        return Some("is missing; `partita topics create` makes it".to_owned());
+        return fault("is missing".to_owned(), "`partita topics create` makes it");
     };
     let declared = usize::try_from(topic.partitions).unwrap_or(usize::MAX);
     let fixed = topic.partitioned_by.is_none() || catalogue.partitions_are_wanted;
     if topic.name.ends_with("definitions") && found.partitions != 1 {
-        return Some(format!(
-            "has {} partitions and must have 1, so that all instances read one order",
-            found.partitions
-        ));
+        return fault(
+            format!(
+                "has {} partitions and must have 1, so that all instances read one order",
+                found.partitions
+            ),
+            ANEW,
+        );
     }
     if fixed && topic.partitioned_by.is_some() && found.partitions != declared {
-        return Some(format!(
-            "has {} partitions and should have {declared}; the count cannot change",
-            found.partitions
-        ));
+        return fault(
+            format!(
+                "has {} partitions and should have {declared}",
+                found.partitions
+            ),
+            "the count cannot change: correct topics.partitions, or create the installation anew under another prefix",
+        );
     }
     if let Some(policy) = &found.cleanup {
         let compacts = policy.split(',').any(|word| word.trim() == "compact");
@@ -292,18 +322,24 @@ fn fault_of(catalogue: &Catalogue, topic: &TopicSpec, found: Option<&Found>) -> 
             || (compacts && policy.contains("delete"))
         {
             let wanted = topic.cleanup.name();
-            return Some(format!(
-                "has cleanup.policy={policy} and must have {wanted}, or state is lost or never goes"
-            ));
+            return fault(
+                format!(
+                    "has cleanup.policy={policy} and must have {wanted}, or state is lost or never goes"
+                ),
+                "set its cleanup.policy with the broker's own tools",
+            );
         }
     }
     if let Some(factor) = catalogue.replication_factor
         && found.replication_factor != usize::try_from(factor).unwrap_or(usize::MAX)
     {
-        return Some(format!(
-            "has {} copies of a partition and should have {factor}",
-            found.replication_factor
-        ));
+        return fault(
+            format!(
+                "has {} copies of a partition and should have {factor}",
+                found.replication_factor
+            ),
+            "reassign its partitions with the broker's own tools, or correct topics.replication_factor",
+        );
     }
     None
 }
@@ -328,18 +364,15 @@ mod tests {
             .collect()
     }
 
-    fn faults(catalogue: &Catalogue, found: &BTreeMap<String, Found>) -> Vec<String> {
-        let verdicts = compare(catalogue, found).into_iter();
-        verdicts
-            .filter_map(|verdict| Some(format!("{}: {}", verdict.topic, verdict.fault?)))
-            .collect()
+    fn faults_of(catalogue: &Catalogue, found: &BTreeMap<String, Found>) -> Vec<String> {
+        faults(&compare(catalogue, found))
     }
 
     #[test]
     fn a_cluster_as_declared_has_no_fault() {
         let catalogue = Catalogue::load(&TopicsSettings::default()).unwrap();
         assert_eq!(
-            faults(&catalogue, &as_declared(&catalogue)),
+            faults_of(&catalogue, &as_declared(&catalogue)),
             Vec::<String>::new()
         );
     }
@@ -352,7 +385,7 @@ mod tests {
         found.get_mut("partita.state").unwrap().cleanup = Some("delete".to_owned());
         found.get_mut("partita.replies").unwrap().partitions = 12;
         found.get_mut("partita.definitions").unwrap().partitions = 3;
-        let faults = faults(&catalogue, &found);
+        let faults = faults_of(&catalogue, &found);
         assert_eq!(faults.len(), 4, "{faults:#?}");
         assert!(
             faults
@@ -389,7 +422,7 @@ mod tests {
             for topic in catalogue.of_runs() {
                 found.get_mut(&topic.name).unwrap().partitions = 16;
             }
-            assert_eq!(faults(&catalogue, &found).len(), expected);
+            assert_eq!(faults_of(&catalogue, &found).len(), expected);
         }
     }
 }

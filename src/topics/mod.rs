@@ -5,4 +5,4 @@ pub mod catalogue;
 pub mod cluster;
 
 pub use catalogue::{Catalogue, Cleanup, TopicSpec, TopicsFileError};
-pub use cluster::{Cluster, ClusterError, Found, Verdict};
+pub use cluster::{Cluster, ClusterError, Found, Verdict, faults};
