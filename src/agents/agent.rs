@@ -230,12 +230,19 @@ impl Context {
 struct Inbox {
     sender: mpsc::UnboundedSender<Arc<Delivery>>,
     /// Tasks received and not answered, by task id.
-    under_way: Mutex<HashMap<String, CancellationToken>>,
+    under_way: Mutex<HashMap<String, UnderWay>>,
     done: Done,
 }
 
+/// A task that is worked on, or will be.
+struct UnderWay {
+    cancelled: CancellationToken,
+    partition: i32,
+    offset: i64,
+}
+
 impl Inbox {
-    fn under_way(&self) -> MutexGuard<'_, HashMap<String, CancellationToken>> {
+    fn under_way(&self) -> MutexGuard<'_, HashMap<String, UnderWay>> {
         self.under_way
             .lock()
             .unwrap_or_else(PoisonError::into_inner)
@@ -246,12 +253,21 @@ impl Sink for Inbox {
     fn task(&self, delivery: Delivery) {
         let (partition, offset) = (delivery.partition, delivery.offset);
         match self.under_way().entry(delivery.task.task_id.clone()) {
-            std::collections::hash_map::Entry::Occupied(_) => {
-                // The same attempt once more while it is worked on: one answer serves both.
-                self.done.done(partition, offset);
+            std::collections::hash_map::Entry::Occupied(known) => {
+                // The same attempt once more while it is worked on: one answer serves both. The
+                // record itself, read again because its partition was away, is not done with
+                // before that answer: a crash until then must bring it back.
+                let known = known.get();
+                if (known.partition, known.offset) != (partition, offset) {
+                    self.done.done(partition, offset);
+                }
             }
             std::collections::hash_map::Entry::Vacant(place) => {
-                place.insert(CancellationToken::new());
+                place.insert(UnderWay {
+                    cancelled: CancellationToken::new(),
+                    partition,
+                    offset,
+                });
                 // Nobody listens any more only when the agent is stopping.
                 let _ = self.sender.send(Arc::new(delivery));
             }
@@ -259,8 +275,8 @@ impl Sink for Inbox {
     }
 
     fn cancel(&self, cancel: &CancelTask) {
-        if let Some(token) = self.under_way().get(&cancel.task_id) {
-            token.cancel();
+        if let Some(task) = self.under_way().get(&cancel.task_id) {
+            task.cancelled.cancel();
         }
     }
 
@@ -331,14 +347,19 @@ impl Work {
             work.inbox
                 .under_way()
                 .values()
-                .for_each(CancellationToken::cancel);
+                .for_each(|task| task.cancelled.cancel());
         }
         ended
     }
 
     async fn work_on(&self, delivery: Arc<Delivery>) {
         let id = delivery.task.task_id.clone();
-        let cancelled = self.inbox.under_way().get(&id).cloned().unwrap_or_default();
+        let cancelled = self
+            .inbox
+            .under_way()
+            .get(&id)
+            .map(|task| task.cancelled.clone())
+            .unwrap_or_default();
         let context = Context {
             delivery: Arc::clone(&delivery),
             replies: Arc::clone(&self.replies),
@@ -366,5 +387,32 @@ impl Work {
             }
             Err(error) => self.replies.send(&delivery, Said::Failed { error }).await,
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::agents::feed::delivery;
+
+    #[test]
+    fn a_record_that_is_read_again_is_not_done_with_before_its_answer() {
+        let (sender, mut deliveries) = mpsc::unbounded_channel();
+        let done = Done::detached();
+        let inbox = Inbox {
+            sender,
+            under_way: Mutex::default(),
+            done: done.clone(),
+        };
+        for offset in [4, 4, 7] {
+            done.positions().read(0, offset);
+            inbox.task(delivery("r.s.0.1", offset));
+        }
+        assert!(deliveries.try_recv().is_ok());
+        assert!(deliveries.try_recv().is_err(), "it is worked on once");
+        // The record at 7 says nothing new; the one at 4 waits for the answer.
+        assert_eq!(done.positions().open(), 1);
+        done.done(0, 4);
+        assert_eq!(done.positions().open(), 0);
     }
 }

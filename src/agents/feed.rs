@@ -352,3 +352,37 @@ fn header(message: &BorrowedMessage<'_>, name: &str) -> Option<String> {
         .find(|header| header.key == name)?;
     Some(String::from_utf8_lossy(found.value?).into_owned())
 }
+
+#[cfg(test)]
+impl Done {
+    /// Of a topic that no thread reads.
+    pub fn detached() -> Self {
+        Self(Arc::new(Shared {
+            topic: "tasks.test".to_owned(),
+            positions: Mutex::default(),
+            stop: AtomicBool::new(false),
+        }))
+    }
+
+    pub fn positions(&self) -> MutexGuard<'_, Positions> {
+        lock(&self.0.positions)
+    }
+}
+
+/// A delivery of task `id`, as tests want one.
+#[cfg(test)]
+pub fn delivery(id: &str, offset: i64) -> Delivery {
+    let json = format!(
+        r#"{{"task_id":"{id}","run_id":"r","workflow":"w","version":1,"step_id":"s","agent":"test","attempt":1,"epoch":0,"task":{{}},"inputs":{{}},"deadline":null}}"#
+    );
+    Delivery {
+        task: serde_json::from_str(&json).expect("a task"),
+        json: json.into(),
+        reply_topic: None,
+        reply_partition: None,
+        traceparent: None,
+        partition: 0,
+        offset,
+        timestamp: 0,
+    }
+}

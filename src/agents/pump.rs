@@ -136,6 +136,11 @@ impl Pump {
                 },
             );
         }
+        // Arrivals are told one waiting poller each, and one arrival at most is remembered: who
+        // leaves something behind wakes the next.
+        if !state.ready.is_empty() {
+            self.arrived.notify_one();
+        }
         taken
     }
 
@@ -278,5 +283,29 @@ impl Sink for Pump {
             self.arrived.notify_one();
         }
         !idle
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::agents::feed::delivery;
+
+    #[tokio::test]
+    async fn who_leaves_a_task_behind_wakes_the_next_poller() {
+        let pump = Pump::new(
+            Done::detached(),
+            Duration::from_secs(30),
+            Duration::from_secs(15),
+        );
+        let soon = || tokio::time::Instant::now() + Duration::from_millis(50);
+        // Both arrive while nobody waits yet, so that only one of them is remembered.
+        pump.task(delivery("r.a.0.1", 0));
+        pump.task(delivery("r.b.0.1", 1));
+        assert!(pump.arrival(soon()).await);
+        assert_eq!(pump.take(1).len(), 1);
+        assert!(pump.arrival(soon()).await, "the second waits in vain");
+        assert_eq!(pump.take(1).len(), 1);
+        assert!(!pump.arrival(soon()).await);
     }
 }
