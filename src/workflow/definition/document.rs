@@ -15,7 +15,7 @@ use crate::expr::{Template, nearest};
 use crate::model::Json as JsonText;
 use crate::workflow::program::{InputSchema, Workflow};
 
-const WORKFLOW_FIELDS: &[Field] = &[
+pub(super) const WORKFLOW_FIELDS: &[Field] = &[
     field("kind"),
     field("name"),
     field("version"),

@@ -14,7 +14,7 @@ use crate::workflow::program::{Action, Backoff, OnError, RetryPolicy};
 pub(super) const RETRY: Field = alias("retry", &["retry_config"]);
 pub(super) const RETRY_COUNT: Field = field("retry_count");
 
-const RETRY_FIELDS: &[Field] = &[
+pub(super) const RETRY_FIELDS: &[Field] = &[
     field("max_attempts"),
     field("retry_count"),
     field("backoff"),
@@ -22,7 +22,7 @@ const RETRY_FIELDS: &[Field] = &[
     field("retry_on"),
 ];
 
-const BACKOFF_FIELDS: &[Field] = &[field("initial"), field("multiplier"), field("max")];
+pub(super) const BACKOFF_FIELDS: &[Field] = &[field("initial"), field("multiplier"), field("max")];
 
 const PLANNED_ACTIONS: [&str; 4] = ["compensate", "pause", "fallback", "goto"];
 

@@ -14,7 +14,7 @@ use crate::expr::{Condition, Template};
 use crate::model::{Json as JsonText, Millis};
 use crate::workflow::program::OnError;
 
-const STEP_FIELDS: &[Field] = &[
+pub(super) const STEP_FIELDS: &[Field] = &[
     alias("id", &["step_id"]),
     field("kind"),
     field("description"),
@@ -44,9 +44,9 @@ const AGENT_ONLY: [&str; 8] = [
     "heartbeat_timeout",
 ];
 
-const SWITCH_FIELDS: &[Field] = &[field("cases"), field("default")];
+pub(super) const SWITCH_FIELDS: &[Field] = &[field("cases"), field("default")];
 
-const CASE_FIELDS: &[Field] = &[field("name"), field("when"), field("then")];
+pub(super) const CASE_FIELDS: &[Field] = &[field("name"), field("when"), field("then")];
 
 /// Kinds of steps that will be and are not yet.
 const PLANNED_KINDS: [&str; 15] = [

@@ -176,3 +176,26 @@ fn many_documents_and_json_are_read() {
         definition.source.as_str()
     );
 }
+
+#[test]
+fn the_readme_names_every_key_of_a_definition() {
+    let readme = include_str!("../../../README.md");
+    let (_, rest) = readme.split_once("\n## Definitions\n").expect("a section");
+    let (section, _) = rest.split_once("\n### ").expect("its end");
+    for field in [
+        document::WORKFLOW_FIELDS,
+        step::STEP_FIELDS,
+        step::SWITCH_FIELDS,
+        step::CASE_FIELDS,
+        retry::RETRY_FIELDS,
+        retry::BACKOFF_FIELDS,
+    ]
+    .into_iter()
+    .flatten()
+    {
+        for name in [&field.name].into_iter().chain(field.aliases) {
+            let mut words = section.split(|c: char| !c.is_ascii_alphanumeric() && c != '_');
+            assert!(words.any(|word| word == *name), "README.md lacks `{name}`");
+        }
+    }
+}
