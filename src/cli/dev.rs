@@ -19,6 +19,8 @@ use crate::telemetry;
 
 /// Between two looks at the files of `--load`.
 const LOOK_EVERY: Duration = Duration::from_millis(500);
+/// After a failure that is not the files' fault.
+const TRY_AGAIN_AFTER: Duration = Duration::from_secs(3);
 /// How long the instance may take to own its partitions before definitions are loaded anyway.
 const READY_WITHIN: Duration = Duration::from_secs(30);
 
@@ -104,16 +106,23 @@ async fn load(
         Err(error) => return error,
     };
     instance.until_ready(READY_WITHIN).await;
-    let mut seen = BTreeMap::new();
+    // Nothing is not the same as no files: a path that is not there is told at once.
+    let mut seen = None;
     loop {
-        let stamps = stamps_of(paths);
+        let stamps = Some(stamps_of(paths));
+        let mut pause = LOOK_EVERY;
         if stamps != seen {
             seen = stamps;
             if let Err(error) = apply_all(context, config, &api, paths).await {
                 complain(&error.to_string());
+                if matches!(error, CliError::Unreachable(_)) {
+                    // Not the files' fault, so that they need not change for another try.
+                    seen = None;
+                    pause = TRY_AGAIN_AFTER;
+                }
             }
         }
-        tokio::time::sleep(LOOK_EVERY).await;
+        tokio::time::sleep(pause).await;
     }
 }
 
@@ -150,6 +159,7 @@ async fn apply_all(
         match put(api, definition, false).await {
             Ok("unchanged") => {}
             Ok(word) => context.output.say(&format!("{name}: {word}")),
+            Err(error @ CliError::Unreachable(_)) => return Err(error.about(&name)),
             Err(error) => complain(&format!("{name}: {error}")),
         }
     }

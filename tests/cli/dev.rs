@@ -284,6 +284,33 @@ fn load_applies_and_applies_again_on_change() {
 }
 
 #[test]
+fn a_path_that_is_not_there_is_told() {
+    let mut child = partita(&[
+        "dev",
+        "--memory",
+        "--kafka-port",
+        "0",
+        "--http-port",
+        "0",
+        "--load",
+        "/no/such/folder",
+    ])
+    .stdout(Stdio::null())
+    .stderr(Stdio::piped())
+    .spawn()
+    .expect("dev starts");
+    let lines = BufReader::new(child.stderr.take().expect("piped")).lines();
+    // The log ends with the process, which a hang would not: the runner's own limit ends that.
+    let told = lines
+        .map_while(Result::ok)
+        .find(|line| line.contains("/no/such/folder"));
+    let _ = child.kill();
+    let _ = child.wait();
+    let told = told.expect("dev names the path");
+    assert!(told.contains("there is no such file or folder"), "{told}");
+}
+
+#[test]
 fn a_folder_keeps_everything_between_two_lives() {
     let files = folder(&[("hello.yaml", WORKFLOW)]);
     let data = folder(&[]);
