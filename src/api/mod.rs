@@ -99,8 +99,12 @@ impl Api {
         pumps: Arc<Pumps>,
         render_metrics: RenderMetrics,
     ) -> Result<Self, reqwest::Error> {
+        // Shorter than the other instances keep a silent connection, so that none is used just as
+        // it closes.
+        let keep = settings.connections.idle_timeout / 2;
         let http = reqwest::Client::builder()
             .connect_timeout(Duration::from_secs(2))
+            .pool_idle_timeout(keep)
             .no_proxy()
             .build()?;
         let streams = Arc::new(tokio::sync::Semaphore::new(settings.max_streams));
