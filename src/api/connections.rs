@@ -106,11 +106,7 @@ pub async fn serve(
         if let Ok(refusal) = Arc::clone(&refusals).try_acquire_owned() {
             open.spawn(async move {
                 let _refusal = refusal;
-                let most = limits.max_connections;
-                let full = Problem::unavailable(format!(
-                    "this instance serves {most} connections at a time (http.max_connections)"
-                ));
-                last_words(stream, &full).await;
+                refuse(stream, limits.max_connections).await;
             });
         }
     }
@@ -251,6 +247,18 @@ async fn exchange(
                 At::Fresh | At::Idle | At::Exchange => return false,
             },
         }
+    }
+}
+
+/// Tells a client that there is no place for it, once it has begun to ask: an answer that comes
+/// before its question is none to many clients.
+async fn refuse(stream: TcpStream, most: usize) {
+    let asked = timeout(REFUSAL_WITHIN, stream.peek(&mut [0])).await;
+    if matches!(asked, Ok(Ok(bytes)) if bytes > 0) {
+        let full = Problem::unavailable(format!(
+            "this instance serves {most} connections at a time (http.max_connections)"
+        ));
+        last_words(stream, &full).await;
     }
 }
 

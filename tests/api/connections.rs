@@ -77,6 +77,9 @@ async fn a_connection_too_many_is_told_so_and_a_place_comes_free_again() {
     let told = rest(&mut third).await;
     problem(&told, 503, "2 connections at a time");
     assert!(told.contains("\r\nretry-after: 1\r\n"), "{told}");
+    // The clients of other houses understand it too.
+    let answer = one.http.get(format!("{}/livez", one.url)).send().await;
+    assert_eq!(answer.expect("an answer").status(), 503);
     held.clear();
     until("a place is free again", async || {
         let mut stream = connected(&one).await;
