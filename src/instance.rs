@@ -353,6 +353,7 @@ fn runtime_config(config: &Config, instance: String, data_dir: Option<PathBuf>) 
         park_for: settings.park_for.0,
         transaction_timeout: settings.transaction_timeout.0,
         session_timeout: settings.session_timeout.0,
+        static_membership: settings.static_membership,
         data_dir,
         ..RuntimeConfig::new(config.kafka.client_settings(), instance)
     }

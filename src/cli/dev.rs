@@ -36,6 +36,8 @@ pub async fn dev(context: &Context, args: DevArgs) -> Result<(), CliError> {
     let mut config = context.config.clone();
     config.kafka.brokers = broker.bootstrap();
     config.http.listen = format!("127.0.0.1:{}", args.http_port);
+    // Nobody else is there to take over: a restart after a kill is to go on at once.
+    config.runtime.static_membership = true;
     let data_dir = folder.map(|folder| folder.join("state"));
     let instance = tokio::select! {
         instance = Instance::start(Start { config: &config, data_dir, metrics }) => instance?,

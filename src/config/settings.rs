@@ -85,6 +85,7 @@ pub struct RuntimeSettings {
     pub park_for: Span,
     pub transaction_timeout: Span,
     pub session_timeout: Span,
+    pub static_membership: bool,
     pub retry: RetrySettings,
 }
 
@@ -235,6 +236,7 @@ impl Default for RuntimeSettings {
             park_for: Span::seconds(5),
             transaction_timeout: Span::seconds(60),
             session_timeout: Span::seconds(10),
+            static_membership: false,
             retry: RetrySettings::default(),
         }
     }

@@ -214,7 +214,9 @@ pub trait Log: Send {
     /// [`Source::index`].
     fn lag(&self, partition: i32, positions: Positions) -> [u64; 2];
 
-    /// Leaves the group, so that others take over at once.
+    /// Ends the session. A dynamic member leaves the group, so that others take over at once. A
+    /// static one keeps its place until its session expires: whoever comes back under the same id
+    /// before that goes on at once, and nobody else does.
     fn leave(&mut self);
 }
 

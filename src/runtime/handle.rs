@@ -51,6 +51,9 @@ pub struct RuntimeConfig {
     pub park_for: Millis,
     pub transaction_timeout: Millis,
     pub session_timeout: Millis,
+    /// Whether a worker's place in the group outlives it for `session_timeout`: a restart then goes
+    /// on at once even after a kill, but after a graceful stop, too, the others wait that long.
+    pub static_membership: bool,
     /// Folder of the store; `None`: a store in memory, rebuilt from the changelog at each start.
     pub data_dir: Option<PathBuf>,
 }
@@ -74,6 +77,7 @@ impl RuntimeConfig {
             park_for: Millis(5_000),
             transaction_timeout: Millis(10_000),
             session_timeout: Millis(10_000),
+            static_membership: false,
             data_dir: None,
         }
     }

@@ -55,6 +55,7 @@ impl Supervisor {
                 ),
                 transaction_timeout: config.transaction_timeout,
                 session_timeout: config.session_timeout,
+                static_membership: config.static_membership,
             })
             .map_err(|error| StartError::Client(error.to_string()))?;
             let worker = Worker::new(

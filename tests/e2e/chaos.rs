@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use crate::support::agent::Worker;
 use crate::support::chain::{self, STEPS};
 use crate::support::driver::{start_by_records, start_over_http};
-use crate::support::installation::Installation;
+use crate::support::installation::{Environment, Installation};
 use crate::support::reader::Follower;
 
 /// Runs that are started by records on `commands`; a hundredth more over HTTP.
@@ -20,11 +20,15 @@ const FEWEST_KILLS: usize = 4;
 /// Within this time all runs must have ended.
 const LIMIT: Duration = Duration::from_secs(600);
 
+/// A killed instance is back long before the group gives it up: with static members it goes on at
+/// once. Without, this would be a test of the session timeout.
+const AT_ONCE: Environment = &[("PARTITA_RUNTIME__STATIC_MEMBERSHIP", "true")];
+
 #[test]
 fn apache_kafka_and_two_instances_that_are_killed() {
     let _alone = crate::support::alone();
     let what = "exactly-once on Apache Kafka while instances are killed with -9";
-    if let Some(installation) = Installation::on_apache_kafka(what) {
+    if let Some(installation) = Installation::on_apache_kafka(what, AT_ONCE) {
         survive(installation);
     }
 }
@@ -32,7 +36,7 @@ fn apache_kafka_and_two_instances_that_are_killed() {
 #[test]
 fn the_embedded_broker_and_two_instances_that_are_killed() {
     let _alone = crate::support::alone();
-    survive(Installation::on_embedded_broker());
+    survive(Installation::on_embedded_broker(AT_ONCE));
 }
 
 fn survive(mut installation: Installation) {

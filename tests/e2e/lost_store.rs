@@ -21,7 +21,7 @@ const LIMIT: Duration = Duration::from_secs(180);
 fn a_deleted_and_a_corrupted_store_lose_nothing() {
     let _alone = crate::support::alone();
     let what = "that a lost or corrupted store loses nothing, on Apache Kafka";
-    let Some(mut installation) = Installation::on_apache_kafka(what) else {
+    let Some(mut installation) = Installation::on_apache_kafka(what, &[]) else {
         return;
     };
     installation.apply(chain::WORKFLOW);

@@ -2,11 +2,13 @@
 //! on the broker it carries, driven by plain Kafka clients and over HTTP.
 //!
 //! - [`chaos`]: thousands of runs while instances (and the embedded broker) are killed.
+//! - [`leaving`]: an instance is stopped in good order and the other takes over at once.
 //! - [`python_agents`]: the agents of `examples/agents/python`.
 //! - [`lost_store`]: the local cache is deleted and corrupted between runs.
 //! - [`support`]: processes, clients and the judge of histories, shared by all.
 
 mod chaos;
+mod leaving;
 mod lost_store;
 mod python_agents;
 mod support;

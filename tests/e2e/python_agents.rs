@@ -53,7 +53,7 @@ fn they_carry_strategic_planning_to_its_end() {
         return;
     };
     let _alone = crate::support::alone();
-    let installation = Installation::on_embedded_broker();
+    let installation = Installation::on_embedded_broker(&[]);
     let workflow = repository().join("examples/workflows/strategic_planning.yaml");
     installation.apply(&std::fs::read_to_string(workflow).expect("the example is there"));
     let agents = ["cmo_agent", "cfo_agent", "ceo_agent"]

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use kafka_harness::Kafka;
 use partita::log::Log;
-use partita::log::conformance::{Setup, conforms};
+use partita::log::conformance::{Setup, a_static_member_keeps_its_place, conforms};
 use partita::log::kafka::{ClientSettings, KafkaLog, KafkaLogConfig};
 use partita::model::Millis;
 use partita_broker::{Broker, Config};
@@ -27,22 +27,41 @@ async fn the_kafka_log_conforms_on_apache_kafka() {
     kafka_log_conforms(kafka.bootstrap()).await;
 }
 
+/// Longer than the suite waits for anything.
+const NEVER_EXPIRES: Millis = Millis(120_000);
+/// The least that Apache Kafka allows.
+const EXPIRES_SOON: Millis = Millis(6_000);
+
 async fn kafka_log_conforms(brokers: String) {
-    let prefix = "log.";
-    world::create_topics_with(&brokers, prefix, &[], 2).await;
+    run(&brokers, "dynamic.", false, NEVER_EXPIRES, conforms).await;
+    run(&brokers, "static.", true, EXPIRES_SOON, conforms).await;
+    let keeps = a_static_member_keeps_its_place;
+    run(&brokers, "kept.", true, NEVER_EXPIRES, keeps).await;
+}
+
+async fn run(
+    brokers: &str,
+    prefix: &'static str,
+    static_membership: bool,
+    session_timeout: Millis,
+    suite: fn(&Setup<'_>),
+) {
+    world::create_topics_with(brokers, prefix, &[], 2).await;
+    let brokers = brokers.to_owned();
     let work = move || {
         let producer: ThreadedProducer<DefaultProducerContext> = ClientConfig::new()
             .set("bootstrap.servers", &brokers)
             .create()
             .expect("a producer");
-        conforms(&Setup {
+        suite(&Setup {
             session: &|id| {
                 let config = KafkaLogConfig {
                     client: ClientSettings::plain(&brokers),
                     prefix: prefix.to_owned(),
-                    transactional_id: id.to_owned(),
+                    transactional_id: format!("{prefix}{id}"),
                     transaction_timeout: Millis(10_000),
-                    session_timeout: Millis(6_000),
+                    session_timeout,
+                    static_membership,
                 };
                 Box::new(KafkaLog::new(config).expect("a log")) as Box<dyn Log>
             },

@@ -101,6 +101,7 @@ async fn play(context: &Context, args: &DemoArgs) -> Result<(), CliError> {
     let mut config = context.config.clone();
     config.kafka.brokers = broker.bootstrap();
     config.http.listen = "127.0.0.1:0".to_owned();
+    config.runtime.static_membership = true;
     let data_dir = Some(folder.path().join("state"));
     let instance = Instance::start(Start {
         config: &config,

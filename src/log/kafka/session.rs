@@ -32,6 +32,8 @@ pub struct KafkaLogConfig {
     pub transactional_id: String,
     pub transaction_timeout: Millis,
     pub session_timeout: Millis,
+    /// Keeps the member's place in the group over a stop: see [`Log::leave`].
+    pub static_membership: bool,
 }
 
 impl KafkaLogConfig {
@@ -87,9 +89,9 @@ impl KafkaLog {
     fn join(&mut self) -> Result<(), LogError> {
         let mut client = self.config.client.client_config();
         client.set("group.id", KafkaLogConfig::group(&self.config.prefix));
-        // A static member: an instance that restarts takes its partitions back at once, instead of
-        // waiting until the group has given up the one that was killed.
-        client.set("group.instance.id", &self.config.transactional_id);
+        if self.config.static_membership {
+            client.set("group.instance.id", &self.config.transactional_id);
+        }
         client.set("enable.auto.commit", "false");
         client.set("auto.offset.reset", "earliest");
         client.set("isolation.level", "read_committed");
@@ -367,7 +369,7 @@ impl Log for KafkaLog {
 
     fn leave(&mut self) {
         self.producer = None;
-        // Dropping the consumer closes it, which leaves the group.
+        // Dropping the consumer closes it, which leaves the group unless the member is static.
         self.consumer = None;
     }
 }

@@ -7,6 +7,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use kafka_harness::{Kafka, free_port, process::signal, spawn_bound};
+use serde_json::Value;
 use tempfile::TempDir;
 
 use super::api::Api;
@@ -25,6 +26,9 @@ enum Broker {
     Embedded,
 }
 
+/// Variables of the environment: configuration that a test wants different.
+pub type Environment = &'static [(&'static str, &'static str)];
+
 /// A broker and two instances. All of it goes away with the value.
 pub struct Installation {
     pub bootstrap: String,
@@ -38,28 +42,34 @@ pub struct Instance {
     pub name: String,
     pub api: Api,
     arguments: Vec<String>,
+    environment: Environment,
     folder: PathBuf,
     process: Option<Child>,
 }
 
 impl Installation {
     /// Apache Kafka with two instances; none, and a loud word, where there is no Kafka.
-    pub fn on_apache_kafka(what_it_would_have_tested: &str) -> Option<Installation> {
+    pub fn on_apache_kafka(
+        what_it_would_have_tested: &str,
+        environment: Environment,
+    ) -> Option<Installation> {
         let kafka = Kafka::start_or_skip(what_it_would_have_tested)?;
         let bootstrap = kafka.bootstrap();
         let folder = TempDir::new().expect("a temporary folder");
         partita(&["topics", "create", "--kafka", &bootstrap]);
         let instances = ["a", "b"].map(|name| Instance::serve(name, &bootstrap, folder.path()));
-        Some(Installation::launch(
+        let mut installation = Installation::new(
             Broker::Apache { _kafka: kafka },
             bootstrap,
             instances,
             folder,
-        ))
+        );
+        installation.launch(environment);
+        Some(installation)
     }
 
     /// `partita dev`, and one more instance on the broker that it carries.
-    pub fn on_embedded_broker() -> Installation {
+    pub fn on_embedded_broker(environment: Environment) -> Installation {
         let folder = TempDir::new().expect("a temporary folder");
         let port = free_port();
         let bootstrap = format!("127.0.0.1:{port}");
@@ -67,26 +77,31 @@ impl Installation {
             Instance::dev("a", port, folder.path()),
             Instance::serve("b", &bootstrap, folder.path()),
         ];
-        Installation::launch(Broker::Embedded, bootstrap, instances, folder)
+        let mut installation = Installation::new(Broker::Embedded, bootstrap, instances, folder);
+        installation.launch(environment);
+        installation
     }
 
-    fn launch(
+    fn new(
         broker: Broker,
         bootstrap: String,
         instances: [Instance; 2],
         folder: TempDir,
     ) -> Installation {
-        let mut installation = Installation {
+        Installation {
             bootstrap,
             instances: instances.into(),
             broker,
             folder,
-        };
-        for instance in &mut installation.instances {
+        }
+    }
+
+    fn launch(&mut self, environment: Environment) {
+        for instance in &mut self.instances {
+            instance.environment = environment;
             instance.start();
             instance.wait_until_ready();
         }
-        installation
     }
 
     /// Applies definitions given as YAML.
@@ -150,6 +165,7 @@ impl Instance {
             name: name.to_owned(),
             api: Api::new(&format!("http://127.0.0.1:{http}")),
             arguments: arguments(&data.to_string_lossy()),
+            environment: &[],
             folder,
             process: None,
         }
@@ -174,6 +190,7 @@ impl Instance {
         let mut command = command(&self.folder);
         command
             .args(&self.arguments)
+            .envs(self.environment.iter().copied())
             .stdin(Stdio::null())
             .stdout(log.try_clone().expect("a file handle can be cloned"))
             .stderr(log);
@@ -203,6 +220,28 @@ impl Instance {
             );
             thread::sleep(Duration::from_millis(50));
         }
+    }
+
+    /// How many partitions it says that it owns; none while it does not answer.
+    pub fn owned(&self) -> usize {
+        let cluster = self.cluster();
+        let this = cluster["instances"].as_array().and_then(|instances| {
+            let mut instances = instances.iter();
+            instances.find(|instance| instance["this"] == true)
+        });
+        let owned = this.and_then(|this| this["partitions"].as_array());
+        owned.map_or(0, Vec::len)
+    }
+
+    /// How many partitions there are.
+    pub fn partitions(&self) -> usize {
+        let count = self.cluster()["partitions"].as_u64();
+        count.map_or(0, |count| usize::try_from(count).expect("few partitions"))
+    }
+
+    fn cluster(&self) -> Value {
+        let answer = self.api.get("/v1/cluster");
+        answer.map_or(Value::Null, |answer| answer.body)
     }
 
     /// `kill -9`, in the middle of whatever it does.
