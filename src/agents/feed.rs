@@ -14,12 +14,15 @@ use rdkafka::message::{BorrowedMessage, Headers, Message};
 use rdkafka::topic_partition_list::TopicPartitionList;
 
 use super::positions::Positions;
+use crate::log::kafka::reader_config;
 use crate::model::{CancelTask, Task};
 
 /// Between two commits of what is done with.
 const COMMIT_EVERY: Duration = Duration::from_secs(1);
 /// The longest the thread sleeps in a poll: bounds how late it sees a stop or a pause's end.
 const POLL: Duration = Duration::from_millis(50);
+/// How long a broker may hold a fetch that finds nothing.
+const FETCH_WAIT: Duration = Duration::from_millis(100);
 
 /// What a feed reads and how.
 #[derive(Clone, Debug)]
@@ -176,25 +179,13 @@ impl Drop for Feed {
 }
 
 fn consumer(settings: &FeedSettings, context: Watch) -> Result<BaseConsumer<Watch>, KafkaError> {
-    let mut config = settings.client.clone();
+    let mut config = reader_config(settings.client.clone(), &settings.group, FETCH_WAIT);
+    if settings.read_uncommitted {
+        config.set("isolation.level", "read_uncommitted");
+    }
     config
-        .set("group.id", &settings.group)
-        .set("enable.auto.commit", "false")
-        // Tasks may have been waiting before anybody asked for them.
-        .set("auto.offset.reset", "earliest")
-        .set(
-            "isolation.level",
-            if settings.read_uncommitted {
-                "read_uncommitted"
-            } else {
-                "read_committed"
-            },
-        )
         .set("partition.assignment.strategy", "cooperative-sticky")
         .set("session.timeout.ms", "10000")
-        .set("fetch.queue.backoff.ms", "1")
-        .set("fetch.wait.max.ms", "100")
-        .set("queued.max.messages.kbytes", "16384")
         // The topic of a new agent is noticed this soon.
         .set("topic.metadata.refresh.interval.ms", "3000")
         .set("allow.auto.create.topics", "false");

@@ -13,8 +13,12 @@ use rdkafka::error::KafkaError;
 use rdkafka::message::Message;
 use rdkafka::{Offset, TopicPartitionList};
 
+use crate::log::kafka::{READERS_GROUP, reader_config};
+
 /// How long one call for metadata or watermarks may take.
 const ASK_TIMEOUT: Duration = Duration::from_secs(5);
+/// The end of a topic is told by a fetch that waited so long for more.
+const FETCH_WAIT: Duration = Duration::from_millis(100);
 /// Pause before the topic is opened again after a failure.
 const REOPEN_AFTER: Duration = Duration::from_millis(500);
 /// How often the loop looks whether it should stop.
@@ -81,17 +85,8 @@ impl Follower {
         topic: String,
         apply: impl FnMut(Entry<'_>) + Send + 'static,
     ) -> std::io::Result<Self> {
-        let mut config = base.clone();
-        // librdkafka wants a group even where nothing ever joins or commits.
-        config
-            .set("group.id", format!("{topic}.follower"))
-            .set("enable.auto.commit", "false")
-            .set("enable.partition.eof", "true")
-            .set("auto.offset.reset", "earliest")
-            .set("isolation.level", "read_committed")
-            // The end of a topic is told by a fetch that waited so long for more.
-            .set("fetch.wait.max.ms", "100")
-            .set("fetch.queue.backoff.ms", "1");
+        let mut config = reader_config(base.clone(), READERS_GROUP, FETCH_WAIT);
+        config.set("enable.partition.eof", "true");
         let name = format!("follow {topic}");
         let shared = Arc::new(Shared {
             topic,

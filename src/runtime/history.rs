@@ -13,7 +13,7 @@ use serde::Deserialize;
 use tokio::sync::mpsc;
 
 use super::handle::{EventsTail, HistoryEvent, SubmitError};
-use crate::log::kafka::ClientSettings;
+use crate::log::kafka::{ClientSettings, READERS_GROUP, reader_config};
 use crate::model::{EventKind, Millis, RunId, RunState};
 
 /// Readers at a time; each has a consumer of its own.
@@ -23,6 +23,9 @@ const MAX_READERS: usize = 200;
 const CHANNEL: usize = 256;
 
 const ASK_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// How long a broker may hold a fetch that finds nothing: nobody waits for an end here.
+const FETCH_WAIT: Duration = Duration::from_millis(500);
 
 /// A history that takes longer to find is given as far as it was found.
 const HISTORY_TIMEOUT: Duration = Duration::from_secs(20);
@@ -72,13 +75,7 @@ impl Events {
             });
         }
         let readers = Arc::clone(&self.readers);
-        let mut client = self.settings.client_config();
-        // Assigning by hand wants a group, though it is never joined.
-        client.set("group.id", "partita.reader");
-        client.set("isolation.level", "read_committed");
-        client.set("enable.auto.commit", "false");
-        client.set("auto.offset.reset", "earliest");
-        client.set("fetch.queue.backoff.ms", "1");
+        let client = reader_config(self.settings.client_config(), READERS_GROUP, FETCH_WAIT);
         match client.create() {
             Ok(consumer) => Ok(Reader { consumer, readers }),
             Err(error) => {

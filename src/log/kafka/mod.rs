@@ -15,4 +15,6 @@ pub mod settings;
 pub mod turns;
 
 pub use session::{KafkaLog, KafkaLogConfig};
-pub use settings::{ClientSettings, Sasl, SaslMechanism, Security, Tls};
+pub use settings::{
+    ClientSettings, READERS_GROUP, Sasl, SaslMechanism, Security, Tls, reader_config,
+};

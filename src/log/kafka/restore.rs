@@ -10,11 +10,15 @@ use rdkafka::error::KafkaError;
 use rdkafka::{Message, Offset, TopicPartitionList};
 
 use super::errors;
-use super::settings::ClientSettings;
+use super::settings::{ClientSettings, READERS_GROUP, reader_config};
 use crate::log::{ChangelogReader, ChangelogRecord, LogError, RestoreProgress};
 
 const DOING: &str = "reading the changelog";
 const ASK_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// The end is told by a fetch that finds nothing: it is not to wait for more, which would cost half
+/// a second for each partition.
+const FETCH_WAIT: Duration = Duration::from_millis(10);
 
 pub(super) struct ChangelogOfKafka {
     /// `None` only while it is dropped.
@@ -36,17 +40,8 @@ impl ChangelogOfKafka {
         from: i64,
         end: i64,
     ) -> Result<Self, LogError> {
-        let mut client = settings.client_config();
-        // Assigning by hand wants a group, though it is never joined.
-        client.set("group.id", "partita.reader");
-        client.set("isolation.level", "read_committed");
+        let mut client = reader_config(settings.client_config(), READERS_GROUP, FETCH_WAIT);
         client.set("enable.partition.eof", "true");
-        client.set("auto.offset.reset", "earliest");
-        client.set("enable.auto.commit", "false");
-        client.set("fetch.queue.backoff.ms", "1");
-        // The end is told by a fetch that finds nothing: it is not to wait for more, which would
-        // cost half a second for each partition.
-        client.set("fetch.wait.max.ms", "10");
         let consumer = client
             .create()
             .map_err(|error| errors::retriable(DOING, error))?;

@@ -12,7 +12,7 @@ use rdkafka::{Message, Offset, TopicPartitionList};
 use super::errors;
 use super::ownership::Ownership;
 use super::restore::ChangelogOfKafka;
-use super::settings::ClientSettings;
+use super::settings::{ClientSettings, reader_config};
 use super::turns::TurnsOfProducers;
 use crate::log::{
     ChangelogPositions, ChangelogReader, Log, LogError, Outgoing, OwnershipChange, PollLimits,
@@ -22,6 +22,9 @@ use crate::model::Millis;
 
 /// Timeout of questions to the cluster.
 const ASK_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// How long a broker may hold a fetch that finds nothing.
+const FETCH_WAIT: Duration = Duration::from_millis(100);
 
 /// How one worker presents itself.
 #[derive(Clone, Debug)]
@@ -87,14 +90,11 @@ impl KafkaLog {
     }
 
     fn join(&mut self) -> Result<(), LogError> {
-        let mut client = self.config.client.client_config();
-        client.set("group.id", KafkaLogConfig::group(&self.config.prefix));
+        let group = KafkaLogConfig::group(&self.config.prefix);
+        let mut client = reader_config(self.config.client.client_config(), &group, FETCH_WAIT);
         if self.config.static_membership {
             client.set("group.instance.id", &self.config.transactional_id);
         }
-        client.set("enable.auto.commit", "false");
-        client.set("auto.offset.reset", "earliest");
-        client.set("isolation.level", "read_committed");
         client.set("partition.assignment.strategy", "cooperative-sticky");
         client.set(
             "session.timeout.ms",
@@ -102,13 +102,8 @@ impl KafkaLog {
         );
         let heartbeat = (self.config.session_timeout.0 / 5).clamp(100, 3_000);
         client.set("heartbeat.interval.ms", heartbeat.to_string());
-        client.set("fetch.queue.backoff.ms", "1");
-        client.set("fetch.wait.max.ms", "100");
         client.set("fetch.error.backoff.ms", "20");
-        // librdkafka would keep up to 64 MB of records at hand; a batch or two for each partition
-        // is all that helps.
         client.set("queued.min.messages", "4000");
-        client.set("queued.max.messages.kbytes", "16384");
         client.set("fetch.max.bytes", "8388608");
         client.set("statistics.interval.ms", "2000");
         let context = Ownership::new(Arc::clone(&self.topics));

@@ -4,6 +4,7 @@
 use std::collections::BTreeMap;
 use std::fmt;
 use std::path::PathBuf;
+use std::time::Duration;
 
 use rdkafka::ClientConfig;
 
@@ -123,3 +124,26 @@ impl ClientSettings {
         config
     }
 }
+
+/// What every reader of ours has in common, on top of the settings for reaching the cluster:
+/// committed records only, from the beginning where nothing else is said, offsets never committed
+/// behind our back.
+///
+/// `group` must be named even by those who assign by hand and never join. `wait` (milliseconds
+/// count) is how long the broker may hold a fetch that finds nothing: it bounds how late the end of
+/// a partition is told, and how long a question behind it on the same connection is held up.
+pub fn reader_config(mut base: ClientConfig, group: &str, wait: Duration) -> ClientConfig {
+    base.set("group.id", group)
+        .set("isolation.level", "read_committed")
+        .set("enable.auto.commit", "false")
+        .set("auto.offset.reset", "earliest")
+        // A record is fetched when there is room again, not up to a second later.
+        .set("fetch.queue.backoff.ms", "1")
+        .set("fetch.wait.max.ms", wait.as_millis().to_string())
+        // A batch or two at hand is all that helps; librdkafka would keep up to 64 MB.
+        .set("queued.max.messages.kbytes", "16384");
+    base
+}
+
+/// The group of readers that assign by hand: it is never joined.
+pub const READERS_GROUP: &str = "partita.reader";
