@@ -3,8 +3,11 @@
 //!
 //! Order matters. Topics first (whoever comes first creates them), then the registry, so that a
 //! worker finds definitions; then the workers; then membership, which tells the others what the
-//! workers own; the HTTP door opens last but answers `/readyz` with 503 until all of this stands.
-//! Shutdown goes the other way round.
+//! workers own; the HTTP door opens last, and until the brokers answer ([`brokers`]) a smaller one
+//! stands in for it, which says that the instance lives and what it waits for. Shutdown goes the
+//! other way round.
+
+mod brokers;
 
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
@@ -24,15 +27,10 @@ use crate::runtime::definitions::{Registry, RegistrySettings};
 use crate::runtime::membership::{MemberSettings, Membership};
 use crate::runtime::{self, Handle, Readiness, RuntimeConfig};
 use crate::telemetry::process;
-use crate::topics::{self, Catalogue, Cluster, ClusterError};
+use crate::topics::{Catalogue, ClusterError};
 use crate::workflow::definition::Defaults;
 use crate::workflow::program::{Backoff, RetryPolicy};
 
-/// Between two attempts to reach a broker that is away: from this, doubling, to [`LONGEST_PAUSE`].
-const FIRST_PAUSE: Duration = Duration::from_millis(250);
-const LONGEST_PAUSE: Duration = Duration::from_secs(10);
-/// One request to the cluster.
-const CLUSTER_TIMEOUT: Duration = Duration::from_secs(10);
 /// Between two samples of memory and processor time.
 const SAMPLE_EVERY: Duration = Duration::from_secs(5);
 /// Open requests may take so long once the instance stops.
@@ -110,7 +108,9 @@ impl Instance {
         let name = instance_name(data_dir.as_deref())?;
         tracing::info!(instance = %name, brokers = %config.kafka.brokers, prefix = %config.topics.prefix, "starting");
         let catalogue = Catalogue::load(&config.topics)?;
-        ensure_topics(config, &catalogue).await?;
+        let settings = api_settings(config);
+        let limits = settings.connections;
+        let listener = brokers::await_topics(listener, config, limits, &catalogue).await?;
 
         let client = config.kafka.client_settings();
         let failed = |what: &str, error: &dyn std::fmt::Display| {
@@ -143,7 +143,6 @@ impl Instance {
             let metrics = metrics.clone();
             Arc::new(move || metrics.render())
         };
-        let settings = api_settings(config);
         let api = Api::new(
             settings,
             Arc::new(runtime.clone()),
@@ -261,43 +260,6 @@ fn instance_name(data_dir: Option<&Path>) -> Result<String, InstanceError> {
             let name = fresh();
             std::fs::write(&file, &name).map_err(failed)?;
             Ok(name)
-        }
-    }
-}
-
-/// Creates what is missing and refuses what is wrong; waits for a broker that is away.
-async fn ensure_topics(config: &Config, catalogue: &Catalogue) -> Result<(), InstanceError> {
-    let cluster = Cluster::new(
-        &config.kafka.client_settings().client_config(),
-        CLUSTER_TIMEOUT,
-    )?;
-    let prefix = &config.topics.prefix;
-    let mut pause = FIRST_PAUSE;
-    loop {
-        let outcome = match cluster.create(catalogue, prefix).await {
-            Ok(created) => {
-                for topic in created {
-                    tracing::info!(topic, "created");
-                }
-                cluster.check(catalogue, prefix).await
-            }
-            Err(error) => Err(error),
-        };
-        match outcome {
-            Ok(verdicts) => {
-                let faults = topics::faults(&verdicts);
-                return if faults.is_empty() {
-                    Ok(())
-                } else {
-                    Err(InstanceError::Topics(faults.join("\n")))
-                };
-            }
-            Err(ClusterError::Unreachable { brokers, message }) => {
-                tracing::warn!(brokers, error = message, again_in = ?pause, "Kafka is not reachable");
-                tokio::time::sleep(pause).await;
-                pause = (pause * 2).min(LONGEST_PAUSE);
-            }
-            Err(error) => return Err(error.into()),
         }
     }
 }

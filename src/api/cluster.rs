@@ -6,7 +6,6 @@ use axum::extract::State;
 use axum::http::{HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use serde::Serialize;
-use serde_json::Value;
 
 use super::Api;
 use super::incoming::Incoming;
@@ -88,17 +87,7 @@ pub async fn readyz(State(api): State<Api>) -> Result<Response, Problem> {
     if reasons.is_empty() {
         return Ok(json_response(StatusCode::OK, r#"{"status":"ready"}"#));
     }
-    Err(Problem::new(
-        StatusCode::SERVICE_UNAVAILABLE,
-        "not-ready",
-        "The instance is not ready",
-        reasons.join("; "),
-    )
-    .retry_after(1)
-    .with(
-        "reasons",
-        reasons.into_iter().map(Value::from).collect::<Vec<_>>(),
-    ))
+    Err(Problem::not_ready(reasons))
 }
 
 /// `GET /metrics`, in the text format of Prometheus.

@@ -6,7 +6,8 @@
 //! as the routes are: [`runs`], [`list`], [`events`] (history and live streams), [`definitions`],
 //! [`tasks`] (long polls and answers of agents), [`cluster`] (instances, health, metrics). The
 //! runtime is seen through [`door`] alone; [`openapi`] holds the document; [`connections`] bounds
-//! what clients may hold of the listener.
+//! what clients may hold of the listener. As long as no broker answers, [`waiting`] stands in for
+//! all of it.
 
 pub mod cluster;
 pub mod connections;
@@ -21,6 +22,7 @@ pub mod problem;
 pub mod runs;
 pub mod tasks;
 pub mod view;
+pub mod waiting;
 
 use std::sync::Arc;
 use std::time::Duration;

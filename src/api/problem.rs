@@ -113,6 +113,21 @@ impl Problem {
         .retry_after(1)
     }
 
+    /// 503 of an instance that cannot do its work yet: why, each reason by itself.
+    pub fn not_ready(reasons: Vec<String>) -> Self {
+        Self::new(
+            StatusCode::SERVICE_UNAVAILABLE,
+            "not-ready",
+            "The instance is not ready",
+            reasons.join("; "),
+        )
+        .retry_after(1)
+        .with(
+            "reasons",
+            reasons.into_iter().map(Value::from).collect::<Vec<_>>(),
+        )
+    }
+
     pub fn retry_after(mut self, seconds: u32) -> Self {
         self.retry_after = Some(seconds);
         self

@@ -1,12 +1,16 @@
 //! Topics as a cluster has them: create what is missing, compare with what is declared, list.
 
 use std::collections::BTreeMap;
+use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
 use rdkafka::ClientConfig;
 use rdkafka::admin::{AdminClient, AdminOptions, NewTopic, ResourceSpecifier, TopicReplication};
-use rdkafka::client::DefaultClientContext;
-use rdkafka::error::RDKafkaErrorCode;
+use rdkafka::client::{ClientContext, DefaultClientContext};
+use rdkafka::config::RDKafkaLogLevel;
+use rdkafka::error::{KafkaError, RDKafkaErrorCode};
+use rdkafka::metadata::Metadata;
+use rdkafka::producer::{BaseProducer, DeliveryResult, Producer as _, ProducerContext};
 
 use super::catalogue::{Catalogue, Cleanup, TopicSpec};
 
@@ -62,9 +66,52 @@ pub fn faults(verdicts: &[Verdict]) -> Vec<String> {
         .collect()
 }
 
+/// Remembers why a connection last failed: the errors of librdkafka's calls say only that it did.
+#[derive(Default)]
+struct Failures(Mutex<Option<String>>);
+
+impl Failures {
+    fn last(&self) -> Option<String> {
+        self.0
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .clone()
+    }
+}
+
+impl ClientContext for Failures {
+    fn log(&self, level: RDKafkaLogLevel, facility: &str, line: &str) {
+        tracing::debug!(?level, facility, line, "librdkafka");
+        if facility != "FAIL" {
+            return;
+        }
+        // It begins with the name of the thread, which helps nobody.
+        let reason = line
+            .strip_prefix("[thrd:")
+            .and_then(|rest| Some(rest.split_once("]: ")?.1))
+            .unwrap_or(line);
+        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = Some(reason.to_owned());
+    }
+
+    // What is told here is told by the log and by the call that failed.
+    fn error(&self, _: KafkaError, _: &str) {}
+}
+
+impl ProducerContext for Failures {
+    type DeliveryOpaque = ();
+
+    fn delivery(&self, _: &DeliveryResult<'_>, (): ()) {}
+}
+
+/// Time for reading what librdkafka has logged already; it is there, and there is little of it.
+const READ_LOG: Duration = Duration::from_millis(20);
+
 /// An admin client of one cluster.
 pub struct Cluster {
     admin: AdminClient<DefaultClientContext>,
+    /// Asks for metadata. A producer that produces nothing: unlike an admin client it can be made to
+    /// hand over what librdkafka has logged.
+    asker: BaseProducer<Failures>,
     brokers: String,
     timeout: Duration,
 }
@@ -72,24 +119,32 @@ pub struct Cluster {
 impl Cluster {
     /// Makes the client; nothing is connected yet. `timeout` bounds each request.
     pub fn new(config: &ClientConfig, timeout: Duration) -> Result<Self, ClusterError> {
-        let admin = config
-            .create()
-            .map_err(|error: rdkafka::error::KafkaError| ClusterError::Client(error.to_string()))?;
+        let failed = |error: KafkaError| ClusterError::Client(error.to_string());
+        let admin = config.create().map_err(failed)?;
+        let asker = config
+            .create_with_context(Failures::default())
+            .map_err(failed)?;
         let brokers = config
             .get("bootstrap.servers")
             .unwrap_or_default()
             .to_owned();
         Ok(Self {
             admin,
+            asker,
             brokers,
             timeout,
         })
     }
 
     fn unreachable(&self, message: impl ToString) -> ClusterError {
+        self.asker.poll(READ_LOG);
+        let message = match self.asker.context().last() {
+            Some(reason) => format!("{}; {reason}", message.to_string()),
+            None => message.to_string(),
+        };
         ClusterError::Unreachable {
             brokers: self.brokers.clone(),
-            message: message.to_string(),
+            message,
         }
     }
 
@@ -129,9 +184,13 @@ impl Cluster {
         Ok(found)
     }
 
+    fn metadata(&self) -> Result<Metadata, ClusterError> {
+        let ask = || self.asker.client().fetch_metadata(None, self.timeout);
+        tokio::task::block_in_place(ask).map_err(|error| self.unreachable(error))
+    }
+
     fn without_configuration(&self, prefix: &str) -> Result<BTreeMap<String, Found>, ClusterError> {
-        let ask = || self.admin.inner().fetch_metadata(None, self.timeout);
-        let metadata = tokio::task::block_in_place(ask).map_err(|error| self.unreachable(error))?;
+        let metadata = self.metadata()?;
         let topics = metadata
             .topics()
             .iter()

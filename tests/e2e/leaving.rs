@@ -2,13 +2,14 @@
 //! not only when the session of the one that left would have expired.
 
 use std::thread;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use crate::support::agent::Worker;
 use crate::support::chain;
 use crate::support::driver::start_by_records;
 use crate::support::installation::{Environment, Installation};
 use crate::support::reader::Follower;
+use crate::support::wait_for;
 
 /// Twice as long as the test waits: partitions that have moved by then did not wait for it.
 const LONG_SESSIONS: Environment = &[("PARTITA_RUNTIME__SESSION_TIMEOUT", "60s")];
@@ -58,13 +59,4 @@ fn hand_over(mut installation: Installation) {
     wait_for(LIMIT, "all runs have ended", || follower.ended() >= RUNS);
     worker.stop();
     chain::check(&installation, RUNS);
-}
-
-#[track_caller]
-fn wait_for(limit: Duration, what: &str, holds: impl Fn() -> bool) {
-    let began = Instant::now();
-    while !holds() {
-        assert!(began.elapsed() < limit, "not within {limit:?}: {what}");
-        thread::sleep(Duration::from_millis(50));
-    }
 }

@@ -1,12 +1,14 @@
 //! The whole program from outside: the binary `partita` as separate processes, on Apache Kafka and
 //! on the broker it carries, driven by plain Kafka clients and over HTTP.
 //!
+//! - [`broker_away`]: the broker comes late, and goes away for long in the middle of the work.
 //! - [`chaos`]: thousands of runs while instances (and the embedded broker) are killed.
 //! - [`leaving`]: an instance is stopped in good order and the other takes over at once.
 //! - [`python_agents`]: the agents of `examples/agents/python`.
 //! - [`lost_store`]: the local cache is deleted and corrupted between runs.
 //! - [`support`]: processes, clients and the judge of histories, shared by all.
 
+mod broker_away;
 mod chaos;
 mod leaving;
 mod lost_store;

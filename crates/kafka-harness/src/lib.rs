@@ -1,4 +1,4 @@
-//! Apache Kafka for tests.
+//! Brokers for tests: Apache Kafka, and the embedded broker as a process.
 //!
 //! ```no_run
 //! use kafka_harness::Kafka;
@@ -14,17 +14,20 @@
 //! - [`jars`](mod@jars): Maven copies the jars named in `tests/kafka/pom.xml` to
 //!   `target/kafka/libs`, once for the whole workspace.
 //! - [`server`]: [`Kafka`], one KRaft node in a temporary folder on free ports.
+//! - [`embedded`]: [`EmbeddedBroker`], the program `partita-broker`.
 //! - [`tools`]: the Java command line tools, against any broker.
 //! - [`process`]: children that cannot outlive the test process.
 //!
 //! Where Java or Maven is absent a test says so with [`missing`] and returns; under
 //! `CI` that is a failure, because a check that silently did not run is worse than none.
 
+pub mod embedded;
 pub mod jars;
 pub mod process;
 pub mod server;
 pub mod tools;
 
+pub use embedded::EmbeddedBroker;
 pub use jars::{Missing, jars, target_folder};
 pub use process::spawn_bound;
 pub use server::{Kafka, free_port};

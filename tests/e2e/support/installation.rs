@@ -6,7 +6,7 @@ use std::process::{Child, Command, Output, Stdio};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use kafka_harness::{Kafka, free_port, process::signal, spawn_bound};
+use kafka_harness::{EmbeddedBroker, Kafka, free_port, process::signal, spawn_bound};
 use serde_json::Value;
 use tempfile::TempDir;
 
@@ -23,7 +23,8 @@ enum Broker {
         _kafka: Kafka,
     },
     /// The first instance is `partita dev` and carries it.
-    Embedded,
+    OfInstance,
+    Alone(EmbeddedBroker),
 }
 
 /// Variables of the environment: configuration that a test wants different.
@@ -77,9 +78,34 @@ impl Installation {
             Instance::dev("a", port, folder.path()),
             Instance::serve("b", &bootstrap, folder.path()),
         ];
-        let mut installation = Installation::new(Broker::Embedded, bootstrap, instances, folder);
+        let mut installation = Installation::new(Broker::OfInstance, bootstrap, instances, folder);
         installation.launch(environment);
         installation
+    }
+
+    /// Two instances, started while the embedded broker, a process of its own, is still away.
+    pub fn without_its_broker(environment: Environment) -> Installation {
+        let broker = EmbeddedBroker::away();
+        let bootstrap = broker.bootstrap();
+        let folder = TempDir::new().expect("a temporary folder");
+        let instances = ["a", "b"].map(|name| Instance::serve(name, &bootstrap, folder.path()));
+        let mut installation =
+            Installation::new(Broker::Alone(broker), bootstrap, instances, folder);
+        for instance in &mut installation.instances {
+            instance.environment = environment;
+            instance.start();
+        }
+        installation
+    }
+
+    /// The broker that is a process of its own.
+    pub fn broker(&mut self) -> &mut EmbeddedBroker {
+        match &mut self.broker {
+            Broker::Alone(broker) => broker,
+            Broker::Apache { .. } | Broker::OfInstance => {
+                panic!("the broker of this installation is no process of its own")
+            }
+        }
     }
 
     fn new(
@@ -116,7 +142,7 @@ impl Installation {
     pub fn broker_name(&self) -> &'static str {
         match self.broker {
             Broker::Apache { .. } => "Apache Kafka",
-            Broker::Embedded => "the embedded broker",
+            Broker::OfInstance | Broker::Alone(_) => "the embedded broker",
         }
     }
 }

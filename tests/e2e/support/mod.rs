@@ -17,10 +17,22 @@ pub mod judge;
 pub mod reader;
 
 use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::thread;
+use std::time::{Duration, Instant};
 
 /// Tests that load the machine hold this while they run, so that they do not starve each other.
 pub fn alone() -> MutexGuard<'static, ()> {
     static ALONE: Mutex<()> = Mutex::new(());
     // A test that panicked while it held the lock has left nothing behind it.
     ALONE.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// Waits until it holds; panics with `what` where it does not within `limit`.
+#[track_caller]
+pub fn wait_for(limit: Duration, what: &str, holds: impl Fn() -> bool) {
+    let began = Instant::now();
+    while !holds() {
+        assert!(began.elapsed() < limit, "not within {limit:?}: {what}");
+        thread::sleep(Duration::from_millis(50));
+    }
 }
