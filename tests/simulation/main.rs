@@ -22,6 +22,7 @@
 mod check;
 mod faulty;
 mod random;
+mod retention;
 mod schedule;
 mod world;
 

@@ -19,6 +19,7 @@ use crate::random::Random;
 
 pub const PARTITIONS: i32 = 3;
 pub const AGENT: &str = "worker";
+pub const RETENTION: Millis = Millis(3_600_000);
 
 /// Workflows that a schedule starts. None has a step timeout: a reply that is lost shows as a run
 /// that never ends.
@@ -161,7 +162,7 @@ impl World {
             max_payload_bytes: 64 << 10,
             max_concurrent_runs: 6,
             park_for: Millis(2_000),
-            retention: Millis(3_600_000),
+            retention: RETENTION,
             // So small that entries are evicted and read from the store again.
             cache_bytes: if self.random.percent(30) {
                 600
@@ -228,6 +229,15 @@ impl World {
         if self.instances[number].worker.is_some()
             && let Some(partition) = self.random.pick(&partitions)
         {
+            partition
+                .write_behind()
+                .expect("a store in memory does not fail");
+        }
+    }
+
+    /// Writes all of the instance's partitions to its disk.
+    pub fn write_all(&self, number: usize) {
+        for partition in self.instances[number].shared.partitions() {
             partition
                 .write_behind()
                 .expect("a store in memory does not fail");
