@@ -8,6 +8,8 @@ use partita::log::{
     ChangelogPositions, ChangelogReader, ChangelogRecord, ErrorClass, Log, LogError, Outgoing,
     OwnershipChange, PollLimits, Positions, Record, RestoreProgress, Target,
 };
+use partita::store::memory::MemoryStores;
+use partita::store::{StoreChange, Stores};
 
 /// A rule that is broken on purpose.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -18,6 +20,7 @@ pub enum Sabotage {
     RestoreUncommitted,
     RestoreTooShort,
     NoWayBack,
+    StoreAhead,
 }
 
 /// Where a fault may strike: before or after a call takes effect.
@@ -80,10 +83,19 @@ pub struct FaultyLog {
     /// Changelog positions that went past the transaction.
     outside: BTreeMap<i32, i64>,
     started: Vec<i32>,
+    disk: Arc<MemoryStores>,
+    /// What goes to the disk before its time.
+    ahead: BTreeMap<i32, Vec<StoreChange>>,
 }
 
 impl FaultyLog {
-    pub fn new(cluster: Cluster, id: &str, plan: Arc<Mutex<Plan>>, sabotage: Sabotage) -> Self {
+    pub fn new(
+        cluster: Cluster,
+        id: &str,
+        plan: Arc<Mutex<Plan>>,
+        disk: Arc<MemoryStores>,
+        sabotage: Sabotage,
+    ) -> Self {
         let inner = MemoryLog::new(cluster.clone(), id);
         Self {
             inner,
@@ -92,6 +104,8 @@ impl FaultyLog {
             sabotage,
             outside: BTreeMap::new(),
             started: Vec::new(),
+            disk,
+            ahead: BTreeMap::new(),
         }
     }
 
@@ -134,6 +148,20 @@ impl FaultyLog {
                 reason: "crashed".into(),
             }),
             false => Ok(()),
+        }
+    }
+}
+
+impl FaultyLog {
+    /// Writes the changelog of an open transaction to the disk.
+    fn write_ahead(&mut self, positions: &ChangelogPositions) {
+        for (partition, changes) in std::mem::take(&mut self.ahead) {
+            let next = positions.iter().find(|(number, _)| *number == partition);
+            let store = self.disk.open("memory", partition);
+            if let Some((_, next)) = next {
+                let written = store.and_then(|store| store.apply(&changes, *next));
+                written.expect("a store in memory does not fail");
+            }
         }
     }
 }
@@ -210,11 +238,19 @@ impl Log for FaultyLog {
     fn begin(&mut self) -> Result<(), LogError> {
         self.strike(Point::BeforeBegin)?;
         self.outside.clear();
+        self.ahead.clear();
         self.inner.begin()
     }
 
     fn send(&mut self, record: Outgoing<'_>) -> Result<(), LogError> {
         self.strike(Point::BeforeSend)?;
+        if let Target::State(partition) = record.target
+            && self.sabotage == Sabotage::StoreAhead
+        {
+            let key = record.key.unwrap_or_default().to_vec();
+            let change = (key, record.value.map(Arc::from));
+            self.ahead.entry(partition).or_default().push(change);
+        }
         match record.target {
             Target::State(partition) if self.sabotage == Sabotage::ChangelogOutside => {
                 let offset = self.cluster.produce(
@@ -235,6 +271,7 @@ impl Log for FaultyLog {
         self.strike(Point::BeforeSettle)?;
         let mut positions = self.inner.settle()?;
         positions.extend(std::mem::take(&mut self.outside));
+        self.write_ahead(&positions);
         self.strike(Point::AfterSettle)?;
         Ok(positions)
     }

@@ -152,6 +152,7 @@ impl World {
             self.cluster.clone(),
             &format!("worker-{number}"),
             Arc::clone(&plan),
+            Arc::clone(&self.instances[number].disk),
             self.sabotage,
         );
         let config = WorkerConfig {
