@@ -109,7 +109,11 @@ async fn kafka(context: &Context) -> Vec<Check> {
         .await
     {
         Ok(verdicts) => verdicts,
-        Err(error) => return vec![Check::bad("kafka", error.to_string(), remedy)],
+        Err(error) => {
+            let error = error.to_string();
+            let remedy = security_remedy(&error).unwrap_or(remedy);
+            return vec![Check::bad("kafka", error, remedy)];
+        }
     };
     let mut checks = vec![Check::good("kafka", format!("answers at {brokers}"))];
     let faults: Vec<_> = verdicts
@@ -126,6 +130,19 @@ async fn kafka(context: &Context) -> Vec<Check> {
         Check::bad("topics", format!("{topic}: {}", fault.what), fault.remedy)
     }));
     checks
+}
+
+/// What to correct where brokers answer and turn us away: librdkafka says why in words alone.
+fn security_remedy(error: &str) -> Option<&'static str> {
+    if error.contains("SASL") {
+        Some("correct kafka.security.sasl_mechanism, username and password")
+    } else if error.contains("SSL") || error.contains("certificate") {
+        Some(
+            "correct kafka.security.tls and ca_file, and name the brokers as their certificate does",
+        )
+    } else {
+        None
+    }
 }
 
 async fn api(context: &Context) -> Check {

@@ -6,6 +6,7 @@
 //! - [`leaving`]: an instance is stopped in good order and the other takes over at once.
 //! - [`python_agents`]: the agents of `examples/agents/python`.
 //! - [`lost_store`]: the local cache is deleted and corrupted between runs.
+//! - [`secured`]: TLS and SASL, right and wrong passwords.
 //! - [`support`]: processes, clients and the judge of histories, shared by all.
 
 mod broker_away;
@@ -13,4 +14,5 @@ mod chaos;
 mod leaving;
 mod lost_store;
 mod python_agents;
+mod secured;
 mod support;

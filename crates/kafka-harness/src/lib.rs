@@ -15,6 +15,7 @@
 //!   `target/kafka/libs`, once for the whole workspace.
 //! - [`server`]: [`Kafka`], one KRaft node in a temporary folder on free ports.
 //! - [`embedded`]: [`EmbeddedBroker`], the program `partita-broker`.
+//! - [`secured`]: a listener of it with TLS and SASL, and a certificate made for it.
 //! - [`tools`]: the Java command line tools, against any broker.
 //! - [`process`]: children that cannot outlive the test process.
 //!
@@ -24,12 +25,14 @@
 pub mod embedded;
 pub mod jars;
 pub mod process;
+pub mod secured;
 pub mod server;
 pub mod tools;
 
 pub use embedded::EmbeddedBroker;
 pub use jars::{Missing, jars, target_folder};
 pub use process::spawn_bound;
+pub use secured::Secured;
 pub use server::{Kafka, free_port};
 pub use tools::{ToolOutput, java, tool, tool_with_input};
 

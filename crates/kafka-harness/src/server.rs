@@ -14,6 +14,7 @@ use tempfile::TempDir;
 
 use crate::jars::{Missing, jars};
 use crate::process::{signal, spawn_bound};
+use crate::secured::Secured;
 use crate::tools::{self, java, log_configuration, wait_at_most};
 
 /// How long a node may take to answer. Two seconds on an idle machine; test machines are not.
@@ -63,21 +64,55 @@ impl Kafka {
     /// # Panics
     /// As [`Kafka::start`].
     pub fn start_with(properties: &[(&str, &str)]) -> Result<Kafka, Missing> {
+        let mut kafka = Kafka::prepare()?;
+        kafka.write_properties(properties);
+        kafka.format(&[]);
+        kafka.launch();
+        Ok(kafka)
+    }
+
+    /// As [`Kafka::start_or_skip`], with a second listener that asks for TLS and a password.
+    ///
+    /// # Panics
+    /// As [`Kafka::start_or_skip`], and where `keytool`, a part of every JDK, does not work.
+    pub fn start_secured_or_skip(what_it_would_have_tested: &str) -> Option<(Kafka, Secured)> {
+        let mut kafka = match Kafka::prepare() {
+            Ok(kafka) => kafka,
+            Err(why) => {
+                crate::missing(what_it_would_have_tested, &why);
+                return None;
+            }
+        };
+        let secured = Secured::new(kafka.folder.path(), free_port());
+        let mut properties = secured.properties();
+        let secure = format!(",SECURE://127.0.0.1:{}", secured.port());
+        for key in ["listeners", "advertised.listeners"] {
+            properties.push((
+                key.to_owned(),
+                kafka.default_properties()[key].clone() + &secure,
+            ));
+        }
+        let properties: Vec<(&str, &str)> = properties
+            .iter()
+            .map(|(key, value)| (key.as_str(), value.as_str()))
+            .collect();
+        kafka.write_properties(&properties);
+        kafka.format(&["--add-scram", &Secured::scram_user()]);
+        kafka.launch();
+        Some((kafka, secured))
+    }
+
+    fn prepare() -> Result<Kafka, Missing> {
         jars()?;
         let folder = tempfile::Builder::new()
             .prefix("kafka-")
             .tempdir()
             .expect("a temporary folder");
-        let ports = Ports::free();
-        let mut kafka = Kafka {
+        Ok(Kafka {
             folder,
-            ports,
+            ports: Ports::free(),
             process: None,
-        };
-        kafka.write_properties(properties);
-        kafka.format();
-        kafka.launch();
-        Ok(kafka)
+        })
     }
 
     /// As [`Kafka::start`]; where there is no Kafka, says so ([`missing`](crate::missing)) and
@@ -206,21 +241,20 @@ impl Kafka {
             .collect()
     }
 
-    fn format(&self) {
+    fn format(&self, more: &[&str]) {
         let properties = self.properties_file();
+        let properties = properties.to_string_lossy();
         // Any 16 bytes in URL-safe base64 name a cluster; one node needs no unique name.
-        tools::tool(
-            "kafka.tools.StorageTool",
-            &[
-                "format",
-                "--standalone",
-                "--cluster-id",
-                "AAAAAAAAAAAAAAAAAAAAAQ",
-                "--config",
-                &properties.to_string_lossy(),
-            ],
-        )
-        .expect_success();
+        let mut arguments = vec![
+            "format",
+            "--standalone",
+            "--cluster-id",
+            "AAAAAAAAAAAAAAAAAAAAAQ",
+            "--config",
+            &properties,
+        ];
+        arguments.extend(more);
+        tools::tool("kafka.tools.StorageTool", &arguments).expect_success();
     }
 
     fn launch(&mut self) {

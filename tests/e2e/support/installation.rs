@@ -160,6 +160,27 @@ impl Instance {
         })
     }
 
+    /// `serve` with a configuration file, on a broker that the file names.
+    pub fn configured(
+        name: &str,
+        file: &Path,
+        folder: &Path,
+        environment: Environment,
+    ) -> Instance {
+        let http = free_port();
+        let listen = format!("127.0.0.1:{http}");
+        let file = file.to_string_lossy();
+        let mut instance = Instance::new(name, http, folder, |data| {
+            [
+                "--config", &*file, "serve", "--http", &listen, "--data", data,
+            ]
+            .map(str::to_owned)
+            .into()
+        });
+        instance.environment = environment;
+        instance
+    }
+
     fn dev(name: &str, kafka_port: u16, folder: &Path) -> Instance {
         let http = free_port();
         let (kafka_port, http_port) = (kafka_port.to_string(), http.to_string());
@@ -314,18 +335,16 @@ impl Instance {
     }
 }
 
-impl Drop for Installation {
+impl Drop for Instance {
     fn drop(&mut self) {
-        for instance in &mut self.instances {
-            if thread::panicking() {
-                eprintln!(
-                    "--- the log of {} ends:\n{}",
-                    instance.name,
-                    instance.last_log_lines()
-                );
-            }
-            instance.kill9();
+        if thread::panicking() {
+            eprintln!(
+                "--- the log of {} ends:\n{}",
+                self.name,
+                self.last_log_lines()
+            );
         }
+        self.kill9();
     }
 }
 
@@ -351,7 +370,7 @@ pub fn partita(arguments: &[&str]) -> Output {
 }
 
 /// The program, in a folder without a configuration file.
-fn command(folder: &Path) -> Command {
+pub fn command(folder: &Path) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_partita"));
     command
         .current_dir(folder)
