@@ -1,6 +1,7 @@
 //! The whole program from outside: the binary `partita` as separate processes, on Apache Kafka and
 //! on the broker it carries, driven by plain Kafka clients and over HTTP.
 //!
+//! - [`bad_input`]: records that cannot be read or are too large; topics of the wrong shape.
 //! - [`broker_away`]: the broker comes late, and goes away for long in the middle of the work.
 //! - [`chaos`]: thousands of runs while instances (and the embedded broker) are killed.
 //! - [`leaving`]: an instance is stopped in good order and the other takes over at once.
@@ -9,6 +10,7 @@
 //! - [`secured`]: TLS and SASL, right and wrong passwords.
 //! - [`support`]: processes, clients and the judge of histories, shared by all.
 
+mod bad_input;
 mod broker_away;
 mod chaos;
 mod leaving;

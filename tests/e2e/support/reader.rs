@@ -1,6 +1,6 @@
 //! Reads topics as every consumer of results should: `read_committed`.
 
-use std::collections::HashSet;
+use std::collections::{BTreeMap, HashSet};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::thread::{self, JoinHandle};
@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 
 use rdkafka::ClientConfig;
 use rdkafka::consumer::{BaseConsumer, Consumer};
-use rdkafka::message::Message;
+use rdkafka::message::{BorrowedMessage, Header, Headers, Message};
 use rdkafka::{Offset, TopicPartitionList};
 use serde_json::Value;
 
@@ -20,6 +20,10 @@ const METADATA_LIMIT: Duration = Duration::from_secs(60);
 pub struct Record {
     pub key: String,
     pub value: Vec<u8>,
+    /// Key and value as they are, absent ones included.
+    pub raw_key: Option<Vec<u8>>,
+    pub raw_value: Option<Vec<u8>>,
+    pub headers: BTreeMap<String, String>,
 }
 
 impl Record {
@@ -42,9 +46,21 @@ pub fn read_all(bootstrap: &str, topic: &str) -> Vec<Record> {
         records.push(Record {
             key: String::from_utf8_lossy(record.key().unwrap_or_default()).into_owned(),
             value: record.payload().unwrap_or_default().to_vec(),
+            raw_key: record.key().map(<[u8]>::to_vec),
+            raw_value: record.payload().map(<[u8]>::to_vec),
+            headers: headers(&record),
         });
     }
     records
+}
+
+fn headers(record: &BorrowedMessage<'_>) -> BTreeMap<String, String> {
+    let text = |header: Header<'_, &[u8]>| {
+        let value = String::from_utf8_lossy(header.value.unwrap_or_default());
+        (header.key.to_owned(), value.into_owned())
+    };
+    let headers = record.headers();
+    headers.map_or_else(BTreeMap::new, |headers| headers.iter().map(text).collect())
 }
 
 fn from_beginning(bootstrap: &str, topic: &str) -> BaseConsumer {
