@@ -12,6 +12,7 @@ pub(crate) mod describe_cluster;
 pub(crate) mod describe_groups;
 pub(crate) mod describe_log_dirs;
 pub(crate) mod describe_producers;
+pub(crate) mod describe_topic_partitions;
 pub(crate) mod describe_transactions;
 #[cfg(test)]
 mod every_version;

@@ -156,6 +156,10 @@ pub(crate) async fn answer(
             TxnOffsetCommitRequest,
             handlers::transactions::offsets::handle_commit
         ),
+        ApiKey::WriteTxnMarkers => serve!(
+            WriteTxnMarkersRequest,
+            handlers::transactions::write_markers::handle
+        ),
         ApiKey::EndTxn => serve!(EndTxnRequest, handlers::transactions::end::handle),
         ApiKey::Metadata => serve!(MetadataRequest, handlers::metadata::handle),
         ApiKey::CreateTopics => serve!(CreateTopicsRequest, handlers::create_topics::handle),
@@ -189,6 +193,10 @@ pub(crate) async fn answer(
         ApiKey::DescribeProducers => serve!(
             DescribeProducersRequest,
             handlers::describe_producers::handle
+        ),
+        ApiKey::DescribeTopicPartitions => serve!(
+            DescribeTopicPartitionsRequest,
+            handlers::describe_topic_partitions::handle
         ),
         ApiKey::DescribeLogDirs => {
             serve!(DescribeLogDirsRequest, handlers::describe_log_dirs::handle)

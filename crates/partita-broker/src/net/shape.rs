@@ -5,7 +5,7 @@
 //!
 //! A shape is a sequence of fields: `b`, `h`, `i`, `l`, `u` are of 1, 2, 4, 8 and 16 bytes; `s` a string, `y` bytes;
 //! `[x]` an array of single fields and `(x y)` an array of structures; `<n x>` a field with tag `n`, and `{x y}` a
-//! structure in such a field. `3+`, `0-3` after a field are the versions that have it.
+//! structure in such a field; `?{x y}` a structure that may be absent. `3+`, `0-3` after a field are the versions that have it.
 
 use std::sync::LazyLock;
 
@@ -48,6 +48,7 @@ const SHAPES: &[(ApiKey, &str)] = &[
     (ApiKey::AddPartitionsToTxn, "(s l h b (s [i]))4+ s0-3 l0-3 h0-3 (s [i])0-3"),
     (ApiKey::AddOffsetsToTxn, "s l h s"),
     (ApiKey::EndTxn, "s l h b"),
+    (ApiKey::WriteTxnMarkers, "(l h b (s [i]) i)"),
     (ApiKey::TxnOffsetCommit, "s s l h i3+ s3+ s3+ (s (i l i2+ s))"),
     (ApiKey::DescribeConfigs, "(b s [s]) b b3+"),
     (ApiKey::AlterConfigs, "(b s (s s)) b"),
@@ -60,6 +61,7 @@ const SHAPES: &[(ApiKey, &str)] = &[
     (ApiKey::DescribeProducers, "(s [i])"),
     (ApiKey::DescribeTransactions, "[s]"),
     (ApiKey::ListTransactions, "[s] [l] l1+ s2+"),
+    (ApiKey::DescribeTopicPartitions, "(s) i ?{s i}"),
 ];
 
 #[derive(Debug)]
@@ -71,6 +73,8 @@ enum Kind {
     Structures(Structure),
     /// Only within a tagged field.
     Structure(Structure),
+    /// After a byte that is 1 where there is one.
+    Optional(Structure),
 }
 
 #[derive(Debug)]
@@ -180,6 +184,10 @@ impl Walker<'_> {
                 Ok(())
             }
             Kind::Structure(structure) => self.structure(structure),
+            Kind::Optional(structure) => match self.take()? {
+                [1] => self.structure(structure),
+                [_] => Ok(()),
+            },
         }
     }
 
@@ -294,6 +302,10 @@ impl Parser<'_> {
             }
             b'(' => Kind::Structures(self.structure(Some(b')'))),
             b'{' => Kind::Structure(self.structure(Some(b'}'))),
+            b'?' => {
+                assert_eq!(self.next(), b'{');
+                Kind::Optional(self.structure(Some(b'}')))
+            }
             other => panic!("unexpected '{}' in a shape", other as char),
         }
     }

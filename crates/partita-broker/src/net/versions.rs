@@ -38,6 +38,7 @@ pub(crate) const SERVED: &[Served] = &[
     served(ApiKey::AddPartitionsToTxn, 0, 5),
     served(ApiKey::AddOffsetsToTxn, 0, 4),
     served(ApiKey::EndTxn, 0, 5),
+    served(ApiKey::WriteTxnMarkers, 1, 1),
     served(ApiKey::TxnOffsetCommit, 0, 5),
     served(ApiKey::DescribeConfigs, 1, 4),
     served(ApiKey::AlterConfigs, 0, 2),
@@ -50,6 +51,7 @@ pub(crate) const SERVED: &[Served] = &[
     served(ApiKey::DescribeProducers, 0, 0),
     served(ApiKey::DescribeTransactions, 0, 0),
     served(ApiKey::ListTransactions, 0, 1),
+    served(ApiKey::DescribeTopicPartitions, 0, 0),
 ];
 
 /// The row of an API, when it is served.

@@ -42,6 +42,13 @@ fn topics_live_from_creation_to_deletion() {
     assert_refused(&fewer, &["it can only have more"]);
     let said = broker.ask(Tool::Topics, &["--describe", "--topic", "t"]);
     assert_has(&said, &["PartitionCount: 5"]);
+    // The tool asks for pages of partitions, which together are all of them.
+    let paged = ["--describe", "--partition-size-limit-per-response", "2"];
+    let said = broker.ask(Tool::Topics, &paged);
+    assert_has(&said, &["PartitionCount: 5"]);
+    for partition in 0..5 {
+        assert_has(&said, &[&format!("Partition: {partition}\t")]);
+    }
     broker.ask(Tool::Topics, &["--delete", "--topic", "t"]);
     assert_eq!(broker.ask(Tool::Topics, &["--list"]).trim(), "");
 }

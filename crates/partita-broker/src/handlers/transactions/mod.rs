@@ -1,5 +1,6 @@
 //! Transactions: a producer is initialised ([`init_producer_id`]), partitions and groups join ([`add_partitions`],
-//! [`offsets`]), and one record ends it all ([`end`]).
+//! [`offsets`]), and one record ends it all ([`end`]); an
+//! administrator may have it aborted ([`write_markers`]).
 //!
 //! The one check that all of them share is here: who asks must be the current producer of its transactional id.
 
@@ -7,6 +8,7 @@ pub(crate) mod add_partitions;
 pub(crate) mod end;
 pub(crate) mod init_producer_id;
 pub(crate) mod offsets;
+pub(crate) mod write_markers;
 
 use kafka_protocol::ResponseError;
 

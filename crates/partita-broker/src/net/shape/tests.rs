@@ -88,6 +88,11 @@ impl Writer<'_> {
                 }
             }
             Kind::Structure(structure) => self.structure(structure),
+            Kind::Optional(_) if self.random.random_ratio(1, 2) => self.out.push(0xff),
+            Kind::Optional(structure) => {
+                self.out.push(1);
+                self.structure(structure);
+            }
         }
     }
 
