@@ -22,7 +22,13 @@ pub(crate) enum ShapeError {
     Tag,
     #[error("a number is encoded in too many bytes")]
     Number,
+    #[error("it has more than {MAX_ELEMENTS} elements")]
+    Elements,
 }
+
+/// Elements of all arrays of a request together. An element of a byte or two in a frame becomes a hundred in memory:
+/// without this, the largest frame would take gigabytes. Requests of all partitions of a broker have far fewer.
+const MAX_ELEMENTS: u64 = 1_000_000;
 
 #[rustfmt::skip]
 const SHAPES: &[(ApiKey, &str)] = &[
@@ -112,6 +118,7 @@ pub(crate) fn check(api: ApiKey, version: i16, body: &[u8]) -> Result<(), ShapeE
         rest: body,
         version,
         flexible,
+        elements: 0,
     }
     .structure(structure)
 }
@@ -122,6 +129,8 @@ struct Walker<'a> {
     version: i16,
     /// Newer versions encode lengths as varints and end each structure with tagged fields.
     flexible: bool,
+    /// Announced so far, by all arrays.
+    elements: u64,
 }
 
 impl Walker<'_> {
@@ -139,7 +148,12 @@ impl Walker<'_> {
     }
 
     fn tags(&mut self, structure: &Structure) -> Result<(), ShapeError> {
-        for _ in 0..self.varint()? {
+        let tags = self.varint()?;
+        self.elements += tags;
+        if self.elements > MAX_ELEMENTS {
+            return Err(ShapeError::Elements);
+        }
+        for _ in 0..tags {
             let tag = self.varint()?;
             let size = self.varint()?;
             let before = self.rest.len();
@@ -203,6 +217,10 @@ impl Walker<'_> {
                 announced: count,
                 left: self.rest.len(),
             });
+        }
+        self.elements += count;
+        if self.elements > MAX_ELEMENTS {
+            return Err(ShapeError::Elements);
         }
         Ok(count)
     }

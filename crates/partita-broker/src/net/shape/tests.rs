@@ -169,3 +169,20 @@ fn whatever_passes_the_check_decodes_or_fails_without_harm() {
         })
         .unwrap();
 }
+
+#[test]
+fn a_request_has_no_more_elements_than_anybody_needs() {
+    // An empty text takes a byte here, and many times that once it is decoded.
+    let elements = 1_100_000u32;
+    let mut body = Vec::new();
+    let mut count = elements + 1;
+    while count >= 0x80 {
+        body.push(count as u8 | 0x80);
+        count >>= 7;
+    }
+    body.push(count as u8);
+    body.extend(std::iter::repeat_n(1, elements as usize));
+    body.push(0);
+    let refused = check(ApiKey::DescribeTransactions, 0, &body);
+    assert_eq!(refused, Err(ShapeError::Elements));
+}
