@@ -203,20 +203,21 @@ impl Store {
             usize::MAX
         };
         let durable = log.end().to_bits();
+        let fsync = if folder.is_some() {
+            config.fsync
+        } else {
+            Fsync::Never
+        };
         let shared = Arc::new(Shared {
             inner: Mutex::new(Inner { state, log }),
-            writer: Mutex::new(LogWriter::new(hot_limit)),
+            writer: Mutex::new(LogWriter::new(hot_limit, fsync != Fsync::Never)),
             durable: AtomicU64::new(durable),
             backlog: AtomicUsize::new(0),
             progress: watch::Sender::new(Progress {
                 durable,
                 failed: None,
             }),
-            fsync: if folder.is_some() {
-                config.fsync
-            } else {
-                Fsync::Never
-            },
+            fsync,
             fsync_interval: config.fsync_interval,
             work: Mutex::new(false),
             work_arrived: Condvar::new(),

@@ -172,6 +172,11 @@ impl Segment {
         Ok(())
     }
 
+    #[cfg(test)]
+    pub(super) fn was_synced(&self) -> bool {
+        self.entry_synced.load(Ordering::Acquire)
+    }
+
     /// Removes the file. Whoever still reads from it may go on.
     pub(crate) fn delete(&self) -> io::Result<()> {
         match &self.path {

@@ -18,17 +18,20 @@ pub(crate) struct LogWriter {
     hot: VecDeque<(Arc<Segment>, usize)>,
     hot_bytes: usize,
     hot_limit: usize,
+    /// Whether bytes are forced to the disk at all.
+    syncs: bool,
 }
 
 impl LogWriter {
     /// Keeps up to `hot_limit` bytes in memory beside the files.
-    pub(crate) fn new(hot_limit: usize) -> LogWriter {
+    pub(crate) fn new(hot_limit: usize, syncs: bool) -> LogWriter {
         LogWriter {
             unwritten: VecDeque::new(),
             unsynced: Vec::new(),
             hot: VecDeque::new(),
             hot_bytes: 0,
             hot_limit,
+            syncs,
         }
     }
 
@@ -36,12 +39,19 @@ impl LogWriter {
     pub(crate) fn write(&mut self, chunks: Vec<Chunk>) -> io::Result<()> {
         self.unwritten.extend(chunks);
         while let Some(chunk) = self.unwritten.front() {
-            chunk.segment.write(chunk.position, chunk.bytes.clone())?;
-            if !self
+            let is_new = !self
                 .unsynced
                 .iter()
-                .any(|segment| Arc::ptr_eq(segment, &chunk.segment))
-            {
+                .any(|segment| Arc::ptr_eq(segment, &chunk.segment));
+            if is_new && self.syncs {
+                // Recovery takes a torn end for one only in the last segment: no segment may begin on the disk
+                // before the one ahead of it is whole there.
+                self.unsynced
+                    .iter()
+                    .try_for_each(|segment| segment.sync())?;
+            }
+            chunk.segment.write(chunk.position, chunk.bytes.clone())?;
+            if is_new {
                 self.unsynced.push(chunk.segment.clone());
             }
             self.keep_hot(chunk.segment.clone(), chunk.bytes.len());
@@ -78,5 +88,32 @@ impl LogWriter {
     /// Gives back what [`LogWriter::take_unsynced`] gave, after a failure.
     pub(crate) fn still_unsynced(&mut self, segments: Vec<Arc<Segment>>) {
         self.unsynced.extend(segments);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use bytes::Bytes;
+
+    use super::*;
+    use crate::wal::{SEGMENT_HEADER_BYTES, SegmentKind};
+
+    #[test]
+    fn a_segment_is_on_the_disk_before_the_next_begins() {
+        for syncs in [true, false] {
+            let folder = tempfile::tempdir().unwrap();
+            let chunk = |id| Chunk {
+                segment: Arc::new(Segment::new(id, SegmentKind::Log, Some(folder.path()))),
+                position: SEGMENT_HEADER_BYTES,
+                bytes: Bytes::from_static(b"frames"),
+            };
+            let mut writer = LogWriter::new(1 << 20, syncs);
+            let (first, second) = (chunk(1), chunk(2));
+            let segments = [first.segment.clone(), second.segment.clone()];
+            writer.write(vec![first, second]).unwrap();
+            let synced = segments.map(|segment| segment.was_synced());
+            assert_eq!(synced, [syncs, false]);
+            assert_eq!(writer.take_unsynced().len(), 2);
+        }
     }
 }
