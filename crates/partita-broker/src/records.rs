@@ -19,7 +19,7 @@ pub(crate) struct Record<'a> {
     pub(crate) tail: &'a [u8],
 }
 
-/// Whether every record of a batch has a key.
+/// Whether every record of a batch has a key. The records must lie at offsets 0, 1, …: compaction goes by them.
 pub(crate) fn all_have_keys(
     header: &BatchHeader,
     batch: &[u8],
@@ -27,7 +27,7 @@ pub(crate) fn all_have_keys(
 ) -> Result<bool, BatchError> {
     let body = decompress(header, batch, limit)?;
     let mut keyed = true;
-    for_each(header, &body, |record| keyed &= record.key.is_some())?;
+    for_each_dense(header, &body, |record| keyed &= record.key.is_some())?;
     Ok(keyed)
 }
 
@@ -40,11 +40,21 @@ pub(crate) fn check_count(header: &BatchHeader, batch: &[u8]) -> Result<(), Batc
     let body = batch
         .get(HEADER_BYTES..header.bytes as usize)
         .ok_or(BatchError::Short(batch.len()))?;
+    for_each_dense(header, body, |_| {})
+}
+
+/// As [`for_each`]; the records must lie at offsets without gaps.
+fn for_each_dense<'a>(
+    header: &BatchHeader,
+    body: &'a [u8],
+    mut each: impl FnMut(Record<'a>),
+) -> Result<(), BatchError> {
     let mut expected = 0;
     let mut dense = true;
     for_each(header, body, |record| {
         dense &= record.offset_delta == expected;
         expected += 1;
+        each(record);
     })?;
     if dense {
         Ok(())
@@ -301,6 +311,17 @@ mod tests {
             let header = BatchHeader::check(&bytes).unwrap();
             assert!(check_count(&header, &bytes).is_err(), "{claimed} claimed");
         }
+    }
+
+    #[test]
+    fn records_that_are_looked_at_must_lie_at_offsets_without_gaps() {
+        let (_, mut original) = testing::batch(Sample::plain(3));
+        // After length, attributes and timestamp of the first record: its offset delta becomes 4.
+        original[HEADER_BYTES + 3] = 8;
+        let bytes = compressed(&original, 1);
+        let header = BatchHeader::check(&bytes).unwrap();
+        let refused = all_have_keys(&header, &bytes, 1 << 20);
+        assert!(refused.is_err(), "{refused:?}");
     }
 
     #[test]

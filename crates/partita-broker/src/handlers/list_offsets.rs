@@ -103,37 +103,33 @@ struct Candidate {
     pieces: Vec<Piece>,
     timestamp: i64,
     from: i64,
-    /// What to answer when no record inside fits after all.
-    fallback: Found,
 }
 
-/// The first entry whose records reach up to `timestamp`, to be searched.
+/// The first entries whose records reach up to `timestamp`, to be searched: of the first of all the record may have
+/// been deleted, so there are two.
 fn candidate(
     partition: &Partition,
     log: &crate::wal::LogHead,
     timestamp: i64,
     end: i64,
 ) -> Result<Found, Candidate> {
-    let reaches = |entry: &&crate::state::index::Entry| entry.max_timestamp >= timestamp;
-    let Some(entry) = partition
+    let from = partition.log_start;
+    let pieces: Vec<Piece> = partition
         .entries
         .iter()
-        .find(reaches)
-        .filter(|entry| entry.base_offset < end)
-    else {
+        .take_while(|entry| entry.base_offset.max(from) < end)
+        .filter(|entry| entry.max_timestamp >= timestamp)
+        .take(2)
+        .map_while(|entry| Piece::of(entry, log))
+        .collect();
+    if pieces.is_empty() {
         return Ok((-1, -1));
-    };
-    let from = entry.base_offset.max(partition.log_start);
-    let fallback = (entry.max_timestamp, from);
-    match Piece::of(entry, log) {
-        Some(piece) => Err(Candidate {
-            pieces: vec![piece],
-            timestamp,
-            from,
-            fallback,
-        }),
-        None => Ok(fallback),
     }
+    Err(Candidate {
+        pieces,
+        timestamp,
+        from,
+    })
 }
 
 fn greatest_timestamp(partition: &Partition, end: i64) -> i64 {
@@ -167,7 +163,7 @@ impl Candidate {
             let body = records::decompress(&header, batch, limit)?;
             let mut found = None;
             records::for_each(&header, &body, |record| {
-                let timestamp = header.base_timestamp + record.timestamp_delta;
+                let timestamp = header.base_timestamp.wrapping_add(record.timestamp_delta);
                 let offset = header.base_offset + i64::from(record.offset_delta);
                 if found.is_none() && timestamp >= self.timestamp && offset >= self.from {
                     found = Some((timestamp, offset));
@@ -177,6 +173,82 @@ impl Candidate {
                 return Ok(found);
             }
         }
-        Ok(self.fallback)
+        Ok((-1, -1))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use kafka_protocol::messages::list_offsets_request::ListOffsetsTopic;
+    use kafka_protocol::protocol::StrBytes;
+
+    use super::*;
+    use crate::batch::{HEADER_BYTES, seal};
+    use crate::state::Event;
+    use crate::testing::{Sample, batch};
+    use crate::{Broker, Config};
+
+    /// A broker with these batches in partition 0 of `t`, which begins at `start`.
+    async fn broker(batches: &[Vec<u8>], start: i64) -> Broker {
+        let broker = Broker::start(Config::memory()).await.expect("starts");
+        let ((), durable) = broker.inner.store.write(|writer| {
+            writer.emit(Event::TopicCreated {
+                name: "t".to_owned(),
+                id: uuid::Uuid::new_v4(),
+                partitions: 1,
+                configs: Default::default(),
+            });
+            for bytes in batches {
+                let header = BatchHeader::check(bytes).expect("it is in order");
+                writer.append_batch(0, &header, false, bytes);
+            }
+            writer.emit(Event::LogStartMoved {
+                partition: 0,
+                offset: start,
+            });
+        });
+        durable.wait().await.expect("memory takes it");
+        broker
+    }
+
+    /// Three records at `base`, `base` + 1 and `base` + 2, the first of them `more` later.
+    fn three(base: i64, more: u8, max: i64) -> Vec<u8> {
+        let (_, mut bytes) = batch(Sample::plain(3));
+        bytes[27..35].copy_from_slice(&base.to_be_bytes());
+        bytes[35..43].copy_from_slice(&max.to_be_bytes());
+        bytes[HEADER_BYTES + 2] = more << 1;
+        seal(&mut bytes);
+        bytes
+    }
+
+    async fn ask(broker: &Broker, timestamp: i64) -> (i16, i64, i64) {
+        let partition = ListOffsetsPartition::default().with_timestamp(timestamp);
+        let topic = ListOffsetsTopic::default()
+            .with_name(TopicName(StrBytes::from_static_str("t")))
+            .with_partitions(vec![partition]);
+        let request = ListOffsetsRequest::default().with_topics(vec![topic]);
+        let context = RequestContext {
+            client_id: String::new(),
+            client_host: String::new(),
+        };
+        let response = handle(&broker.inner, &context, 7, request).await;
+        let row = &response.topics[0].partitions[0];
+        (row.error_code, row.timestamp, row.offset)
+    }
+
+    #[tokio::test]
+    async fn timestamps_beyond_all_bounds_are_only_numbers() {
+        let broker = broker(&[three(i64::MAX, 0, i64::MAX)], 0).await;
+        let (error, _, offset) = ask(&broker, 5).await;
+        assert_eq!((error, offset), (0, 0));
+    }
+
+    #[tokio::test]
+    async fn records_that_were_deleted_do_not_answer_for_those_that_remain() {
+        let broker = broker(&[three(1000, 60, 1060), three(2000, 0, 2002)], 1).await;
+        assert_eq!(ask(&broker, 1001).await, (0, 1001, 1));
+        assert_eq!(ask(&broker, 1050).await, (0, 2000, 3));
+        assert_eq!(ask(&broker, 2001).await, (0, 2001, 4));
+        assert_eq!(ask(&broker, 3000).await, (0, -1, -1));
     }
 }

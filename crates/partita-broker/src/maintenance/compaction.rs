@@ -79,7 +79,7 @@ fn due(partition: &Partition, settings: &TopicSettings, log: &LogHead, now: i64)
     let age = entries
         .iter()
         .find(is_dirty)
-        .map_or(0, |entry| now - entry.max_timestamp);
+        .map_or(0, |entry| now.saturating_sub(entry.max_timestamp));
     let enough = dirty >= settings.segment_bytes.min(DIRTY_BYTES) || age >= settings.segment_ms;
     let ratio = dirty as f64 / total.max(1) as f64;
     let wanted = dirty > 0
@@ -345,5 +345,42 @@ impl Job {
         if let Err(error) = result {
             tracing::warn!(topic = %self.topic, partition = self.index, offset = header.base_offset, %error, "a batch cannot be compacted");
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+
+    use super::*;
+    use crate::state::Event;
+    use crate::testing::{Sample, batch};
+
+    #[test]
+    fn timestamps_beyond_all_bounds_do_not_stop_it() {
+        let config = Config::memory();
+        let store = Store::open(&config).expect("memory opens");
+        let settings = [("cleanup.policy", "compact"), ("segment.ms", "1")];
+        let configs: BTreeMap<String, String> = settings
+            .map(|(name, value)| (name.to_owned(), value.to_owned()))
+            .into();
+        let ((), durable) = store.write(|writer| {
+            writer.emit(Event::TopicCreated {
+                name: "t".to_owned(),
+                id: uuid::Uuid::new_v4(),
+                partitions: 1,
+                configs,
+            });
+            for _ in 0..2 {
+                let (_, mut bytes) = batch(Sample::plain(3));
+                bytes[35..43].copy_from_slice(&i64::MIN.to_be_bytes());
+                batch::seal(&mut bytes);
+                let header = BatchHeader::check(&bytes).expect("it is in order");
+                writer.append_batch(0, &header, false, &bytes);
+            }
+        });
+        drop(durable);
+        let did = compact_all(&store, &config, crate::store::now_ms());
+        assert!(did.expect("it can be rewritten"), "it was time");
     }
 }
