@@ -205,6 +205,10 @@ fn plan_partition(
     } else {
         high_watermark
     };
+    // A batch that was deleted in part may begin before the end and still be undecided.
+    if from >= end {
+        return planned;
+    }
     let room = room.min(usize::try_from(wanted.partition_max_bytes).unwrap_or(0));
     let mut bytes = 0;
     let mut below = from;

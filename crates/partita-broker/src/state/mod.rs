@@ -200,6 +200,7 @@ impl State {
             Event::LogStartMoved { partition, offset } => {
                 if let Some(found) = self.partitions.get_mut(partition) {
                     found.move_start(*offset);
+                    self.touched.push(*partition);
                 }
             }
             Event::ProducersForgotten {
@@ -287,10 +288,8 @@ impl State {
                 if let Some(transaction) = self.transactions.get_mut(transactional_id) {
                     transaction.open(at).1.insert(group.clone());
                     let pending = &mut self.groups.entry(group.clone()).or_default().pending;
-                    pending
-                        .entry(transaction.producer_id)
-                        .or_default()
-                        .extend(offsets.iter().cloned());
+                    let held = pending.entry(transaction.producer_id).or_default();
+                    offsets::put(held, offsets.iter().cloned());
                 }
             }
             Event::TransactionEnded {
@@ -373,7 +372,7 @@ impl State {
             };
             let pending = group.pending.remove(&producer_id).unwrap_or_default();
             if committed {
-                group.commit(pending, at);
+                group.commit(offsets::entries(pending), at);
             }
             self.drop_group_if_empty(&name);
         }
@@ -385,3 +384,6 @@ impl State {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -31,13 +31,38 @@ impl Committed {
     }
 }
 
+/// Offsets by topic name, then partition: of each partition one.
+pub(crate) type Offsets = BTreeMap<String, BTreeMap<i32, Committed>>;
+
+/// Later offsets take the place of earlier ones.
+pub(super) fn put(offsets: &mut Offsets, entries: impl IntoIterator<Item = OffsetEntry>) {
+    for entry in entries {
+        offsets
+            .entry(entry.topic)
+            .or_default()
+            .insert(entry.partition, entry.committed);
+    }
+}
+
+/// The offsets one by one, in order.
+pub(super) fn entries(offsets: Offsets) -> impl Iterator<Item = OffsetEntry> {
+    offsets.into_iter().flat_map(|(topic, partitions)| {
+        partitions
+            .into_iter()
+            .map(move |(partition, committed)| OffsetEntry {
+                topic: topic.clone(),
+                partition,
+                committed,
+            })
+    })
+}
+
 /// The offsets of one group.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub(crate) struct GroupOffsets {
-    /// By topic name, then partition.
-    pub(crate) committed: BTreeMap<String, BTreeMap<i32, Committed>>,
+    pub(crate) committed: Offsets,
     /// By producer id: what its open transaction will commit.
-    pub(crate) pending: BTreeMap<i64, Vec<OffsetEntry>>,
+    pub(crate) pending: BTreeMap<i64, Offsets>,
     /// When the last change happened, in milliseconds since the epoch.
     pub(crate) changed_at: i64,
 }
@@ -49,20 +74,16 @@ impl GroupOffsets {
 
     /// Whether an open transaction holds an offset for this partition.
     pub(crate) fn is_pending(&self, topic: &str, partition: i32) -> bool {
+        let holds =
+            |offsets: &Offsets| offsets.get(topic).map(|held| held.contains_key(&partition));
         self.pending
             .values()
-            .flatten()
-            .any(|entry| entry.partition == partition && entry.topic == topic)
+            .any(|offsets| holds(offsets) == Some(true))
     }
 
     pub(super) fn commit(&mut self, offsets: impl IntoIterator<Item = OffsetEntry>, at: i64) {
         self.changed_at = at;
-        for entry in offsets {
-            self.committed
-                .entry(entry.topic)
-                .or_default()
-                .insert(entry.partition, entry.committed);
-        }
+        put(&mut self.committed, offsets);
     }
 
     pub(super) fn remove(&mut self, topic: &str, partition: i32) {
@@ -78,8 +99,8 @@ impl GroupOffsets {
         self.committed.remove(topic);
         self.pending
             .values_mut()
-            .for_each(|entries| entries.retain(|entry| entry.topic != topic));
-        self.pending.retain(|_, entries| !entries.is_empty());
+            .for_each(|offsets| drop(offsets.remove(topic)));
+        self.pending.retain(|_, offsets| !offsets.is_empty());
     }
 
     pub(super) fn is_empty(&self) -> bool {

@@ -66,11 +66,12 @@ impl Partition {
         }
     }
 
-    /// The offset below which every transaction is decided.
+    /// The offset below which every transaction is decided. Records of an open transaction may have been deleted:
+    /// then it is the start, since readers are sent nowhere below that.
     pub(crate) fn last_stable(&self) -> i64 {
         self.open
             .first_key_value()
-            .map_or(self.log_end, |(first, _)| *first)
+            .map_or(self.log_end, |(first, _)| (*first).max(self.log_start))
     }
 
     /// What to do with a batch that a client sent.
