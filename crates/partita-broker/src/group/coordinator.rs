@@ -26,7 +26,7 @@ pub struct GroupLimits {
     pub max_groups: usize,
     /// Bytes of a member's subscriptions, and of its assignment.
     pub max_member_bytes: usize,
-    /// Bytes of a group id, an instance id or a client id.
+    /// Bytes of a group id, an instance id, a client id or a protocol type.
     pub max_name_bytes: usize,
     /// How long an empty group is remembered, in milliseconds. Its offsets live elsewhere.
     pub empty_group_retention_ms: u64,
@@ -105,9 +105,12 @@ impl<T> Coordinator<T> {
             return Err(GroupError::InvalidSessionTimeout);
         }
         let protocols = request.protocols.iter();
-        let bytes: usize = protocols.map(|p| p.name.len() + p.metadata.len()).sum();
-        let has_long_name =
-            is_long(&request.client_id) || request.instance_id.as_deref().is_some_and(is_long);
+        let bytes: usize = protocols
+            .map(|p| size_of::<super::Protocol>() + p.name.len() + p.metadata.len())
+            .sum();
+        let has_long_name = is_long(&request.client_id)
+            || is_long(&request.protocol_type)
+            || request.instance_id.as_deref().is_some_and(is_long);
         if bytes > limits.max_member_bytes || has_long_name {
             return Err(GroupError::TooLarge);
         }

@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use bytes::Bytes;
 use kafka_protocol::messages::join_group_response::JoinGroupResponseMember;
 use kafka_protocol::messages::{JoinGroupRequest, JoinGroupResponse};
 use kafka_protocol::protocol::StrBytes;
@@ -41,7 +42,8 @@ fn read(context: &RequestContext, version: i16, request: JoinGroupRequest) -> Jo
     };
     let protocols = request.protocols.into_iter().map(|protocol| Protocol {
         name: protocol.name.to_string(),
-        metadata: protocol.metadata,
+        // A slice would keep the whole request in memory for as long as the member lives.
+        metadata: Bytes::copy_from_slice(&protocol.metadata),
     });
     JoinRequest {
         group_id: request.group_id.to_string(),
@@ -76,4 +78,26 @@ fn accepted(version: i16, joined: Joined) -> JoinGroupResponse {
         .with_skip_assignment(joined.skip_assignment)
         .with_member_id(StrBytes::from_string(joined.member_id))
         .with_members(members.collect())
+}
+
+#[cfg(test)]
+mod tests {
+    use bytes::Bytes;
+    use kafka_protocol::messages::join_group_request::JoinGroupRequestProtocol;
+
+    use super::*;
+
+    #[test]
+    fn a_member_does_not_keep_the_frame_that_it_came_in() {
+        let frame = Bytes::from(vec![7; 1 << 20]);
+        let protocol = JoinGroupRequestProtocol::default().with_metadata(frame.slice(10..20));
+        let request = JoinGroupRequest::default().with_protocols(vec![protocol]);
+        let context = RequestContext {
+            client_id: String::new(),
+            client_host: String::new(),
+        };
+        let read = read(&context, 9, request);
+        assert_eq!(read.protocols[0].metadata, [7; 10][..]);
+        assert!(frame.is_unique(), "somebody holds the whole frame");
+    }
 }

@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use bytes::Bytes;
 use kafka_protocol::messages::{SyncGroupRequest, SyncGroupResponse};
 use kafka_protocol::protocol::StrBytes;
 
@@ -24,7 +25,11 @@ pub(crate) async fn handle(
         protocol_type: request.protocol_type.map(|name| name.to_string()),
         protocol: request.protocol_name.map(|name| name.to_string()),
         assignments: assignments
-            .map(|part| (part.member_id.to_string(), part.assignment))
+            .map(|part| {
+                // As with subscriptions: the group must not hold on to the whole request.
+                let assignment = Bytes::copy_from_slice(&part.assignment);
+                (part.member_id.to_string(), assignment)
+            })
             .collect(),
     };
     match broker.groups.sync(request).await {

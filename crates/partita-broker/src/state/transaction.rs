@@ -54,6 +54,14 @@ impl Transaction {
         matches!(&self.phase, Phase::Open { groups, .. } if groups.contains(group))
     }
 
+    /// Groups of the open transaction.
+    pub(crate) fn group_count(&self) -> usize {
+        match &self.phase {
+            Phase::Open { groups, .. } => groups.len(),
+            _ => 0,
+        }
+    }
+
     /// The partitions and groups of the open transaction, which is opened if need be.
     pub(super) fn open(&mut self, at: i64) -> (&mut BTreeSet<PartitionId>, &mut BTreeSet<String>) {
         if !self.is_open() {

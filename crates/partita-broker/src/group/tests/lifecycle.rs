@@ -101,7 +101,7 @@ fn limits_hold() {
     let mut refused = |request| lab.join_now(request).unwrap_err().error;
     assert_eq!(refused(newcomer("c")), GroupError::GroupMaxSizeReached);
     type Change = fn(&mut JoinRequest);
-    let cases: [(Change, GroupError); 8] = [
+    let cases: [(Change, GroupError); 10] = [
         (|r| r.group_id = String::new(), GroupError::InvalidGroupId),
         (
             |r| r.group_id = "g".repeat(5_000),
@@ -121,6 +121,20 @@ fn limits_hold() {
             GroupError::TooLarge,
         ),
         (|r| r.client_id = "c".repeat(5_000), GroupError::TooLarge),
+        (
+            |r| r.protocol_type = "c".repeat(5_000),
+            GroupError::TooLarge,
+        ),
+        (
+            |r| {
+                let none = Protocol {
+                    name: String::new(),
+                    metadata: Bytes::new(),
+                };
+                r.protocols = vec![none; 100_000];
+            },
+            GroupError::TooLarge,
+        ),
         (
             |r| r.instance_id = Some("i".repeat(5_000)),
             GroupError::TooLarge,

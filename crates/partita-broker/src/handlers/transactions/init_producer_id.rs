@@ -14,6 +14,9 @@ use crate::store::Writer;
 /// The last epoch that may be given out; after it the producer gets a new id.
 const LAST_EPOCH: i16 = i16::MAX - 1;
 
+/// Bytes of a transactional id: what the older versions of the request can carry at all.
+const MAX_ID_BYTES: usize = i16::MAX as usize;
+
 pub(crate) async fn handle(
     broker: &Arc<BrokerInner>,
     _context: &RequestContext,
@@ -28,7 +31,9 @@ pub(crate) async fn handle(
                 writer.emit(Event::ProducerIdAllotted { producer_id });
                 Ok((producer_id, 0))
             }
-            Some(id) if id.is_empty() => Err(ResponseError::InvalidRequest),
+            Some(id) if id.is_empty() || id.len() > MAX_ID_BYTES => {
+                Err(ResponseError::InvalidRequest)
+            }
             Some(id) => initialise(writer, broker, id.as_str(), &request, version),
         });
     let outcome = match durable.wait().await {

@@ -13,7 +13,7 @@ use kafka_protocol::messages::{
 
 use super::authentic;
 use crate::BrokerInner;
-use crate::group::CommitClaim;
+use crate::group::{CommitClaim, GroupError};
 use crate::net::RequestContext;
 use crate::state::Event;
 use crate::state::event::OffsetEntry;
@@ -29,8 +29,9 @@ pub(crate) async fn handle_add(
 ) -> AddOffsetsToTxnResponse {
     let (outcome, durable) = broker.store.write(|writer| {
         let (id, group) = (request.transactional_id.as_str(), request.group_id.as_str());
-        if group.is_empty() {
-            return Err(ResponseError::InvalidGroupId);
+        let limits = &broker.config.groups;
+        if group.is_empty() || group.len() > limits.max_name_bytes {
+            return Err(GroupError::InvalidGroupId.code());
         }
         let state = writer.state();
         let transaction = authentic(
@@ -39,8 +40,12 @@ pub(crate) async fn handle_add(
             request.producer_id.0,
             request.producer_epoch,
             version >= 2,
-        )?;
+        )
+        .map_err(|error| error.code())?;
         if !transaction.holds_group(group) {
+            if transaction.group_count() >= limits.max_groups {
+                return Err(GroupError::TooManyGroups.code());
+            }
             writer.emit(Event::GroupJoined {
                 transactional_id: id.to_owned(),
                 group: group.to_owned(),
@@ -50,10 +55,9 @@ pub(crate) async fn handle_add(
     });
     let outcome = match durable.wait().await {
         Ok(()) => outcome,
-        Err(_) => Err(ResponseError::CoordinatorNotAvailable),
+        Err(_) => Err(ResponseError::CoordinatorNotAvailable.code()),
     };
-    AddOffsetsToTxnResponse::default()
-        .with_error_code(outcome.err().map_or(0, |error| error.code()))
+    AddOffsetsToTxnResponse::default().with_error_code(outcome.err().unwrap_or(0))
 }
 
 /// TxnOffsetCommit: the offsets themselves. The group must be in the transaction, and the member in the group.
@@ -76,7 +80,7 @@ pub(crate) async fn handle_commit(
     };
     let outcome = match broker.groups.commit(&request.group_id, claim, commit) {
         Ok((outcome, durable)) => match durable.wait().await {
-            Ok(()) => outcome.map_err(|error| error.code()),
+            Ok(()) => outcome,
             Err(_) => Err(ResponseError::CoordinatorNotAvailable.code()),
         },
         Err(error) => Err(error.code()),
@@ -98,12 +102,12 @@ pub(crate) async fn handle_commit(
     TxnOffsetCommitResponse::default().with_topics(topics.collect())
 }
 
-/// Keeps the offsets until the transaction ends; what stands against each partition's, or against all.
+/// Keeps the offsets until the transaction ends; what stands against each partition's, or the code against all.
 fn keep_pending(
     broker: &BrokerInner,
     writer: &mut Writer<'_>,
     request: &TxnOffsetCommitRequest,
-) -> Result<Vec<Option<ResponseError>>, ResponseError> {
+) -> Result<Vec<Option<ResponseError>>, i16> {
     let (id, group) = (request.transactional_id.as_str(), request.group_id.as_str());
     let state = writer.state();
     // This API never learned the newer of the two errors.
@@ -113,9 +117,14 @@ fn keep_pending(
         request.producer_id.0,
         request.producer_epoch,
         false,
-    )?;
+    )
+    .map_err(|error| error.code())?;
     if !transaction.holds_group(group) {
-        return Err(ResponseError::InvalidTxnState);
+        return Err(ResponseError::InvalidTxnState.code());
+    }
+    let max_groups = broker.config.groups.max_groups;
+    if state.group(group).is_none() && state.groups().count() >= max_groups {
+        return Err(GroupError::TooManyGroups.code());
     }
     let mut accepted = Vec::new();
     let mut outcomes = Vec::new();
@@ -156,4 +165,95 @@ fn keep_pending(
         });
     }
     Ok(outcomes)
+}
+
+#[cfg(test)]
+mod tests {
+    use kafka_protocol::messages::txn_offset_commit_request::{
+        TxnOffsetCommitRequestPartition, TxnOffsetCommitRequestTopic,
+    };
+    use kafka_protocol::messages::{GroupId, ProducerId, TopicName, TransactionalId};
+    use kafka_protocol::protocol::StrBytes;
+
+    use super::*;
+    use crate::{Broker, Config};
+
+    struct Client {
+        broker: Broker,
+        context: RequestContext,
+    }
+
+    impl Client {
+        /// A broker for at most two groups, with a producer that has an epoch of 0.
+        async fn start() -> Client {
+            let mut config = Config::memory();
+            config.groups.max_groups = 2;
+            let broker = Broker::start(config).await.expect("starts");
+            let ((), durable) = broker.inner.store.write(|writer| {
+                writer.emit(Event::TopicCreated {
+                    name: "t".to_owned(),
+                    id: uuid::Uuid::new_v4(),
+                    partitions: 1,
+                    configs: Default::default(),
+                });
+                for (producer_id, name) in ["first", "second"].into_iter().enumerate() {
+                    writer.emit(Event::TransactionalProducer {
+                        transactional_id: name.to_owned(),
+                        producer_id: producer_id as i64,
+                        epoch: 0,
+                        timeout_ms: 600_000,
+                    });
+                }
+            });
+            durable.wait().await.expect("memory takes it");
+            let context = RequestContext {
+                client_id: String::new(),
+                client_host: String::new(),
+            };
+            Client { broker, context }
+        }
+
+        async fn add(&self, name: &'static str, group: &str) -> i16 {
+            let request = AddOffsetsToTxnRequest::default()
+                .with_transactional_id(TransactionalId(StrBytes::from_static_str(name)))
+                .with_producer_id(ProducerId(i64::from(name == "second")))
+                .with_group_id(GroupId(StrBytes::from_string(group.to_owned())));
+            let response = handle_add(&self.broker.inner, &self.context, 4, request).await;
+            response.error_code
+        }
+
+        async fn commit(&self, name: &'static str, group: &str) -> i16 {
+            let topic = TxnOffsetCommitRequestTopic::default()
+                .with_name(TopicName(StrBytes::from_static_str("t")))
+                .with_partitions(vec![TxnOffsetCommitRequestPartition::default()]);
+            let request = TxnOffsetCommitRequest::default()
+                .with_transactional_id(TransactionalId(StrBytes::from_static_str(name)))
+                .with_producer_id(ProducerId(i64::from(name == "second")))
+                .with_group_id(GroupId(StrBytes::from_string(group.to_owned())))
+                .with_generation_id(-1)
+                .with_topics(vec![topic]);
+            let response = handle_commit(&self.broker.inner, &self.context, 3, request).await;
+            response.topics[0].partitions[0].error_code
+        }
+    }
+
+    #[tokio::test]
+    async fn transactions_make_no_more_groups_than_there_may_be() {
+        let client = Client::start().await;
+        assert_eq!(client.add("first", &"g".repeat(5_000)).await, 24);
+        for group in ["a", "b"] {
+            assert_eq!(client.add("first", group).await, 0);
+            assert_eq!(client.add("second", group).await, 0);
+        }
+        assert_eq!(client.add("first", "c").await, 15, "a third in one");
+        assert_eq!(client.commit("first", "a").await, 0);
+        // Two names in each of two transactions, and four in all.
+        let other = Client::start().await;
+        assert_eq!(other.add("first", "a").await, 0);
+        assert_eq!(other.add("first", "b").await, 0);
+        assert_eq!(other.add("second", "c").await, 0);
+        for (name, group, code) in [("first", "a", 0), ("first", "b", 0), ("second", "c", 15)] {
+            assert_eq!(other.commit(name, group).await, code, "{group}");
+        }
+    }
 }
