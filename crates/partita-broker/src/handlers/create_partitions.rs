@@ -9,6 +9,7 @@ use kafka_protocol::messages::{CreatePartitionsRequest, CreatePartitionsResponse
 use kafka_protocol::protocol::StrBytes;
 
 use super::create_topics::Refusal;
+use super::named_twice;
 use crate::config::Config;
 use crate::net::RequestContext;
 use crate::state::{Event, State};
@@ -20,16 +21,11 @@ pub(crate) async fn handle(
     _version: i16,
     request: CreatePartitionsRequest,
 ) -> CreatePartitionsResponse {
+    let twice = named_twice(request.topics.iter().map(|wanted| &wanted.name));
     let (mut results, durable) = broker.store.write(|writer| {
         let topics = request.topics.iter().map(|wanted| {
             let result = CreatePartitionsTopicResult::default().with_name(wanted.name.clone());
-            let is_named_twice = request
-                .topics
-                .iter()
-                .filter(|t| t.name == wanted.name)
-                .count()
-                > 1;
-            let checked = if is_named_twice {
+            let checked = if twice.contains(&wanted.name) {
                 let message = "the request names this topic twice".to_owned();
                 Err((ResponseError::InvalidRequest, message))
             } else {

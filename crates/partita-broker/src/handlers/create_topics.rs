@@ -10,6 +10,7 @@ use kafka_protocol::messages::{CreateTopicsRequest, CreateTopicsResponse};
 use kafka_protocol::protocol::StrBytes;
 use uuid::Uuid;
 
+use super::named_twice;
 use crate::config::Config;
 use crate::net::RequestContext;
 use crate::state::{Event, settings, topic};
@@ -25,18 +26,14 @@ pub(crate) async fn handle(
     _version: i16,
     request: CreateTopicsRequest,
 ) -> CreateTopicsResponse {
+    let twice = named_twice(request.topics.iter().map(|wanted| &wanted.name));
     let (mut results, durable) = broker.store.write(|writer| {
-        let names: Vec<_> = request
-            .topics
-            .iter()
-            .map(|wanted| wanted.name.clone())
-            .collect();
         request
             .topics
             .iter()
             .map(|wanted| {
                 let result = CreatableTopicResult::default().with_name(wanted.name.clone());
-                let outcome = if names.iter().filter(|name| **name == wanted.name).count() > 1 {
+                let outcome = if twice.contains(&wanted.name) {
                     Err((
                         ResponseError::InvalidRequest,
                         "the request names this topic twice".to_owned(),

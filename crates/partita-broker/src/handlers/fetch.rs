@@ -281,3 +281,86 @@ fn build(request: FetchRequest, plan: Plan) -> FetchResponse {
     });
     FetchResponse::default().with_responses(topics.collect())
 }
+
+#[cfg(test)]
+mod tests {
+    use kafka_protocol::messages::TopicName;
+    use kafka_protocol::messages::fetch_request::FetchTopic;
+    use kafka_protocol::protocol::StrBytes;
+
+    use super::*;
+    use crate::state::Event;
+    use crate::testing::{Sample, batch};
+    use crate::{Broker, Config};
+
+    /// Bytes of records, last stable offset and error that a reader from offset 3 is told.
+    async fn fetch(broker: &Broker, committed_only: bool) -> (usize, i64, i16) {
+        let partition = FetchPartition::default()
+            .with_fetch_offset(3)
+            .with_partition_max_bytes(1 << 20);
+        let topic = FetchTopic::default()
+            .with_topic(TopicName(StrBytes::from_static_str("t")))
+            .with_partitions(vec![partition]);
+        let request = FetchRequest::default()
+            .with_max_bytes(1 << 20)
+            .with_isolation_level(i8::from(committed_only))
+            .with_topics(vec![topic]);
+        let context = RequestContext {
+            client_id: String::new(),
+            client_host: String::new(),
+        };
+        let mut response = handle(&broker.inner, &context, 12, request).await;
+        let row = response.responses.remove(0).partitions.remove(0);
+        let bytes = row.records.unwrap_or_default().len();
+        (bytes, row.last_stable_offset, row.error_code)
+    }
+
+    #[tokio::test]
+    async fn a_batch_deleted_in_part_stays_hidden_while_it_is_undecided() {
+        let broker = Broker::start(Config::memory()).await.expect("starts");
+        let (header, bytes) = batch(Sample {
+            producer_id: 5,
+            epoch: 0,
+            sequence: 0,
+            records: 5,
+            transactional: true,
+        });
+        let ((), durable) = broker.inner.store.write(|writer| {
+            writer.emit(Event::TopicCreated {
+                name: "t".to_owned(),
+                id: uuid::Uuid::new_v4(),
+                partitions: 1,
+                configs: Default::default(),
+            });
+            writer.emit(Event::TransactionalProducer {
+                transactional_id: "transfer".to_owned(),
+                producer_id: 5,
+                epoch: 0,
+                timeout_ms: 600_000,
+            });
+            writer.emit(Event::PartitionsJoined {
+                transactional_id: "transfer".to_owned(),
+                partitions: vec![0],
+            });
+            writer.append_batch(0, &header, false, &bytes);
+            writer.emit(Event::LogStartMoved {
+                partition: 0,
+                offset: 3,
+            });
+        });
+        durable.wait().await.expect("memory takes it");
+        assert_eq!(fetch(&broker, true).await, (0, 3, 0));
+        assert_eq!(fetch(&broker, false).await, (bytes.len(), 3, 0));
+        let ((), durable) = broker.inner.store.write(|writer| {
+            writer.emit(Event::TransactionEnded {
+                transactional_id: "transfer".to_owned(),
+                committed: true,
+                epoch: 0,
+            });
+        });
+        durable.wait().await.expect("memory takes it");
+        let (all, stable, error) = fetch(&broker, true).await;
+        assert!(all > bytes.len(), "the batch and its marker: {all}");
+        assert_eq!((stable, error), (6, 0));
+    }
+}

@@ -33,6 +33,8 @@ pub(crate) mod produce;
 pub(crate) mod sync_group;
 pub(crate) mod transactions;
 
+use std::collections::HashSet;
+
 use kafka_protocol::ResponseError;
 use kafka_protocol::messages::TopicName;
 use uuid::Uuid;
@@ -54,11 +56,34 @@ pub(crate) fn find_topic<'s>(
     }
 }
 
+/// The names that a request has more than once.
+pub(crate) fn named_twice<'r>(
+    names: impl Iterator<Item = &'r TopicName>,
+) -> HashSet<&'r TopicName> {
+    let mut seen = HashSet::new();
+    names.filter(|name| !seen.insert(*name)).collect()
+}
+
 /// This broker is the only leader there has ever been: its epoch is 0, and a client that knows a later one is wrong.
 pub(crate) fn check_leader_epoch(epoch: i32) -> Result<(), ResponseError> {
     if epoch > 0 {
         Err(ResponseError::UnknownLeaderEpoch)
     } else {
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use kafka_protocol::protocol::StrBytes;
+
+    use super::*;
+
+    #[test]
+    fn names_that_come_again_are_found_and_others_are_not() {
+        let names =
+            ["a", "b", "a", "c", "a", "c"].map(|name| TopicName(StrBytes::from_static_str(name)));
+        let twice = named_twice(names.iter());
+        assert_eq!(twice, HashSet::from([&names[0], &names[3]]));
     }
 }
