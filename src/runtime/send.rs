@@ -47,8 +47,8 @@ impl<'t> Sender<'t> {
             meters::dead_letter(unreadable.class);
             self.dead_letter(log, &origin(self.topics, record), &failure, None)?;
         }
-        for (record, run, home) in &part.forwards {
-            self.forward(log, record, run.as_str(), *home)?;
+        for (record, home) in &part.forwards {
+            self.forward(log, record, *home)?;
         }
         for emitted in &part.finished.effects {
             match &emitted.effect {
@@ -146,13 +146,7 @@ impl<'t> Sender<'t> {
     }
 
     /// To where its run lives, under the run's key.
-    fn forward(
-        &mut self,
-        log: &mut dyn Log,
-        record: &Record,
-        run: &str,
-        home: i32,
-    ) -> Result<(), LogError> {
+    fn forward(&mut self, log: &mut dyn Log, record: &Record, home: i32) -> Result<(), LogError> {
         meters::forwarded(self.topics.of(record.source), 1);
         let headers: Vec<(&str, &[u8])> = record
             .headers
@@ -161,7 +155,8 @@ impl<'t> Sender<'t> {
             .collect();
         log.send(Outgoing {
             target: Target::Input(record.source, home),
-            key: Some(run.as_bytes()),
+            // As it came: should it end as a dead letter there, it is still the record that was sent.
+            key: record.key.as_deref(),
             value: record.value.as_deref(),
             headers: &headers,
         })

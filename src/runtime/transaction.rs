@@ -29,8 +29,8 @@ pub(super) struct Prepared<'r> {
     /// Who waits for the input's answer, by the input's number.
     pub requests: Vec<(usize, u64, RunId)>,
     pub unreadable: Vec<(&'r Record, Unreadable)>,
-    /// Records that belong to another partition, the run whose they are, and that partition.
-    pub forwards: Vec<(&'r Record, RunId, i32)>,
+    /// Records that belong to another partition, and that partition.
+    pub forwards: Vec<(&'r Record, i32)>,
     pub expired: Vec<keys::EntryKey>,
     /// Next positions, where there were records.
     pub positions: Option<Positions>,
@@ -295,7 +295,7 @@ impl Batch<'_> {
                 Ok((input, run)) => {
                     let home = partitioner::partition_of(run.as_str().as_bytes(), self.count);
                     if home != part.number {
-                        part.forwards.push((record, run, home));
+                        part.forwards.push((record, home));
                         continue;
                     }
                     let number = batch.apply(input, || self.origin(record), self.now);

@@ -235,6 +235,8 @@ impl Worker {
     fn change_ownership(&mut self, change: OwnershipChange) {
         meters::rebalanced();
         match change {
+            // The end of a rebalance that brings nothing.
+            OwnershipChange::Assigned(numbers) if numbers.is_empty() => {}
             OwnershipChange::Assigned(numbers) => {
                 tracing::info!(worker = self.config.number, partitions = ?numbers, "assigned");
                 for number in numbers {
@@ -261,6 +263,10 @@ impl Worker {
             return;
         };
         self.shared.remove_partition(number);
+        for source in Source::BOTH {
+            meters::lag(self.config.topics.of(source), number, 0);
+        }
+        meters::restoring(number, 0);
         // Whoever opens the store next, perhaps this instance, finds it as far as it can be.
         if let Some(Err(error)) = owned.partition.map(|partition| partition.write_behind()) {
             tracing::warn!(%error, partition = number, "the store is left behind");

@@ -93,6 +93,16 @@ fn bad_records() -> Vec<Bad> {
             value: None,
             ..malformed(commands, Some("run-0"), b"", "without a value")
         },
+        // Its key is of another partition than its run: it is forwarded first, and stays as it was.
+        Bad {
+            class: "unknown_workflow",
+            ..malformed(
+                commands,
+                Some("elsewhere"),
+                br#"{"type":"start","run_id":"k1","workflow":"nowhere"}"#,
+                "no workflow `nowhere`",
+            )
+        },
         Bad {
             class: "payload_too_large",
             ..malformed(

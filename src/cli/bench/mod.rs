@@ -38,8 +38,11 @@ use load::{Figures, Load, Pace};
 const WINDOW: usize = 2_000;
 /// Runs before anything is measured.
 const WARM_UP_RUNS: usize = 200;
+/// Runs come at the rate of the latency measurement for so long before it begins: a broker that has
+/// just been flooded, or just started, answers late for some seconds.
+const SETTLING_SECONDS: f64 = 5.0;
 /// The latency measurement lasts about so long.
-const LATENCY_SECONDS: f64 = 10.0;
+const LATENCY_SECONDS: f64 = 20.0;
 /// Runs of a measurement have ended so long after their last reply, or never will.
 const END_WITHIN: Duration = Duration::from_secs(30);
 /// Buffers on the way go back before memory is looked at.
@@ -95,6 +98,8 @@ struct Bench<'a> {
 
 /// What the engine did under load.
 struct Loaded {
+    /// Answered before anything was measured.
+    warm_up_steps: usize,
     latency: Figures,
     saturation: Figures,
     cpu_seconds: f64,
@@ -122,7 +127,7 @@ impl Bench<'_> {
         Ok(json!({
             "runs_completed": loaded.completed,
             "runs_failed": loaded.failed,
-            "steps_completed": WARM_UP_RUNS * self.args.steps + loaded.latency.steps + saturation.steps,
+            "steps_completed": loaded.warm_up_steps + loaded.latency.steps + saturation.steps,
             "start_to_task_ms": loaded.latency.start_to_task.quantiles(),
             "reply_to_task_ms": loaded.latency.reply_to_task.quantiles(),
             "runs_per_second_offered": self.args.rate,
@@ -156,9 +161,13 @@ impl Bench<'_> {
             .await?;
 
         self.say(&format!("latency at {} runs a second", args.rate));
-        let runs = ((args.rate * LATENCY_SECONDS) as usize).clamp(20, args.runs.max(20));
+        let lasting = |seconds: f64| ((args.rate * seconds) as usize).clamp(20, args.runs.max(20));
+        let pace = Pace::Rate(args.rate);
+        let settling = load
+            .drive("settle", &workflow, lasting(SETTLING_SECONDS), steps, pace)
+            .await?;
         let latency = load
-            .drive("rate", &workflow, runs, steps, Pace::Rate(args.rate))
+            .drive("rate", &workflow, lasting(LATENCY_SECONDS), steps, pace)
             .await?;
         engine.until_live(0, END_WITHIN).await?;
 
@@ -175,6 +184,7 @@ impl Bench<'_> {
         let count = || census::count(&self.client, &prefix, &before);
         let census = tokio::task::block_in_place(count)?;
         Ok(Loaded {
+            warm_up_steps: WARM_UP_RUNS * steps + settling.steps,
             latency,
             saturation,
             cpu_seconds,
