@@ -2,7 +2,7 @@
 //!
 //! A guided tour, in the order in which a record passes: [`log`] polls it, [`codec`] reads it into
 //! [`model`]'s words, [`engine`] applies it to its run (moved on by [`workflow`], whose expressions
-//! are [`expr`]), and [`runtime`] commits outputs, changelog and positions in one Kafka transaction,
+//! are [`expr`]; [`pattern`] matches rules; both are read by [`document`]), and [`runtime`] commits outputs, changelog and positions in one Kafka transaction,
 //! folds the change into its cache and, later, into the [`store`]. [`agents`] do the work, [`api`]
 //! is the door, [`instance`] puts one together, and [`cli`] starts it, with [`config`], [`topics`]
 //! and [`telemetry`] at hand. `ARCHITECTURE.md` has the map and the reasons.
@@ -13,11 +13,13 @@ pub mod cli;
 pub mod clock;
 pub mod codec;
 pub mod config;
+pub mod document;
 pub mod engine;
 pub mod expr;
 pub mod instance;
 pub mod log;
 pub mod model;
+pub mod pattern;
 pub mod runtime;
 pub mod store;
 pub mod telemetry;

@@ -4,7 +4,7 @@
 use std::path::{Path, PathBuf};
 
 /// Rooms that decide and never act: time is an argument, effects are returned.
-const PURE: [&str; 5] = ["model", "expr", "workflow", "pattern", "engine"];
+const PURE: [&str; 6] = ["model", "expr", "document", "workflow", "pattern", "engine"];
 
 /// What a pure room never names.
 const IMPURE_WORDS: [&str; 8] = [
@@ -19,11 +19,12 @@ const IMPURE_WORDS: [&str; 8] = [
 ];
 
 /// Each room and the rooms it may name. A room that is not listed is a new one: put it here.
-const MAY_NAME: [(&str, &[&str]); 18] = [
+const MAY_NAME: [(&str, &[&str]); 19] = [
     ("model", &[]),
     ("expr", &["model"]),
-    ("workflow", &["model", "expr"]),
-    ("pattern", &["model", "expr"]),
+    ("document", &["model", "expr"]),
+    ("workflow", &["model", "expr", "document"]),
+    ("pattern", &["model", "expr", "document"]),
     ("engine", &["model", "expr", "workflow", "pattern"]),
     ("codec", &["model"]),
     ("log", &["model"]),
@@ -45,6 +46,7 @@ const ANY: &[&str] = &["*"];
 const ANY_BUT_DOORS: &[&str] = &[
     "model",
     "expr",
+    "document",
     "workflow",
     "pattern",
     "engine",

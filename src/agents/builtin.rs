@@ -9,8 +9,8 @@ use tokio_util::sync::CancellationToken;
 
 use super::agent::{Agent, Context, Settings};
 use super::http::{Caller, HttpSettings};
+use crate::document::duration;
 use crate::model::{Failure, Json, Task, class};
-use crate::workflow::definition::duration;
 
 /// Which of them run. None by default.
 #[derive(Clone, Debug, Default)]

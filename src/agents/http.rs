@@ -11,8 +11,8 @@ use serde_json::{Value, json};
 
 use super::agent::Context;
 use super::builtin::read_task;
+use crate::document::duration;
 use crate::model::{Failure, Json, Task, class};
-use crate::workflow::definition::duration;
 
 /// What the agent may do.
 #[derive(Clone, Debug)]

@@ -11,8 +11,8 @@ use serde::de::{DeserializeOwned, IgnoredAny};
 
 use super::Api;
 use super::problem::Problem;
+use crate::document::duration;
 use crate::model::RunId;
-use crate::workflow::definition::duration;
 
 /// Marks a request that another instance passed on: it is answered here or not at all, so that
 /// no request travels in a circle.

@@ -6,8 +6,8 @@ use std::time::Duration;
 use serde::de::Visitor;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
+use crate::document::duration;
 use crate::model::Millis;
-use crate::workflow::definition::duration;
 
 /// A span of time, written as in definitions: `500ms`, `30s`, `5m`, `2h`, `7d`, `1h30m`.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]

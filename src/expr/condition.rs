@@ -1,6 +1,7 @@
 //! One boolean expression.
 
 use super::expression::Expression;
+use super::lowered::Lowered;
 use super::{Bindings, ExprError, Names, Path, text};
 
 /// One boolean expression, compiled.
@@ -24,6 +25,12 @@ impl Condition {
     /// no boolean.
     pub fn eval(&self, bindings: &dyn Bindings) -> Result<bool, ExprError> {
         self.expression.eval_bool(bindings)
+    }
+
+    /// The tree of a simple expression; its paths are places in [`Condition::paths`]. `None`: only
+    /// the interpreter can evaluate it.
+    pub(crate) fn lowered(&self) -> Option<&Lowered> {
+        self.expression.lowered()
     }
 
     /// The paths that it follows.

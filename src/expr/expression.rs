@@ -73,6 +73,10 @@ impl Expression {
         &self.0.paths
     }
 
+    pub(super) fn lowered(&self) -> Option<&Lowered> {
+        self.0.lowered.as_ref()
+    }
+
     pub(super) fn eval_bool(&self, bindings: &dyn Bindings) -> Result<bool, ExprError> {
         if let Some(Value::Bool(answer)) = self.lowered_value(bindings) {
             return Ok(answer);

@@ -15,7 +15,7 @@ use super::walk::{self, Shape};
 use super::{Bindings, Path, interpreter};
 
 #[derive(Debug)]
-pub(super) enum Lowered {
+pub enum Lowered {
     Literal(Literal),
     /// The value of the path at this place.
     Path(usize),
@@ -34,7 +34,7 @@ pub(super) enum Lowered {
 }
 
 #[derive(Debug)]
-pub(super) enum Literal {
+pub enum Literal {
     Null,
     Bool(bool),
     Int(i64),
@@ -43,7 +43,7 @@ pub(super) enum Literal {
 }
 
 #[derive(Clone, Copy, Debug)]
-pub(super) enum Comparison {
+pub enum Comparison {
     Equal,
     NotEqual,
     Less,
@@ -53,14 +53,14 @@ pub(super) enum Comparison {
 }
 
 #[derive(Clone, Copy, Debug)]
-pub(super) enum Search {
+pub enum Search {
     StartsWith,
     EndsWith,
     Contains,
 }
 
 #[derive(Clone, Copy, Debug)]
-pub(super) enum Arithmetic {
+pub enum Arithmetic {
     Add,
     Subtract,
     Multiply,

@@ -15,11 +15,11 @@ mod condition;
 mod error;
 mod expression;
 mod interpreter;
-mod lowered;
+pub(crate) mod lowered;
 mod path;
 mod template;
 mod text;
-mod walk;
+pub(crate) mod walk;
 
 #[cfg(test)]
 mod agreement;

@@ -45,7 +45,7 @@ pub(super) fn shape(text: &str) -> Shape {
 
 /// The member `name` of an object; the last one where the name is repeated, as parsers that build
 /// a tree have it.
-pub(super) fn member(object: &str, name: &str) -> Option<Range<usize>> {
+pub(crate) fn member(object: &str, name: &str) -> Option<Range<usize>> {
     let bytes = object.as_bytes();
     let mut found = None;
     let mut at = skip_space(bytes, 1);
@@ -64,7 +64,7 @@ pub(super) fn member(object: &str, name: &str) -> Option<Range<usize>> {
 }
 
 /// The element of an array at `index`.
-pub(super) fn element(array: &str, index: usize) -> Option<Range<usize>> {
+pub(crate) fn element(array: &str, index: usize) -> Option<Range<usize>> {
     elements(array).nth(index)
 }
 

@@ -5,12 +5,13 @@ use std::sync::Arc;
 use serde_json::{Map, Value as Json};
 
 use super::expressions::{self, Reference};
-use super::fields::{Field, Fields, field};
-use super::node::{Node, Value};
 use super::retry::{self, RetrySpec};
 use super::step::{self, StepSource};
-use super::violation::Report;
-use super::{Defaults, Definition, Kind, MAX_NAME_LENGTH, canonical, duration, graph};
+use super::{Defaults, Definition, Kind, graph};
+use crate::document::fields::{Field, Fields, field};
+use crate::document::node::{Node, Value};
+use crate::document::violation::Report;
+use crate::document::{MAX_NAME_LENGTH, canonical, duration};
 use crate::expr::{Template, nearest};
 use crate::model::Json as JsonText;
 use crate::workflow::program::{InputSchema, Workflow};

@@ -1,9 +1,9 @@
 //! Templates and conditions of a workflow: compiled with their places in the file, and what they
 //! name collected for the check against the graph.
 
-use super::fields::join;
-use super::node::{Node, Position, Value};
-use super::violation::Report;
+use crate::document::fields::join;
+use crate::document::node::{Node, Position, Value};
+use crate::document::violation::Report;
 use crate::expr::{Condition, ExprError, Names, Path, Template, TemplateBuilder, Text, nearest};
 
 /// What an expression of a workflow may begin with.

@@ -5,9 +5,9 @@ use std::collections::HashMap;
 use std::sync::Arc;
 
 use super::expressions::Reference;
-use super::node::Position;
 use super::step::{CaseSource, KindSource, Named, StepSource};
-use super::violation::Report;
+use crate::document::node::Position;
+use crate::document::violation::Report;
 use crate::expr::nearest;
 use crate::workflow::program::{Case, RetryPolicy, Step, StepIndex, StepKind};
 

@@ -1,40 +1,25 @@
 //! Definitions: from the text that a person wrote to a checked, compiled [`Workflow`], or to all
 //! that is wrong with it, each fault with its line, its column and what would be right.
 //!
-//! In the order in which data passes: `yaml` reads YAML or JSON into trees of `node`s that know
-//! their places; `document` reads a workflow from a tree, by `fields` (known keys, aliases,
-//! types), `step`, `retry`, `duration` and `expressions` (templates and conditions); `graph` links
-//! the steps and refuses circles and reads of what has not ended; `canonical` writes the one JSON
-//! form that is stored and compared; `violation` collects what is wrong on the way.
+//! In the order in which data passes: `document` reads a workflow from a tree of the room of the
+//! same name, by `step`, `retry` and `expressions` (templates and conditions); `graph` links the
+//! steps and refuses circles and reads of what has not ended.
 
-mod canonical;
 mod document;
-pub mod duration;
 mod expressions;
-mod fields;
 mod graph;
-mod node;
 mod retry;
 mod step;
-mod violation;
-mod yaml;
 
 #[cfg(test)]
 mod tests;
 
 use std::sync::Arc;
 
-pub use violation::{Violation, Violations};
+pub use crate::document::{MAX_FILE_BYTES, MAX_NAME_LENGTH, Violation, Violations};
 
 use super::program::{RetryPolicy, Workflow};
 use crate::model::Json;
-use violation::Report;
-
-/// Longest file of definitions, in bytes.
-pub const MAX_FILE_BYTES: usize = 1024 * 1024;
-
-/// Longest name of a workflow, a step or an agent, in bytes.
-pub const MAX_NAME_LENGTH: usize = 200;
 
 /// One definition that passed all checks.
 #[derive(Clone, Debug)]
@@ -88,24 +73,7 @@ pub fn parse(
     file: Option<&str>,
     defaults: &Defaults,
 ) -> Result<Vec<Definition>, Violations> {
-    let text = text.strip_prefix('\u{feff}').unwrap_or(text);
-    let mut report = Report::new(text, file);
-    let start = node::Position { line: 1, column: 1 };
-    if text.len() > MAX_FILE_BYTES {
-        report.add(
-            start,
-            "",
-            format!(
-                "the file has {} bytes; {MAX_FILE_BYTES} are allowed",
-                text.len()
-            ),
-        );
-        return report.finish(Vec::new());
-    }
-    let documents = yaml::read(text, &mut report);
-    if documents.is_empty() && report.count() == 0 {
-        report.add(start, "", "there is no definition in this file");
-    }
+    let (documents, mut report) = crate::document::read(text, file);
     let mut definitions: Vec<Definition> = Vec::new();
     for node in &documents {
         let Some(definition) = document::read(node, defaults, &mut report) else {

@@ -3,10 +3,10 @@
 
 use serde_json::{Map, Value as Json};
 
-use super::duration;
-use super::fields::{Field, Fields, alias, field, join};
-use super::node::{Node, Position, Value};
-use super::violation::Report;
+use crate::document::duration;
+use crate::document::fields::{Field, Fields, alias, field, join};
+use crate::document::node::{Node, Position, Value};
+use crate::document::violation::Report;
 use crate::model::Millis;
 use crate::workflow::program::{Action, Backoff, OnError, RetryPolicy};
 

@@ -5,11 +5,11 @@ use std::sync::Arc;
 use serde_json::{Map, Value as Json};
 
 use super::expressions::{self, Reference};
-use super::fields::{Field, Fields, alias, field};
-use super::node::{Node, Position, Value};
 use super::retry::{self, RetrySpec};
-use super::violation::Report;
-use super::{MAX_NAME_LENGTH, duration};
+use crate::document::fields::{Field, Fields, alias, field};
+use crate::document::node::{Node, Position, Value};
+use crate::document::violation::Report;
+use crate::document::{MAX_NAME_LENGTH, duration};
 use crate::expr::{Condition, Template};
 use crate::model::{Json as JsonText, Millis};
 use crate::workflow::program::OnError;

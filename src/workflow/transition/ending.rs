@@ -2,8 +2,8 @@
 
 use super::Transition;
 use super::emit::Details;
+use crate::document::duration;
 use crate::model::{EventKind, Failure, Json, RunStatus, StepStatus, class};
-use crate::workflow::definition::duration;
 use crate::workflow::program::StepIndex;
 
 const RUN_FAILED: &str = "run_failed";

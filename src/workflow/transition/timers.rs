@@ -2,8 +2,8 @@
 //! and the run's own timeout.
 
 use super::Transition;
+use crate::document::duration;
 use crate::model::{StepStatus, Timestamp};
-use crate::workflow::definition::duration;
 use crate::workflow::program::StepIndex;
 
 /// One timer. The order of the variants is the order at equal times.

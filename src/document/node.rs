@@ -6,22 +6,22 @@ use serde_json::Number;
 
 /// A place in a file; both from 1, the column in characters.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub(super) struct Position {
-    pub(super) line: usize,
-    pub(super) column: usize,
+pub(crate) struct Position {
+    pub(crate) line: usize,
+    pub(crate) column: usize,
 }
 
 /// One value.
 #[derive(Clone, Debug)]
-pub(super) struct Node {
-    pub(super) at: Position,
+pub(crate) struct Node {
+    pub(crate) at: Position,
     /// The bytes of a scalar's source, with its quotes.
-    pub(super) source: Option<Range<usize>>,
-    pub(super) value: Value,
+    pub(crate) source: Option<Range<usize>>,
+    pub(crate) value: Value,
 }
 
 #[derive(Clone, Debug)]
-pub(super) enum Value {
+pub(crate) enum Value {
     Null,
     Bool(bool),
     Number(Number),
@@ -32,14 +32,14 @@ pub(super) enum Value {
 }
 
 #[derive(Clone, Debug)]
-pub(super) struct Key {
-    pub(super) at: Position,
-    pub(super) name: String,
+pub(crate) struct Key {
+    pub(crate) at: Position,
+    pub(crate) name: String,
 }
 
 impl Node {
     /// The type with its article, for messages.
-    pub(super) fn described(&self) -> &'static str {
+    pub(crate) fn described(&self) -> &'static str {
         match &self.value {
             Value::Null => "null",
             Value::Bool(_) => "a boolean",
@@ -50,14 +50,14 @@ impl Node {
         }
     }
 
-    pub(super) fn as_str(&self) -> Option<&str> {
+    pub(crate) fn as_str(&self) -> Option<&str> {
         match &self.value {
             Value::String(text) => Some(text),
             _ => None,
         }
     }
 
-    pub(super) fn to_json(&self) -> serde_json::Value {
+    pub(crate) fn to_json(&self) -> serde_json::Value {
         match &self.value {
             Value::Null => serde_json::Value::Null,
             Value::Bool(value) => serde_json::Value::Bool(*value),

@@ -63,14 +63,14 @@ impl fmt::Display for Violations {
 }
 
 /// Collects the faults of one file.
-pub(super) struct Report<'a> {
+pub(crate) struct Report<'a> {
     text: &'a str,
     file: Option<&'a str>,
     violations: Vec<Violation>,
 }
 
 impl<'a> Report<'a> {
-    pub(super) fn new(text: &'a str, file: Option<&'a str>) -> Self {
+    pub(crate) fn new(text: &'a str, file: Option<&'a str>) -> Self {
         Self {
             text,
             file,
@@ -78,11 +78,11 @@ impl<'a> Report<'a> {
         }
     }
 
-    pub(super) fn add(&mut self, at: Position, path: &str, message: impl Into<String>) {
+    pub(crate) fn add(&mut self, at: Position, path: &str, message: impl Into<String>) {
         self.add_with(at, path, message, None);
     }
 
-    pub(super) fn add_with(
+    pub(crate) fn add_with(
         &mut self,
         at: Position,
         path: &str,
@@ -102,14 +102,14 @@ impl<'a> Report<'a> {
     }
 
     /// How many faults were found so far.
-    pub(super) fn count(&self) -> usize {
+    pub(crate) fn count(&self) -> usize {
         self.violations.len()
     }
 
     /// Where byte `offset` of a string's value stands in the file. The value as a whole is found
     /// in the source of its node where nothing in it is escaped or folded; else the words at the
     /// offset are looked for; else it is the node's own place.
-    pub(super) fn locate(&self, node: &Node, value: &str, offset: usize) -> Position {
+    pub(crate) fn locate(&self, node: &Node, value: &str, offset: usize) -> Position {
         let Some(source) = node.source.clone().and_then(|range| self.text.get(range)) else {
             return node.at;
         };
@@ -135,7 +135,7 @@ impl<'a> Report<'a> {
         found.map_or(node.at, |found| position_of(self.text, start + found))
     }
 
-    pub(super) fn finish<T>(mut self, value: T) -> Result<T, Violations> {
+    pub(crate) fn finish<T>(mut self, value: T) -> Result<T, Violations> {
         if self.violations.is_empty() {
             return Ok(value);
         }

@@ -21,7 +21,7 @@ const MAX_KEY_LENGTH: usize = 65_536;
 
 /// The documents of a file that have content. Faults go to the report; reading ends at the first
 /// that leaves the structure in doubt.
-pub(super) fn read(text: &str, report: &mut Report<'_>) -> Vec<Node> {
+pub(crate) fn read(text: &str, report: &mut Report<'_>) -> Vec<Node> {
     let mut options = Options::default();
     options.set_emit_comments(false);
     options.simple_key_max_lookahead = MAX_KEY_LENGTH;

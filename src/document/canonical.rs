@@ -6,7 +6,7 @@ use std::fmt::Write;
 use serde_json::Value;
 
 /// The canonical text of a value.
-pub(super) fn text(value: &Value) -> String {
+pub(crate) fn text(value: &Value) -> String {
     let mut out = String::new();
     write(value, &mut out);
     out

@@ -8,32 +8,32 @@ use crate::expr::nearest;
 use crate::model::Millis;
 
 /// One key that a mapping may have.
-pub(super) struct Field {
-    pub(super) name: &'static str,
-    pub(super) aliases: &'static [&'static str],
+pub(crate) struct Field {
+    pub(crate) name: &'static str,
+    pub(crate) aliases: &'static [&'static str],
 }
 
 /// A key without aliases.
-pub(super) const fn field(name: &'static str) -> Field {
+pub(crate) const fn field(name: &'static str) -> Field {
     Field { name, aliases: &[] }
 }
 
 /// A key with aliases.
-pub(super) const fn alias(name: &'static str, aliases: &'static [&'static str]) -> Field {
+pub(crate) const fn alias(name: &'static str, aliases: &'static [&'static str]) -> Field {
     Field { name, aliases }
 }
 
 /// A mapping whose keys were checked.
-pub(super) struct Fields<'n> {
-    pub(super) at: Position,
-    pub(super) path: String,
+pub(crate) struct Fields<'n> {
+    pub(crate) at: Position,
+    pub(crate) path: String,
     entries: Vec<(&'static str, &'n Key, &'n Node)>,
 }
 
 impl<'n> Fields<'n> {
     /// `what` names the mapping in messages ("a step"); `planned` are keys that will have a
     /// meaning and have none yet. `None`: `node` is no mapping.
-    pub(super) fn read(
+    pub(crate) fn read(
         node: &'n Node,
         path: &str,
         what: &str,
@@ -75,24 +75,24 @@ impl<'n> Fields<'n> {
         })
     }
 
-    pub(super) fn get(&self, name: &str) -> Option<&'n Node> {
+    pub(crate) fn get(&self, name: &str) -> Option<&'n Node> {
         self.entry(name).map(|(_, node)| node)
     }
 
-    pub(super) fn entry(&self, name: &str) -> Option<(&'n Key, &'n Node)> {
+    pub(crate) fn entry(&self, name: &str) -> Option<(&'n Key, &'n Node)> {
         self.entries
             .iter()
             .find(|(entry, ..)| *entry == name)
             .map(|(_, key, node)| (*key, *node))
     }
 
-    pub(super) fn path_of(&self, name: &str) -> String {
+    pub(crate) fn path_of(&self, name: &str) -> String {
         let written = self.entry(name).map_or(name, |(key, _)| &key.name);
         join(&self.path, written)
     }
 
     /// Two keys that say the same in different units.
-    pub(super) fn refuse_both(&self, name: &str, other: &str, report: &mut Report<'_>) {
+    pub(crate) fn refuse_both(&self, name: &str, other: &str, report: &mut Report<'_>) {
         if let (Some((first, _)), Some((second, _))) = (self.entry(name), self.entry(other)) {
             let later = if first.at > second.at { first } else { second };
             let message = format!(
@@ -103,7 +103,7 @@ impl<'n> Fields<'n> {
         }
     }
 
-    pub(super) fn string(
+    pub(crate) fn string(
         &self,
         name: &str,
         report: &mut Report<'_>,
@@ -124,7 +124,7 @@ impl<'n> Fields<'n> {
     }
 
     /// A whole number within `bounds`.
-    pub(super) fn integer(
+    pub(crate) fn integer(
         &self,
         name: &str,
         bounds: std::ops::RangeInclusive<u32>,
@@ -157,7 +157,7 @@ impl<'n> Fields<'n> {
     }
 
     /// A finite number of at least `least`.
-    pub(super) fn number(&self, name: &str, least: f64, report: &mut Report<'_>) -> Option<f64> {
+    pub(crate) fn number(&self, name: &str, least: f64, report: &mut Report<'_>) -> Option<f64> {
         let node = self.get(name)?;
         let number = match &node.value {
             Value::Number(number) => number
@@ -180,7 +180,7 @@ impl<'n> Fields<'n> {
     }
 
     /// A duration with units, such as `30s`.
-    pub(super) fn duration(&self, name: &str, report: &mut Report<'_>) -> Option<Millis> {
+    pub(crate) fn duration(&self, name: &str, report: &mut Report<'_>) -> Option<Millis> {
         let node = self.get(name)?;
         let problem = match &node.value {
             Value::String(text) => match duration::parse(text) {
@@ -204,7 +204,7 @@ impl<'n> Fields<'n> {
     }
 
     /// A duration that is not zero; by `name` with units or by `seconds` as a bare number.
-    pub(super) fn span(
+    pub(crate) fn span(
         &self,
         name: &str,
         seconds: &str,
@@ -234,7 +234,7 @@ impl<'n> Fields<'n> {
     }
 
     /// A list of strings.
-    pub(super) fn strings(
+    pub(crate) fn strings(
         &self,
         name: &str,
         report: &mut Report<'_>,
@@ -304,7 +304,7 @@ fn refuse_unknown(
 }
 
 /// Appends a key to a path within the document.
-pub(super) fn join(path: &str, key: &str) -> String {
+pub(crate) fn join(path: &str, key: &str) -> String {
     if path.is_empty() {
         key.to_owned()
     } else {

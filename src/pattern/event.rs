@@ -1,0 +1,129 @@
+//! Events as matchers see them: the fields that a rule asks for, interned into slots.
+
+use std::hash::{Hash, Hasher};
+use std::sync::Arc;
+
+use crate::model::{Json, Timestamp};
+
+/// The value of a field.
+#[derive(Clone, Debug, Default)]
+pub enum Scalar {
+    /// The event has no such field.
+    #[default]
+    Missing,
+    Null,
+    Bool(bool),
+    Int(i64),
+    /// Every JSON number that is no 64-bit integer.
+    Float(f64),
+    Text(Arc<str>),
+    /// A list or an object, as its JSON text.
+    Container(Json),
+}
+
+impl Scalar {
+    /// Reads one JSON value from its text.
+    pub fn from_json(text: &str) -> Self {
+        match text.as_bytes().first() {
+            Some(b'"') => serde_json::from_str::<String>(text)
+                .map_or(Scalar::Missing, |text| Scalar::Text(text.into())),
+            Some(b'{' | b'[') => Json::from_text(text).map_or(Scalar::Missing, Scalar::Container),
+            Some(b't') => Scalar::Bool(true),
+            Some(b'f') => Scalar::Bool(false),
+            Some(b'n') => Scalar::Null,
+            _ => match text.parse() {
+                Ok(integer) if text != "-0" => Scalar::Int(integer),
+                _ => serde_json::from_str(text).map_or(Scalar::Missing, Scalar::Float),
+            },
+        }
+    }
+
+    /// As JSON; a missing value is null.
+    pub fn to_json(&self) -> serde_json::Value {
+        match self {
+            Scalar::Missing | Scalar::Null => serde_json::Value::Null,
+            Scalar::Bool(value) => (*value).into(),
+            Scalar::Int(value) => (*value).into(),
+            Scalar::Float(value) => (*value).into(),
+            Scalar::Text(text) => (**text).into(),
+            Scalar::Container(json) => json.parse().unwrap_or(serde_json::Value::Null),
+        }
+    }
+
+    /// Whether it can stand in a correlation key.
+    pub fn is_key(&self) -> bool {
+        !matches!(self, Scalar::Missing | Scalar::Null | Scalar::Container(_))
+    }
+}
+
+/// Equal as keys: by type and value; a whole `Float` equals the `Int` of the same value.
+impl PartialEq for Scalar {
+    fn eq(&self, other: &Self) -> bool {
+        match (self, other) {
+            (Scalar::Missing, Scalar::Missing) | (Scalar::Null, Scalar::Null) => true,
+            (Scalar::Bool(one), Scalar::Bool(two)) => one == two,
+            (Scalar::Int(one), Scalar::Int(two)) => one == two,
+            (Scalar::Float(one), Scalar::Float(two)) => one == two,
+            (Scalar::Int(int), Scalar::Float(float)) | (Scalar::Float(float), Scalar::Int(int)) => {
+                *int as f64 == *float
+            }
+            (Scalar::Text(one), Scalar::Text(two)) => one == two,
+            (Scalar::Container(one), Scalar::Container(two)) => one == two,
+            _ => false,
+        }
+    }
+}
+
+impl Hash for Scalar {
+    fn hash<H: Hasher>(&self, hasher: &mut H) {
+        match self {
+            Scalar::Missing | Scalar::Null | Scalar::Container(_) => {}
+            Scalar::Bool(value) => value.hash(hasher),
+            Scalar::Int(value) => hasher.write_u64((*value as f64).to_bits()),
+            Scalar::Float(value) => hasher.write_u64((*value + 0.0).to_bits()),
+            Scalar::Text(text) => text.hash(hasher),
+        }
+    }
+}
+
+/// One record, decoded. Everything is borrowed: an event that nothing matches costs no allocation.
+#[derive(Clone, Copy, Debug)]
+pub struct Event<'a> {
+    /// Place of its topic in the rule's list.
+    pub topic: u16,
+    /// Event time.
+    pub at: Timestamp,
+    /// What the caller calls it (a line, an index into its table of offsets); given back in
+    /// matches.
+    pub position: u64,
+    /// The values of the rule's fields, in their order.
+    pub slots: &'a [Scalar],
+    /// What `event` stands for in expressions that are not lowered, and in `matches` of a start's
+    /// input.
+    pub payload: &'a Json,
+}
+
+/// An event that a partial match holds.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Taken {
+    pub at: Timestamp,
+    /// Dense order of arrival at the matcher, after reordering; breaks ties of event time.
+    pub order: u64,
+    pub position: u64,
+    /// Kept only by rules whose conditions look back at earlier events.
+    pub slots: Option<Box<[Scalar]>>,
+    pub payload: Json,
+}
+
+impl Taken {
+    /// Keeps `event`.
+    pub fn new(event: &Event<'_>, order: u64, keep_slots: bool) -> Self {
+        Self {
+            at: event.at,
+            order,
+            position: event.position,
+            slots: keep_slots.then(|| event.slots.into()),
+            payload: event.payload.clone(),
+        }
+    }
+}

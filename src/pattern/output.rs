@@ -1,0 +1,58 @@
+//! What comes out of a matcher.
+
+use std::sync::Arc;
+
+use super::event::{Scalar, Taken};
+use crate::model::Timestamp;
+
+/// The values of `correlate.by`, in its order.
+pub type Key = Arc<[Scalar]>;
+
+/// A match.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Match {
+    pub key: Key,
+    /// Event time of the event, or of the deadline, that completed it.
+    pub at: Timestamp,
+    /// The events by step or condition (place in the rule's list of names), in the order of the
+    /// steps and, within one, of the stream.
+    pub events: Vec<(u16, Taken)>,
+}
+
+/// A partial match whose time ran out.
+#[derive(Clone, Debug, PartialEq)]
+pub struct TimedOut {
+    pub key: Key,
+    /// The end of its `within`.
+    pub at: Timestamp,
+    pub events: Vec<(u16, Taken)>,
+}
+
+/// A bound was met.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Overflow {
+    /// `None`: the bound is the rule's, not a key's.
+    pub key: Option<Key>,
+    pub at: Timestamp,
+    /// The key of `limits` that was met.
+    pub limit: &'static str,
+    /// Partial matches, or events, that were given up.
+    pub dropped: u64,
+}
+
+/// Everything that one call produced, each list in the order in which it came out.
+#[derive(Clone, Debug, Default)]
+pub struct Outputs {
+    pub matches: Vec<Match>,
+    /// Filled only where the caller asked for it.
+    pub timed_out: Vec<TimedOut>,
+    /// Positions of events that came later than `allowed_lateness`.
+    pub late: Vec<u64>,
+    /// Positions of events without a usable correlation key.
+    pub unkeyed: Vec<u64>,
+    pub overflows: Vec<Overflow>,
+    /// Conditions that had no answer (a field is missing or of another type): they count as false.
+    pub condition_errors: u64,
+    /// Matches that `debounce` or `cooldown` held back for good.
+    pub suppressed: u64,
+}

@@ -1,0 +1,262 @@
+//! Interning: topics, fields and names become places while a rule is read.
+
+use std::sync::Arc;
+
+use crate::document::fields::Fields;
+use crate::document::node::{Node, Value};
+use crate::document::violation::Report;
+use crate::expr::{Condition, ExprError, Names, Path, Segment, Template, nearest};
+use crate::pattern::predicate::{Predicate, Scope};
+use crate::pattern::rule::MAX_CONDITIONS;
+
+const CONDITION_NAMES: Names<'static> = Names {
+    known: &["event", "key", "matches"],
+    refused: &[],
+};
+
+const RESULT_NAMES: Names<'static> = Names {
+    known: &["key", "matches", "rule"],
+    refused: &[(
+        "event",
+        "has no value after a match; write `matches.<id>[0]` for the first event of a condition",
+    )],
+};
+
+pub(super) struct Builder<'n> {
+    default_topic: Option<&'n str>,
+    pub(super) topics: Vec<Arc<str>>,
+    pub(super) fields: Vec<Vec<Segment>>,
+    pub(super) correlate: Vec<(Arc<str>, u16)>,
+    pub(super) names: Vec<Arc<str>>,
+    pub(super) predicates: Vec<Predicate>,
+}
+
+impl<'n> Builder<'n> {
+    pub(super) fn new(default_topic: Option<&'n str>) -> Self {
+        Self {
+            default_topic,
+            topics: Vec::new(),
+            fields: Vec::new(),
+            correlate: Vec::new(),
+            names: Vec::new(),
+            predicates: Vec::new(),
+        }
+    }
+
+    /// The place of a name that this entry gives by `id`, or that is made up where it gives none.
+    pub(super) fn register(
+        &mut self,
+        fields: &Fields<'_>,
+        what: &str,
+        report: &mut Report<'_>,
+    ) -> u16 {
+        let made_up = || format!("{what}_{}", self.names.len() + 1);
+        let id = match fields.string("id", report) {
+            None => made_up(),
+            Some((id, node)) => {
+                let path = fields.path_of("id");
+                if !is_identifier(id) {
+                    let message = format!(
+                        "`{}` is no id: a letter or _, then letters, digits or _",
+                        id.chars().take(60).collect::<String>()
+                    );
+                    report.add(node.at, &path, message);
+                } else if self.name(id).is_some() {
+                    report.add(node.at, &path, format!("the id `{id}` is taken already"));
+                }
+                id.to_owned()
+            }
+        };
+        self.names.push(Arc::from(id));
+        place(self.names.len() - 1)
+    }
+
+    /// The place of the topic that an entry reads: its own, or the rule's.
+    pub(super) fn topic(&mut self, fields: &Fields<'_>, report: &mut Report<'_>) -> Option<u16> {
+        let topic = match fields.get("topic") {
+            Some(node) => {
+                let (topic, _) = fields.string("topic", report)?;
+                if topic.is_empty() {
+                    report.add(node.at, &fields.path_of("topic"), "`topic` is empty");
+                    return None;
+                }
+                topic
+            }
+            None => match self.default_topic {
+                Some(topic) => topic,
+                None => {
+                    let remedy = "give it a `topic`, or give the rule one for all".to_owned();
+                    report.add_with(
+                        fields.at,
+                        &fields.path,
+                        "this does not say which topic it reads",
+                        Some(remedy),
+                    );
+                    return None;
+                }
+            },
+        };
+        let known = self.topics.iter().position(|known| **known == *topic);
+        Some(place(known.unwrap_or_else(|| {
+            self.topics.push(Arc::from(topic));
+            self.topics.len() - 1
+        })))
+    }
+
+    /// The place of the condition that stands under `name`, on events of `topic`; without one,
+    /// every event meets it.
+    pub(super) fn predicate(
+        &mut self,
+        fields: &Fields<'_>,
+        name: &str,
+        topic: u16,
+        report: &mut Report<'_>,
+    ) -> Option<u16> {
+        let path = fields.path_of(name);
+        let predicate = match fields.get(name) {
+            None => Predicate::always(topic),
+            Some(node) => {
+                let text = match &node.value {
+                    Value::String(text) => text.as_str(),
+                    Value::Bool(true) => "true",
+                    Value::Bool(false) => "false",
+                    _ => {
+                        let message = format!(
+                            "a condition is an expression such as `event.amount > 100`, not {}",
+                            node.described()
+                        );
+                        report.add(node.at, &path, message);
+                        return None;
+                    }
+                };
+                let condition = match Condition::compile(text, &CONDITION_NAMES) {
+                    Ok(condition) => condition,
+                    Err(error) => {
+                        refuse(&error, node, text, &path, report);
+                        return None;
+                    }
+                };
+                for read in condition.paths() {
+                    let at = report.locate(node, text, read.offset);
+                    self.check(read, at, &path, report);
+                }
+                Predicate::new(topic, condition, self)
+            }
+        };
+        if self.predicates.len() >= MAX_CONDITIONS {
+            let at = fields.get(name).map_or(fields.at, |node| node.at);
+            let message = format!("a rule has at most {MAX_CONDITIONS} conditions");
+            report.add(at, &path, message);
+            return None;
+        }
+        self.predicates.push(predicate);
+        Some(place(self.predicates.len() - 1))
+    }
+
+    /// A value with expressions over what a match holds.
+    pub(super) fn template(
+        &self,
+        node: &Node,
+        path: &str,
+        report: &mut Report<'_>,
+    ) -> Option<Template> {
+        match Template::compile(&node.to_json(), &RESULT_NAMES) {
+            Ok(template) => {
+                for read in template.paths() {
+                    self.check(read, node.at, path, report);
+                }
+                Some(template)
+            }
+            Err(errors) => {
+                for error in errors {
+                    let suggestion = error
+                        .suggestion
+                        .as_ref()
+                        .map(|near| format!("did you mean `{near}`?"));
+                    report.add_with(node.at, path, error.to_string(), suggestion);
+                }
+                None
+            }
+        }
+    }
+
+    fn check(
+        &self,
+        read: &Path,
+        at: crate::document::node::Position,
+        path: &str,
+        report: &mut Report<'_>,
+    ) {
+        let (known, what, name) = match (read.name(0), read.name(1)) {
+            (Some("matches"), Some(id)) if self.name(id).is_none() => {
+                let names: Vec<&str> = self.names.iter().map(|name| &**name).collect();
+                (
+                    names,
+                    "there is no condition or step before this with the id",
+                    id,
+                )
+            }
+            (Some("key"), Some(name)) if self.key(name).is_none() => {
+                let names = self.correlate.iter().map(|(name, _)| &**name).collect();
+                (names, "`correlate.by` does not name", name)
+            }
+            _ => return,
+        };
+        let suggestion = match nearest(name, known.iter().copied()) {
+            Some(near) => Some(format!("did you mean `{near}`?")),
+            None if known.is_empty() => None,
+            None => Some(format!("there are {}", known.join(", "))),
+        };
+        report.add_with(at, path, format!("{what} `{name}`"), suggestion);
+    }
+}
+
+impl Scope for Builder<'_> {
+    fn slot(&mut self, path: &[Segment]) -> u16 {
+        let known = self.fields.iter().position(|known| known == path);
+        place(known.unwrap_or_else(|| {
+            self.fields.push(path.to_vec());
+            self.fields.len() - 1
+        }))
+    }
+
+    fn key(&self, name: &str) -> Option<u16> {
+        let found = self
+            .correlate
+            .iter()
+            .position(|(known, _)| **known == *name);
+        found.map(place)
+    }
+
+    fn name(&self, id: &str) -> Option<u16> {
+        self.names.iter().position(|name| **name == *id).map(place)
+    }
+}
+
+/// A field as people write it: `symbol` or `customer.id`.
+pub(super) fn field_path(text: &str) -> Vec<Segment> {
+    text.split('.')
+        .map(|name| Segment::Name(name.to_owned()))
+        .collect()
+}
+
+fn place(place: usize) -> u16 {
+    u16::try_from(place).expect("a file of one megabyte names fewer")
+}
+
+fn is_identifier(id: &str) -> bool {
+    let mut bytes = id.bytes();
+    bytes
+        .next()
+        .is_some_and(|byte| byte.is_ascii_alphabetic() || byte == b'_')
+        && bytes.all(|byte| byte.is_ascii_alphanumeric() || byte == b'_')
+}
+
+fn refuse(error: &ExprError, node: &Node, text: &str, path: &str, report: &mut Report<'_>) {
+    let at = report.locate(node, text, error.offset.unwrap_or(0));
+    let suggestion = error
+        .suggestion
+        .as_ref()
+        .map(|near| format!("did you mean `{near}`?"));
+    report.add_with(at, path, error.to_string(), suggestion);
+}

@@ -1,0 +1,239 @@
+//! The parts of a rule around its `match`: correlation, time, output, limits and the start.
+
+use std::sync::Arc;
+
+use super::builder::{Builder, field_path};
+use super::shapes::span;
+use crate::document::fields::{Fields, field, join};
+use crate::document::node::Value;
+use crate::document::violation::Report;
+use crate::expr::nearest;
+use crate::pattern::predicate::Scope as _;
+use crate::pattern::rule::{Emit, Limits, Mode, OnOverflow, OnUpdate, Skip, Start, Time};
+
+/// `correlate: {by: […]}`, or the list itself.
+pub(super) fn correlate(fields: &Fields<'_>, builder: &mut Builder<'_>, report: &mut Report<'_>) {
+    let Some(node) = fields.get("correlate") else {
+        return;
+    };
+    let by = if matches!(node.value, Value::List(_)) {
+        fields.strings("correlate", report)
+    } else {
+        let known = &[field("by")];
+        let path = fields.path_of("correlate");
+        Fields::read(node, &path, "`correlate`", known, &[], report)
+            .and_then(|inner| inner.strings("by", report))
+    };
+    for (name, node) in by.unwrap_or_default() {
+        if name.split('.').any(str::is_empty) || builder.key(name).is_some() {
+            let message = format!("`{name}` is no field, or is named twice");
+            report.add(node.at, "correlate", message);
+            continue;
+        }
+        let slot = builder.slot(&field_path(name));
+        builder.correlate.push((Arc::from(name), slot));
+    }
+}
+
+pub(super) fn time(
+    fields: &Fields<'_>,
+    builder: &mut Builder<'_>,
+    report: &mut Report<'_>,
+) -> Time {
+    let Some(node) = fields.get("time") else {
+        return Time::default();
+    };
+    let known = &[
+        field("field"),
+        field("out_of_order"),
+        field("allowed_lateness"),
+        field("idle_after"),
+    ];
+    let Some(inner) = Fields::read(node, "time", "`time`", known, &[], report) else {
+        return Time::default();
+    };
+    let named = inner.string("field", report);
+    Time {
+        field: named.map(|(name, _)| builder.slot(&field_path(name))),
+        out_of_order: inner.duration("out_of_order", report).unwrap_or_default(),
+        allowed_lateness: inner
+            .duration("allowed_lateness", report)
+            .unwrap_or_default(),
+        idle_after: inner.duration("idle_after", report),
+    }
+}
+
+pub(super) fn emit(fields: &Fields<'_>, builder: &Builder<'_>, report: &mut Report<'_>) -> Emit {
+    let Some(node) = fields.get("emit") else {
+        return Emit::default();
+    };
+    let known = &[field("after_match"), field("debounce"), field("cooldown")];
+    let Some(inner) = Fields::read(node, "emit", "`emit`", known, &[], report) else {
+        return Emit::default();
+    };
+    Emit {
+        after_match: skip(&inner, builder, report),
+        debounce: span(&inner, "debounce", report),
+        cooldown: span(&inner, "cooldown", report),
+    }
+}
+
+fn skip(fields: &Fields<'_>, builder: &Builder<'_>, report: &mut Report<'_>) -> Skip {
+    let Some(node) = fields.get("after_match") else {
+        return Skip::None;
+    };
+    let path = fields.path_of("after_match");
+    if let Value::Map(_) = node.value {
+        let known = &[field("skip_to_first"), field("skip_to_last")];
+        let what = "`after_match`";
+        let Some(inner) = Fields::read(node, &path, what, known, &[], report) else {
+            return Skip::None;
+        };
+        let mut target = |name: &str| {
+            let (id, at) = inner.string(name, report)?;
+            let found = builder.name(id);
+            if found.is_none() {
+                let names = builder.names.iter().map(|name| &**name);
+                let suggestion = nearest(id, names).map(|near| format!("did you mean `{near}`?"));
+                let message = format!("there is no step `{id}`");
+                report.add_with(at.at, &join(&path, name), message, suggestion);
+            }
+            found
+        };
+        let (first, last) = (target("skip_to_first"), target("skip_to_last"));
+        return match (first, last) {
+            (Some(first), None) => Skip::ToFirst(first),
+            (None, Some(last)) => Skip::ToLast(last),
+            (None, None) => Skip::None,
+            (Some(_), Some(_)) => {
+                report.add(
+                    node.at,
+                    &path,
+                    "give one of `skip_to_first` and `skip_to_last`",
+                );
+                Skip::None
+            }
+        };
+    }
+    let known = ["no_skip", "skip_past_last", "skip_to_next"];
+    match choice(fields, "after_match", &known, report) {
+        Some("skip_past_last") => Skip::PastLast,
+        Some("skip_to_next") => Skip::ToNext,
+        _ => Skip::None,
+    }
+}
+
+pub(super) fn limits(fields: &Fields<'_>, report: &mut Report<'_>) -> Limits {
+    let mut limits = Limits::default();
+    let Some(node) = fields.get("limits") else {
+        return limits;
+    };
+    let known = &[
+        field("max_partials_per_key"),
+        field("max_kleene"),
+        field("max_keys"),
+        field("max_results_per_event"),
+        field("on_overflow"),
+    ];
+    let Some(inner) = Fields::read(node, "limits", "`limits`", known, &[], report) else {
+        return limits;
+    };
+    let mut set = |name: &str, value: &mut usize| {
+        if let Some(number) = inner.integer(name, 1..=100_000_000, report) {
+            *value = number as usize;
+        }
+    };
+    set("max_partials_per_key", &mut limits.max_partials_per_key);
+    set("max_keys", &mut limits.max_keys);
+    set("max_results_per_event", &mut limits.max_results_per_event);
+    if let Some(most) = inner.integer("max_kleene", 1..=1_000_000, report) {
+        limits.max_kleene = most;
+    }
+    let known = ["drop_oldest_and_report", "drop_newest_and_report"];
+    if choice(&inner, "on_overflow", &known, report) == Some("drop_newest_and_report") {
+        limits.on_overflow = OnOverflow::DropNewest;
+    }
+    limits
+}
+
+pub(super) fn start(
+    fields: &Fields<'_>,
+    builder: &Builder<'_>,
+    report: &mut Report<'_>,
+) -> Option<Start> {
+    let node = fields.get("start")?;
+    let known = &[
+        field("workflow"),
+        field("version"),
+        field("input"),
+        field("priority"),
+        field("tags"),
+    ];
+    let inner = Fields::read(node, "start", "`start`", known, &[], report)?;
+    let workflow = inner.string("workflow", report);
+    if inner.get("workflow").is_none() {
+        report.add(node.at, "start", "`start` needs a `workflow`");
+    }
+    let version = inner.integer("version", 1..=u32::MAX, report);
+    let priority = inner.integer("priority", 0..=i32::MAX as u32, report);
+    let input = inner
+        .get("input")
+        .and_then(|node| builder.template(node, "start.input", report));
+    let mut tags = Vec::new();
+    match inner.get("tags").map(|node| (&node.value, node)) {
+        None => {}
+        Some((Value::Map(members), _)) => {
+            for (key, value) in members {
+                let path = join("start.tags", &key.name);
+                if let Some(template) = builder.template(value, &path, report) {
+                    tags.push((key.name.clone(), template));
+                }
+            }
+        }
+        Some((_, node)) => report.add(node.at, "start.tags", "`tags` is a mapping"),
+    }
+    Some(Start {
+        workflow: Arc::from(workflow?.0),
+        version,
+        input,
+        priority: priority.and_then(|priority| i32::try_from(priority).ok()),
+        tags,
+    })
+}
+
+pub(super) fn mode(fields: &Fields<'_>, report: &mut Report<'_>) -> Mode {
+    match choice(fields, "mode", &["live", "shadow"], report) {
+        Some("shadow") => Mode::Shadow,
+        _ => Mode::Live,
+    }
+}
+
+pub(super) fn on_update(fields: &Fields<'_>, report: &mut Report<'_>) -> OnUpdate {
+    match choice(fields, "on_update", &["drain", "drop"], report) {
+        Some("drop") => OnUpdate::Drop,
+        _ => OnUpdate::Drain,
+    }
+}
+
+/// One of a few words.
+fn choice<'n>(
+    fields: &Fields<'n>,
+    name: &str,
+    known: &[&str],
+    report: &mut Report<'_>,
+) -> Option<&'n str> {
+    let (found, node) = fields.string(name, report)?;
+    if known.contains(&found) {
+        return Some(found);
+    }
+    let suggestion = nearest(found, known.iter().copied())
+        .map(|near| format!("did you mean `{near}`?"))
+        .unwrap_or_else(|| format!("there are {}", known.join(", ")));
+    report.add_with(
+        node.at,
+        &fields.path_of(name),
+        format!("`{name}` cannot be `{found}`"),
+        Some(suggestion),
+    );
+    None
+}

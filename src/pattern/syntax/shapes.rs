@@ -1,0 +1,262 @@
+//! What stands under `match`.
+
+use super::builder::Builder;
+use super::sequence;
+use crate::document::fields::{Field, Fields, field, join};
+use crate::document::node::{Node, Value};
+use crate::document::violation::Report;
+use crate::model::Millis;
+use crate::pattern::rule::{Condition, Contiguity, Part, Sequence, Shape, Step, Times};
+
+const SHAPES: &[Field] = &[
+    field("any"),
+    field("all"),
+    field("sequence"),
+    field("absent"),
+    field("count"),
+];
+
+const PLANNED_SHAPES: &[&str] = &["window", "aggregate", "anomaly", "change"];
+
+const CONDITION: &[Field] = &[field("id"), field("topic"), field("where")];
+
+const PLANNED_CONDITION: &[&str] = &["change", "window", "aggregate", "anomaly", "type"];
+
+pub(super) fn read(
+    node: &Node,
+    builder: &mut Builder<'_>,
+    report: &mut Report<'_>,
+) -> Option<Shape> {
+    let fields = Fields::read(node, "match", "`match`", SHAPES, PLANNED_SHAPES, report)?;
+    let given: Vec<&str> = SHAPES
+        .iter()
+        .map(|shape| shape.name)
+        .filter(|name| fields.get(name).is_some())
+        .collect();
+    let [shape] = given[..] else {
+        let message = if given.is_empty() {
+            "`match` needs one of `any`, `all`, `sequence`, `absent`, `count`".to_owned()
+        } else {
+            format!("`match` has one shape, not {}", given.join(" and "))
+        };
+        if given.len() > 1 || matches!(&node.value, Value::Map(members) if members.is_empty()) {
+            report.add(node.at, "match", message);
+        }
+        return None;
+    };
+    let node = fields.get(shape)?;
+    let path = fields.path_of(shape);
+    match shape {
+        "any" => any(node, &path, builder, report),
+        "all" => all(node, &path, builder, report),
+        "count" => count(node, &path, builder, report),
+        "absent" => absent(node, &path, builder, report),
+        _ => sequence::read(node, &path, builder, report).map(Shape::Sequence),
+    }
+}
+
+/// `any: [conditions]`, or `any: {conditions: […]}` as `all` has it.
+fn any(
+    node: &Node,
+    path: &str,
+    builder: &mut Builder<'_>,
+    report: &mut Report<'_>,
+) -> Option<Shape> {
+    let conditions = if matches!(node.value, Value::List(_)) {
+        conditions(node, path, builder, report)?
+    } else {
+        let known = &[field("conditions")];
+        let fields = Fields::read(node, path, "`any`", known, &[], report)?;
+        given_conditions(&fields, builder, report)?
+    };
+    Some(Shape::Any { conditions })
+}
+
+fn all(
+    node: &Node,
+    path: &str,
+    builder: &mut Builder<'_>,
+    report: &mut Report<'_>,
+) -> Option<Shape> {
+    let known = &[field("within"), field("conditions")];
+    let fields = Fields::read(node, path, "`all`", known, &[], report)?;
+    let within = mandatory_span(&fields, "within", report);
+    let conditions = given_conditions(&fields, builder, report)?;
+    Some(Shape::All {
+        within: within?,
+        conditions,
+    })
+}
+
+fn count(
+    node: &Node,
+    path: &str,
+    builder: &mut Builder<'_>,
+    report: &mut Report<'_>,
+) -> Option<Shape> {
+    let known = &[
+        field("id"),
+        field("topic"),
+        field("where"),
+        field("within"),
+        field("at_least"),
+    ];
+    let fields = Fields::read(node, path, "`count`", known, &[], report)?;
+    let within = mandatory_span(&fields, "within", report);
+    if fields.get("at_least").is_none() {
+        report.add(fields.at, path, "`count` needs `at_least`");
+    }
+    let at_least = fields.integer("at_least", 1..=1_000_000, report);
+    let condition = condition_of(&fields, "condition", builder, report)?;
+    Some(Shape::Count {
+        within: within?,
+        at_least: at_least?,
+        condition,
+    })
+}
+
+/// An event after which another does not come in time: a sequence whose last step is absent.
+fn absent(
+    node: &Node,
+    path: &str,
+    builder: &mut Builder<'_>,
+    report: &mut Report<'_>,
+) -> Option<Shape> {
+    let known = &[field("after"), field("expect"), field("within")];
+    let fields = Fields::read(node, path, "`absent`", known, &[], report)?;
+    let within = mandatory_span(&fields, "within", report);
+    let mut part = |name: &str| {
+        let Some(node) = fields.get(name) else {
+            report.add(fields.at, path, format!("`absent` needs `{name}`"));
+            return None;
+        };
+        condition(node, &fields.path_of(name), name, builder, report)
+    };
+    let (after, expect) = (part("after"), part("expect"));
+    let step = |condition: Condition, part: Part| Step {
+        name: condition.name,
+        part,
+        next: Contiguity::Relaxed,
+        inner: Contiguity::Relaxed,
+        times: Times::ONCE,
+        optional: false,
+        greedy: false,
+        until: None,
+        within_gap: None,
+    };
+    let (after, expect) = (after?, expect?);
+    Some(Shape::Sequence(Sequence {
+        within: Some(within?),
+        steps: vec![
+            step(after, Part::Event(after.predicate)),
+            step(expect, Part::Absent(expect.predicate)),
+        ],
+    }))
+}
+
+fn given_conditions(
+    fields: &Fields<'_>,
+    builder: &mut Builder<'_>,
+    report: &mut Report<'_>,
+) -> Option<Vec<Condition>> {
+    match fields.get("conditions") {
+        Some(node) => conditions(node, &fields.path_of("conditions"), builder, report),
+        None => {
+            report.add(fields.at, &fields.path, "`conditions` is missing");
+            None
+        }
+    }
+}
+
+fn conditions(
+    node: &Node,
+    path: &str,
+    builder: &mut Builder<'_>,
+    report: &mut Report<'_>,
+) -> Option<Vec<Condition>> {
+    let Value::List(items) = &node.value else {
+        let message = format!("conditions are a list, not {}", node.described());
+        report.add(node.at, path, message);
+        return None;
+    };
+    if items.is_empty() {
+        report.add(node.at, path, "at least one condition is needed");
+        return None;
+    }
+    let mut read = Vec::new();
+    for (place, item) in items.iter().enumerate() {
+        read.push(condition(
+            item,
+            &format!("{path}[{place}]"),
+            "condition",
+            builder,
+            report,
+        ));
+    }
+    read.into_iter().collect()
+}
+
+fn condition(
+    node: &Node,
+    path: &str,
+    what: &str,
+    builder: &mut Builder<'_>,
+    report: &mut Report<'_>,
+) -> Option<Condition> {
+    let fields = Fields::read(
+        node,
+        path,
+        "a condition",
+        CONDITION,
+        PLANNED_CONDITION,
+        report,
+    )?;
+    condition_of(&fields, what, builder, report)
+}
+
+fn condition_of(
+    fields: &Fields<'_>,
+    what: &str,
+    builder: &mut Builder<'_>,
+    report: &mut Report<'_>,
+) -> Option<Condition> {
+    let name = builder.register(fields, what, report);
+    let topic = builder.topic(fields, report)?;
+    let predicate = builder.predicate(fields, "where", topic, report)?;
+    if builder.predicates[usize::from(predicate)].looks_back {
+        report.add(
+            fields.get("where").map_or(fields.at, |node| node.at),
+            &join(&fields.path, "where"),
+            "`matches` is known only in the steps of a `sequence`",
+        );
+        return None;
+    }
+    Some(Condition { name, predicate })
+}
+
+/// A duration that must be there and not be zero.
+pub(super) fn mandatory_span(
+    fields: &Fields<'_>,
+    name: &str,
+    report: &mut Report<'_>,
+) -> Option<Millis> {
+    if fields.get(name).is_none() {
+        let remedy = format!("add `{name}`, such as `{name}: 10m`");
+        let message = format!("`{name}` is missing: without it the state would grow for ever");
+        report.add_with(fields.at, &fields.path, message, Some(remedy));
+        return None;
+    }
+    span(fields, name, report)
+}
+
+/// A duration that is not zero, where it is given.
+pub(super) fn span(fields: &Fields<'_>, name: &str, report: &mut Report<'_>) -> Option<Millis> {
+    let span = fields.duration(name, report)?;
+    if span.0 == 0 {
+        let at = fields.get(name).map_or(fields.at, |node| node.at);
+        let message = format!("`{name}` must be longer than zero");
+        report.add(at, &fields.path_of(name), message);
+        return None;
+    }
+    Some(span)
+}
