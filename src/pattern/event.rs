@@ -74,6 +74,8 @@ impl PartialEq for Scalar {
     }
 }
 
+impl Eq for Scalar {}
+
 impl Hash for Scalar {
     fn hash<H: Hasher>(&self, hasher: &mut H) {
         match self {

@@ -1,0 +1,265 @@
+//! Sequences of single events whose conditions look at one event alone, relaxed or any-contiguous:
+//! the events of each step are kept once, partial matches not at all. What a partial match would
+//! have taken follows from the order of the events.
+
+use std::collections::VecDeque;
+
+use super::{Shaped, Step};
+use crate::model::{Millis, Timestamp};
+use crate::pattern::event::{Event, Taken};
+use crate::pattern::rule::{Contiguity, OnOverflow, Part, Rule, Sequence, Skip, Times};
+
+#[derive(Debug)]
+pub(super) struct Chain {
+    within: Millis,
+    /// Name and predicate of each step; the last is never kept.
+    steps: Vec<(u16, u16)>,
+    /// Ends every partial match; a match is one that lasts `within`.
+    absent: Option<u16>,
+    is_any: bool,
+    /// Predicates of all, for a quick look.
+    wanted: u64,
+}
+
+/// The events of one key by step, each in the order of the stream.
+#[derive(Debug, Default)]
+pub(super) struct State {
+    kept: Vec<VecDeque<Taken>>,
+}
+
+impl Chain {
+    /// `None`: the sequence needs the automaton.
+    pub(super) fn new(rule: &Rule, sequence: &Sequence) -> Option<Self> {
+        let within = sequence.within?;
+        let (mut steps, mut absent) = (Vec::new(), None);
+        let looks_back = |place: u16| rule.predicates[usize::from(place)].looks_back;
+        for (place, step) in sequence.steps.iter().enumerate() {
+            let is_plain = step.times == Times::ONCE && !step.optional && step.within_gap.is_none();
+            match step.part {
+                Part::Event(predicate) if is_plain && !looks_back(predicate) => {
+                    steps.push((step.name, predicate));
+                }
+                Part::Absent(predicate)
+                    if place == 1
+                        && sequence.steps.len() == 2
+                        && step.next == Contiguity::Relaxed
+                        && !looks_back(predicate) =>
+                {
+                    absent = Some(predicate);
+                }
+                _ => return None,
+            }
+        }
+        let follow = |contiguity| {
+            let mut rest = sequence.steps.iter().skip(1);
+            rest.all(|step| step.next == contiguity)
+        };
+        let (is_relaxed, is_any) = (follow(Contiguity::Relaxed), follow(Contiguity::Any));
+        let fits = match rule.emit.after_match {
+            Skip::None => is_relaxed || is_any,
+            Skip::ToNext => is_relaxed,
+            Skip::PastLast => is_relaxed && absent.is_none(),
+            Skip::ToFirst(_) | Skip::ToLast(_) => false,
+        };
+        if !fits || steps.len() + usize::from(absent.is_some()) < 2 {
+            return None;
+        }
+        let places = steps.iter().map(|(_, predicate)| *predicate).chain(absent);
+        let wanted = places.fold(0, |wanted, place| wanted | 1 << place);
+        Some(Self {
+            within,
+            steps,
+            absent,
+            is_any: is_any && !is_relaxed,
+            wanted,
+        })
+    }
+
+    /// Steps whose events are kept.
+    fn depth(&self) -> usize {
+        self.steps.len() - usize::from(self.absent.is_none())
+    }
+
+    /// The places of the events that a relaxed partial match took by now.
+    fn path(&self, state: &State, start: usize) -> Vec<usize> {
+        let mut path = vec![start];
+        let mut order = state.kept[0][start].order;
+        for kept in state.kept.iter().skip(1) {
+            let next = kept.partition_point(|taken| taken.order <= order);
+            let Some(taken) = kept.get(next) else { break };
+            order = taken.order;
+            path.push(next);
+        }
+        path
+    }
+
+    fn events(&self, state: &State, path: &[usize]) -> Vec<(u16, Taken)> {
+        let mut events = Vec::with_capacity(path.len() + 1);
+        for (step, place) in path.iter().enumerate() {
+            events.push((self.steps[step].0, state.kept[step][*place].clone()));
+        }
+        events
+    }
+
+    /// The last step's event came.
+    fn complete(&self, state: &mut State, last: &Taken, step: &mut Step<'_>) {
+        let name = self.steps[self.steps.len() - 1].0;
+        let most = step.rule.limits.max_results_per_event;
+        let past_last = step.rule.emit.after_match == Skip::PastLast;
+        let mut done = 0;
+        while done < state.kept[0].len() {
+            let path = self.path(state, done);
+            if path.len() < state.kept.len() {
+                break;
+            }
+            if done >= most {
+                step.overflow("max_results_per_event", 1);
+                break;
+            }
+            let mut events = self.events(state, &path);
+            events.push((name, last.clone()));
+            step.emit(last.at, events);
+            done += 1;
+            if past_last {
+                done = state.kept[0].len();
+            }
+        }
+        if done > 0 {
+            state.kept[0].drain(..done);
+            prune(state);
+        }
+    }
+
+    /// Every way through the kept events, one of each step, that `visit` is called with.
+    fn every(&self, state: &State, path: &mut Vec<usize>, visit: &mut dyn FnMut(&[usize]) -> bool) {
+        let step = path.len();
+        let order = state.kept[step - 1][path[step - 1]].order;
+        if !visit(path) || step == state.kept.len() {
+            return;
+        }
+        let first = state.kept[step].partition_point(|taken| taken.order <= order);
+        for place in first..state.kept[step].len() {
+            path.push(place);
+            self.every(state, path, visit);
+            path.pop();
+        }
+    }
+
+    fn complete_any(&self, state: &State, last: &Taken, step: &mut Step<'_>) {
+        let name = self.steps[self.steps.len() - 1].0;
+        let most = step.rule.limits.max_results_per_event;
+        let (mut found, mut over) = (0, 0);
+        for start in 0..state.kept[0].len() {
+            self.every(state, &mut vec![start], &mut |path| {
+                if path.len() == state.kept.len() {
+                    if found >= most {
+                        over += 1;
+                        return false;
+                    }
+                    found += 1;
+                    let mut events = self.events(state, path);
+                    events.push((name, last.clone()));
+                    step.emit(last.at, events);
+                }
+                true
+            });
+            if over > 0 {
+                step.overflow("max_results_per_event", over);
+                return;
+            }
+        }
+    }
+}
+
+/// Forgets what no start is left for.
+fn prune(state: &mut State) {
+    let mut order = state.kept[0].front().map_or(u64::MAX, |first| first.order);
+    for kept in state.kept.iter_mut().skip(1) {
+        while kept.front().is_some_and(|first| first.order <= order) {
+            kept.pop_front();
+        }
+        order = kept.front().map_or(u64::MAX, |first| first.order);
+    }
+}
+
+impl Shaped for Chain {
+    type State = State;
+
+    fn event(&self, state: &mut State, event: &Event<'_>, met: u64, step: &mut Step<'_>) {
+        if met & self.wanted == 0 {
+            return;
+        }
+        state.kept.resize_with(self.depth(), VecDeque::new);
+        let meets = |predicate: u16| met >> predicate & 1 == 1;
+        if self.absent.is_some_and(meets) {
+            state.kept[0].clear();
+        }
+        let mut taken: Option<Taken> = None;
+        for (place, (_, predicate)) in self.steps.iter().enumerate().rev() {
+            let has_before = place == 0 || !state.kept[place - 1].is_empty();
+            if !has_before || !meets(*predicate) {
+                continue;
+            }
+            let taken = taken.get_or_insert_with(|| Taken::new(event, step.order, false));
+            if place < self.depth() {
+                state.kept[place].push_back(taken.clone());
+            } else if self.is_any {
+                self.complete_any(state, taken, step);
+            } else {
+                self.complete(state, taken, step);
+            }
+        }
+        let most = step.rule.limits.max_partials_per_key;
+        let mut dropped = 0;
+        for kept in &mut state.kept {
+            if kept.len() > most {
+                dropped += 1;
+                match step.rule.limits.on_overflow {
+                    OnOverflow::DropOldest => kept.pop_front(),
+                    OnOverflow::DropNewest => kept.pop_back(),
+                };
+            }
+        }
+        if dropped > 0 {
+            prune(state);
+            step.overflow("max_partials_per_key", dropped);
+        }
+    }
+
+    fn expire(&self, state: &mut State, step: &mut Step<'_>) {
+        while let Some(first) = state.kept.first().and_then(VecDeque::front) {
+            let end = first.at + self.within;
+            if end > step.now {
+                break;
+            }
+            if self.absent.is_some() {
+                let events = self.events(state, &[0]);
+                step.emit(end, events);
+            } else if step.report_timed_out && self.is_any {
+                let mut paths = Vec::new();
+                self.every(state, &mut vec![0], &mut |path| {
+                    paths.push(path.to_vec());
+                    paths.len() < step.rule.limits.max_results_per_event
+                });
+                for path in paths {
+                    let events = self.events(state, &path);
+                    step.time_out(end, events);
+                }
+            } else if step.report_timed_out {
+                let events = self.events(state, &self.path(state, 0));
+                step.time_out(end, events);
+            }
+            state.kept[0].pop_front();
+            prune(state);
+        }
+    }
+
+    fn deadline(&self, state: &State) -> Option<Timestamp> {
+        let first = state.kept.first()?.front()?;
+        Some(first.at + self.within)
+    }
+
+    fn is_idle(&self, state: &State) -> bool {
+        state.kept.first().is_none_or(VecDeque::is_empty)
+    }
+}
