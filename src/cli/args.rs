@@ -114,6 +114,9 @@ pub enum Verb {
     Validate(ValidateArgs),
     /// Put definitions into force: files, or folders of them.
     Apply(ApplyArgs),
+    /// Try rules without a server.
+    #[command(subcommand)]
+    Rules(RulesCommand),
     /// Start a run.
     Run(RunArgs),
     /// Show one run with its steps.
@@ -292,6 +295,27 @@ pub struct ValidateArgs {
     /// Files, or folders of *.yaml, *.yml and *.json.
     #[arg(required = true, value_name = "PATH")]
     pub paths: Vec<PathBuf>,
+}
+
+#[derive(Debug, Subcommand)]
+pub enum RulesCommand {
+    /// Run the rules of a file over a file of events and show the matches; starts nothing.
+    Test(RulesTestArgs),
+}
+
+#[derive(Debug, Args)]
+pub struct RulesTestArgs {
+    /// Definitions of kind `rule`.
+    #[arg(value_name = "RULE.yaml")]
+    pub rule: PathBuf,
+    /// One JSON record a line, as `kcat -J` writes them, or one event a line where the rule reads
+    /// one topic.
+    #[arg(long, value_name = "FILE.jsonl")]
+    pub events: PathBuf,
+    /// Where event time moves after the last line, as RFC 3339 or milliseconds since 1970
+    /// [default: the end of all windows].
+    #[arg(long, value_name = "TIME")]
+    pub advance_to: Option<String>,
 }
 
 #[derive(Debug, Args)]

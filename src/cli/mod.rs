@@ -21,6 +21,7 @@ mod dev;
 mod doctor;
 mod history;
 mod list;
+mod rules;
 mod run;
 mod serve;
 mod status;
@@ -111,6 +112,7 @@ async fn dispatch(context: Context, verb: Verb) -> Result<(), CliError> {
         Verb::Validate(args) => apply::validate(&context, args),
         Verb::Doctor => doctor::doctor(&context).await,
         Verb::Topics(args) => topics::topics(&context, args).await,
+        Verb::Rules(command) => rules::rules(&context, command),
         Verb::Get(args) => definitions::get(&context, args).await,
         Verb::Delete(args) => definitions::delete(&context, args).await,
         Verb::Run(args) => run::run(&context, args).await,

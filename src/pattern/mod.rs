@@ -7,6 +7,7 @@ mod event;
 pub mod matcher;
 mod output;
 pub mod predicate;
+pub mod replay;
 mod rule;
 pub mod syntax;
 

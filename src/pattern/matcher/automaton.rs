@@ -392,12 +392,6 @@ impl Shaped for Automaton {
                         head: partial.head.clone(),
                     });
                 }
-                for node in branches.stays {
-                    next.push_back(Partial {
-                        node,
-                        ..partial.clone()
-                    });
-                }
             }
             for (name, node) in branches.takes {
                 let depth = partial.map_or(0, |partial| partial.head.depth) + 1;
@@ -430,6 +424,16 @@ impl Shaped for Automaton {
                         head,
                         start_at,
                         start_order,
+                    });
+                }
+            }
+            // What took the event comes first, so that of two matches with one start the longer
+            // wins.
+            if let Some(partial) = partial {
+                for node in branches.stays {
+                    next.push_back(Partial {
+                        node,
+                        ..partial.clone()
                     });
                 }
             }
