@@ -336,7 +336,7 @@ impl Operand {
             }
             Operand::In(needle, values) => {
                 let needle = needle.value(moment)?;
-                Ok(values.iter().any(|value| *value == *needle))
+                Ok(values.contains(&needle))
             }
             Operand::Search(search, text, part) => {
                 let (text, part) = (text.value(moment)?, part.value(moment)?);

@@ -238,3 +238,37 @@ fn nobody_has_to_read_what_is_said() {
         .unwrap();
     ended.code(2);
 }
+
+#[test]
+fn a_rule_is_tried_over_a_file_of_events() {
+    let rule = "kind: rule\nname: pair\ntime: {field: t}\nmatch:\n  sequence:\n    within: 1s\n    steps:\n      - {id: a, topic: x, where: \"event.k == 'a'\"}\n      - {id: b, topic: x, where: \"event.k == 'b'\"}\nstart: {workflow: w, input: {k: \"${matches.b[0].k}\"}}\n";
+    let events = "{\"k\":\"a\",\"t\":1000}\n\n{\"topic\":\"x\",\"ts\":1,\"payload\":\"{\\\"k\\\":\\\"b\\\",\\\"t\\\":1999}\"}\n{\"k\":\"a\",\"t\":5000}\n{\"k\":\"b\",\"t\":4000}\n";
+    let folder = folder(&[("rule.yaml", rule), ("events.jsonl", events)]);
+    let path = |name: &str| folder.path().join(name).display().to_string();
+    let (rule, events) = (path("rule.yaml"), path("events.jsonl"));
+    let ended = run(&["rules", "test", &rule, "--events", &events, "--json"]).code(0);
+    let expected = serde_json::json!({
+        "matches": [{
+            "rule": "pair", "key": {}, "at": "1970-01-01T00:00:01.999Z",
+            "events": {"a": [1], "b": [3]}, "start": {"workflow": "w", "input": {"k": "b"}},
+        }],
+        "late": [5],
+        "timed_out": [{"at": "1970-01-01T00:00:06.000Z", "events": {"a": [4]}}],
+    });
+    assert_eq!(ended.json(), expected);
+
+    let until = ["--advance-to", "1970-01-01T00:00:05.999Z"];
+    let arguments = ["rules", "test", &rule, "--events", &events, "--json"];
+    let ended = run(&[&arguments[..], &until[..]].concat()).code(0);
+    assert_eq!(ended.json()["timed_out"], serde_json::json!([]));
+
+    std::fs::write(&events, "{\"k\":\"a\"}\n").expect("the folder is ours");
+    let ended = run(&arguments).code(2);
+    assert!(
+        ended
+            .stderr
+            .contains("line 1: the field of event time is missing"),
+        "{}",
+        ended.stderr
+    );
+}

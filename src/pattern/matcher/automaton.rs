@@ -384,14 +384,14 @@ impl Shaped for Automaton {
             if branches.dies {
                 return;
             }
-            if let Some(partial) = partial {
-                if branches.completes {
-                    found.push(Found {
-                        start_order: partial.start_order,
-                        at: event.at,
-                        head: partial.head.clone(),
-                    });
-                }
+            if let Some(partial) = partial
+                && branches.completes
+            {
+                found.push(Found {
+                    start_order: partial.start_order,
+                    at: event.at,
+                    head: partial.head.clone(),
+                });
             }
             for (name, node) in branches.takes {
                 let depth = partial.map_or(0, |partial| partial.head.depth) + 1;

@@ -28,6 +28,9 @@ const PLANNED_STEP: &[&str] = &["change", "window", "aggregate", "anomaly", "typ
 /// Most occurrences that `times` may ask for.
 const MAX_TIMES: u32 = 1_000;
 
+/// States of the automaton that a sequence becomes.
+const MAX_STATES: u64 = 20_000;
+
 /// Groups within groups.
 const MAX_DEPTH: usize = 8;
 
@@ -56,6 +59,12 @@ pub(super) fn read(
     if sequence.steps.iter().all(|step| step.is_skippable()) {
         report.add(list.at, path, "at least one step must not be optional");
     }
+    if size(&sequence.steps) > MAX_STATES {
+        let message = format!(
+            "the steps unfold to more than {MAX_STATES} states; use smaller `times` within groups"
+        );
+        report.add(list.at, path, message);
+    }
     if within.is_none() && grows(&sequence.steps, true) {
         let remedy = "add `within`, such as `within: 10m`".to_owned();
         report.add_with(
@@ -66,6 +75,30 @@ pub(super) fn read(
         );
     }
     Some(sequence)
+}
+
+/// States that the steps unfold to, or a few more: repetitions are written out.
+fn size(steps: &[Step]) -> u64 {
+    // Alone, and behind an absent step or as the beginning of a group, where what follows an
+    // optional step is written out once more.
+    let (mut plain, mut special) = (1u64, 1u64);
+    for step in steps.iter().rev() {
+        let one = match &step.part {
+            Part::Absent(_) => {
+                special = special.saturating_add(1);
+                plain = special;
+                continue;
+            }
+            Part::Event(_) => 2,
+            Part::Group(steps) => size(steps).saturating_add(1),
+        };
+        let copies = u64::from(step.times.max.unwrap_or(step.times.min + 1)) + 1;
+        let body = copies.saturating_mul(one);
+        let skipped = if step.optional { special } else { 0 };
+        special = body.saturating_add(plain).saturating_add(skipped);
+        plain = body.saturating_add(plain);
+    }
+    special
 }
 
 impl Step {

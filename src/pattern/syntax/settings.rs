@@ -146,7 +146,7 @@ pub(super) fn limits(fields: &Fields<'_>, report: &mut Report<'_>) -> Limits {
     set("max_partials_per_key", &mut limits.max_partials_per_key);
     set("max_keys", &mut limits.max_keys);
     set("max_results_per_event", &mut limits.max_results_per_event);
-    if let Some(most) = inner.integer("max_kleene", 1..=1_000_000, report) {
+    if let Some(most) = inner.integer("max_kleene", 1..=10_000, report) {
         limits.max_kleene = most;
     }
     let known = ["drop_oldest_and_report", "drop_newest_and_report"];
