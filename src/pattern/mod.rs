@@ -1,15 +1,25 @@
 //! Patterns over event streams, pure: a definition (YAML or JSON) is read and checked by
 //! [`syntax`] into an immutable [`Rule`] whose conditions are [`predicate`]s over the fields of
-//! [`Event`]s, interned into slots; a [`Matcher`] turns events into [`Outputs`]. No clock, no I/O: time is event time, and the caller moves it
-//! on where nothing arrives.
+//! [`Event`]s, interned into slots; a [`Matcher`] turns events into [`Outputs`]. No clock, no I/O:
+//! time is event time (milliseconds since 1970), handed in, and the caller moves it on where
+//! nothing arrives.
+//!
+//! Beside them, not yet reached by any rule, are the numeric pieces: [`aggregate`] summarises
+//! values, [`window`] cuts a stream into spans of event time and compares a value with what came
+//! before, [`anomaly`] says how far a value lies from what a detector has learned. Their state is
+//! plain data that serialises without loss ([`exact`]).
 
+pub mod aggregate;
+pub mod anomaly;
 mod event;
+pub mod exact;
 pub mod matcher;
 mod output;
 pub mod predicate;
 pub mod replay;
 mod rule;
 pub mod syntax;
+pub mod window;
 
 pub use event::{Event, Scalar, Taken};
 pub use matcher::Matcher;

@@ -1,0 +1,465 @@
+//! Tumbling and hopping windows of one key, cut into panes (Li et al. 2005, "No pane, no gain"): an
+//! event touches one pane, and a window that fires takes in the panes that ended and gives back
+//! those that left. Constant work per event and per firing, whatever the size.
+
+use std::collections::VecDeque;
+
+use serde::{Deserialize, Serialize};
+
+use super::running::Running;
+use super::{Arrival, Fired, MAX_SPAN, OnLate, Window, WindowError, check_span};
+use crate::pattern::aggregate::{Needs, Sample, Summary};
+
+/// The most panes that a key may hold, ahead of the watermark and behind.
+const MAX_PANES: i64 = 100_000;
+/// Event times beyond this size, in ms, are refused, so that no sum of times overflows.
+const MAX_TIME: u64 = 1 << 61;
+
+/// What kind of hopping window, checked. 56 bytes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct HoppingSpec {
+    size: i64,
+    slide: i64,
+    offset: i64,
+    /// The greatest common divisor of size and slide.
+    pane: i64,
+    lateness: i64,
+    on_late: OnLate,
+    needs: Needs,
+}
+
+impl HoppingSpec {
+    /// Windows of `size` ms, one each `slide` ms, both 1 to [`MAX_SPAN`], starting at whole
+    /// multiples of the slide; with `slide` equal to `size` they tumble.
+    ///
+    /// # Errors
+    /// Where a span is out of bounds, the slide is larger than the size (events between windows
+    /// would count nowhere), or a window has more than 100,000 panes.
+    pub fn new(size: i64, slide: i64, needs: Needs) -> Result<HoppingSpec, WindowError> {
+        check_span("size", size, 1, MAX_SPAN)?;
+        check_span("slide", slide, 1, size)?;
+        let pane = greatest_common_divisor(size, slide);
+        if size / pane > MAX_PANES {
+            return Err(WindowError::Panes {
+                size,
+                slide,
+                panes: size / pane,
+                most: MAX_PANES,
+            });
+        }
+        Ok(HoppingSpec {
+            size,
+            slide,
+            offset: 0,
+            pane,
+            lateness: 0,
+            on_late: OnLate::default(),
+            needs,
+        })
+    }
+
+    /// The same, with windows that start `offset` ms after multiples of the slide (any number of
+    /// ms; only its rest by the slide matters). For days of a time zone: minus its offset from UTC.
+    #[must_use]
+    pub fn with_offset(self, offset: i64) -> HoppingSpec {
+        let offset = offset.rem_euclid(self.slide);
+        HoppingSpec { offset, ..self }
+    }
+
+    /// The same, with late events accepted until the watermark is `lateness` ms past the end.
+    ///
+    /// # Errors
+    /// Where the lateness is not from 0 to [`MAX_SPAN`].
+    pub fn with_lateness(self, lateness: i64, on_late: OnLate) -> Result<HoppingSpec, WindowError> {
+        let lateness = check_span("allowed lateness", lateness, 0, MAX_SPAN)?;
+        Ok(HoppingSpec {
+            lateness,
+            on_late,
+            ..self
+        })
+    }
+
+    /// The start of the pane that `at` is in.
+    #[inline]
+    fn pane_start(&self, at: i64) -> i64 {
+        at - (at - self.offset).rem_euclid(self.pane)
+    }
+
+    /// The last end of a window at or before `at`.
+    fn end_before(&self, at: i64) -> i64 {
+        at - (at - self.offset - self.size).rem_euclid(self.slide)
+    }
+
+    /// The first end of a window that holds the pane which starts at `pane`.
+    #[inline]
+    fn first_end(&self, pane: i64) -> i64 {
+        self.end_before(pane) + self.slide
+    }
+
+    /// The last end of a window that holds the pane which starts at `pane`.
+    #[inline]
+    fn last_end(&self, pane: i64) -> i64 {
+        self.end_before(pane + self.size)
+    }
+
+    fn window(&self, end: i64) -> Window {
+        Window {
+            start: end - self.size,
+            end,
+        }
+    }
+}
+
+fn greatest_common_divisor(a: i64, b: i64) -> i64 {
+    if b == 0 {
+        a
+    } else {
+        greatest_common_divisor(b, a % b)
+    }
+}
+
+/// The panes of one key. 264 bytes, and 120 for each pane that holds an event, of which there are
+/// at most (size + lateness) / pane behind the watermark, dropped when the key next fires; percentiles and distinct values add what
+/// [`Sketch`](crate::pattern::aggregate::Sketch) and
+/// [`Distinct`](crate::pattern::aggregate::Distinct) state, once for each pane and once for the
+/// window.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Hopping {
+    /// Ascending; only panes with events.
+    panes: VecDeque<Pane>,
+    /// Panes before this place have left the running window and wait for late events.
+    left: usize,
+    /// Panes before this place have entered it.
+    entered: usize,
+    /// The window that ends at `due`.
+    running: Running,
+    /// The end of the last window that was due.
+    due: i64,
+}
+
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+struct Pane {
+    start: i64,
+    /// The end of the last window that holds it.
+    last_end: i64,
+    summary: Summary,
+}
+
+impl Hopping {
+    /// A key without events.
+    pub fn new(spec: &HoppingSpec) -> Hopping {
+        Hopping {
+            panes: VecDeque::new(),
+            left: 0,
+            entered: 0,
+            running: Running::new(spec.needs),
+            due: i64::MIN,
+        }
+    }
+
+    /// Whether nothing is held and nothing will fire.
+    pub fn is_empty(&self) -> bool {
+        self.panes.is_empty()
+    }
+
+    /// Takes in an event at `at` if that is all there is to do: it is on time and its pane is the
+    /// newest, so that nothing becomes due earlier.
+    #[inline]
+    pub(super) fn add_to_newest(
+        &mut self,
+        spec: &HoppingSpec,
+        at: i64,
+        sample: Sample,
+        watermark: i64,
+    ) -> bool {
+        let waits = self.entered < self.panes.len();
+        match self.panes.back_mut() {
+            Some(pane) if waits && at >= watermark && at >= pane.start => {
+                let is_inside = at - pane.start < spec.pane;
+                if is_inside {
+                    pane.summary.add(sample);
+                }
+                is_inside
+            }
+            _ => false,
+        }
+    }
+
+    /// Takes in an event at `at` (epoch ms, at most 2⁶¹ in size). All windows that end at or before `watermark` have been fired
+    /// ([`fire_next`](Self::fire_next)); those that the event is late for and that may fire again
+    /// are handed to `emit`, in order.
+    pub fn insert(
+        &mut self,
+        spec: &HoppingSpec,
+        at: i64,
+        sample: Sample,
+        watermark: i64,
+        emit: &mut impl FnMut(Fired, &Summary),
+    ) -> Arrival {
+        if self.add_to_newest(spec, at, sample, watermark) {
+            return Arrival::OnTime;
+        }
+        if at.unsigned_abs() > MAX_TIME {
+            return Arrival::Overflow;
+        }
+        let start = spec.pane_start(at);
+        if spec.last_end(start).saturating_add(spec.lateness) <= watermark {
+            return Arrival::TooLate;
+        }
+        // Windows that had no events passed without a firing.
+        let passed = spec.end_before(watermark.max(i64::MIN / 2));
+        if passed > self.due {
+            self.slide_to(spec, passed);
+        }
+        if !self.add_to_pane(spec, start, sample) {
+            return Arrival::Overflow;
+        }
+        if at >= watermark {
+            return Arrival::OnTime;
+        }
+        if spec.on_late == OnLate::Refire {
+            self.refire(spec, start, watermark, emit);
+        }
+        Arrival::Late
+    }
+
+    /// Puts the sample into its pane and, if that has entered the running window, into that too.
+    fn add_to_pane(&mut self, spec: &HoppingSpec, start: i64, sample: Sample) -> bool {
+        let mut place = self.panes.len();
+        while place > 0 && self.panes[place - 1].start > start {
+            place -= 1;
+        }
+        if place > 0 && self.panes[place - 1].start == start {
+            place -= 1;
+        } else {
+            if self.panes.len() as i64 >= MAX_PANES {
+                return false;
+            }
+            let summary = Summary::new(spec.needs);
+            let last_end = spec.last_end(start);
+            let pane = Pane {
+                start,
+                last_end,
+                summary,
+            };
+            self.panes.insert(place, pane);
+            self.left += usize::from(start < self.due - spec.size);
+            self.entered += usize::from(start < self.due);
+        }
+        self.panes[place].summary.add(sample);
+        if (self.left..self.entered).contains(&place) {
+            self.running.enter_sample(start, sample);
+        }
+        true
+    }
+
+    /// Fires again what was due and holds the pane.
+    fn refire(
+        &mut self,
+        spec: &HoppingSpec,
+        pane: i64,
+        watermark: i64,
+        emit: &mut impl FnMut(Fired, &Summary),
+    ) {
+        let mut end = spec.first_end(pane);
+        let last = spec.last_end(pane).min(spec.end_before(watermark));
+        while end <= last {
+            if end.saturating_add(spec.lateness) > watermark {
+                let window = spec.window(end);
+                let summary = self.fold(spec, window);
+                emit(Fired { window, late: true }, &summary);
+            }
+            end += spec.slide;
+        }
+    }
+
+    /// The summary of a window from its panes, without the running one.
+    fn fold(&self, spec: &HoppingSpec, window: Window) -> Summary {
+        let mut summary = Summary::new(spec.needs);
+        let inside = |pane: &&Pane| (window.start..window.end).contains(&pane.start);
+        for pane in self.panes.iter().filter(inside) {
+            summary.merge(&pane.summary);
+        }
+        summary
+    }
+
+    /// When the watermark next concerns this key (epoch ms): a window is to fire, or late events
+    /// need no longer be waited for. `None` of an empty one.
+    #[inline]
+    pub fn next_due(&self, spec: &HoppingSpec) -> Option<i64> {
+        let newest = self.panes.back()?;
+        let over = || newest.last_end.saturating_add(spec.lateness);
+        Some(self.next_end(spec).unwrap_or_else(over))
+    }
+
+    /// The end of the next window that has events in it.
+    #[inline]
+    fn next_end(&self, spec: &HoppingSpec) -> Option<i64> {
+        let next = self.due.saturating_add(spec.slide);
+        if self.left < self.entered && self.panes[self.entered - 1].last_end >= next {
+            return Some(next);
+        }
+        let ahead = self.panes.get(self.entered)?.start;
+        Some(if ahead < next {
+            next
+        } else {
+            spec.first_end(ahead)
+        })
+    }
+
+    /// Does what is due at [`next_due`](Self::next_due), which the watermark has reached: fires the
+    /// window that ends there, if there is one with events in it, and forgets panes for which
+    /// everything is too late.
+    #[inline]
+    pub fn fire_next(&mut self, spec: &HoppingSpec, emit: &mut impl FnMut(Fired, &Summary)) {
+        let Some(due) = self.next_due(spec) else {
+            return;
+        };
+        if let Some(end) = self.next_end(spec) {
+            self.slide_to(spec, end);
+            let window = spec.window(end);
+            emit(
+                Fired {
+                    window,
+                    late: false,
+                },
+                self.running.summary(),
+            );
+        }
+        self.forget(spec, due);
+    }
+
+    /// Moves the running window on to the one that ends at `end`.
+    fn slide_to(&mut self, spec: &HoppingSpec, end: i64) {
+        self.due = end;
+        while self.entered < self.panes.len() && self.panes[self.entered].start < end {
+            let pane = &self.panes[self.entered];
+            self.running.enter(pane.start, &pane.summary);
+            self.entered += 1;
+        }
+        let from = end - spec.size;
+        while self.left < self.entered && self.panes[self.left].start < from {
+            self.running.leave(&self.panes[self.left].summary);
+            self.left += 1;
+        }
+        if self.left == self.entered {
+            self.running.clear();
+            return;
+        }
+        self.running.expire_extremes(from);
+        if self.running.level() > 0 {
+            let inside = self.panes.range(self.left..self.entered);
+            let finest = inside.map(|pane| pane.summary.level()).max().unwrap_or(0);
+            if self.running.is_too_coarse(finest) {
+                self.running.renew_total(self.fold(spec, spec.window(end)));
+            }
+        }
+    }
+
+    /// Drops the panes whose last window is beyond its lateness at `now`.
+    fn forget(&mut self, spec: &HoppingSpec, now: i64) {
+        while let Some(pane) = self.panes.front() {
+            let last = pane.last_end;
+            if last > self.due || last.saturating_add(spec.lateness) > now {
+                return;
+            }
+            if self.left == 0 {
+                // It is still in the window that has just fired, the last it will be in.
+                self.running.leave(&pane.summary);
+            }
+            self.panes.pop_front();
+            self.left = self.left.saturating_sub(1);
+            self.entered = self.entered.saturating_sub(1);
+        }
+        self.running.clear();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::pattern::aggregate::Function;
+
+    fn fired(spec: &HoppingSpec, events: &[(i64, i64)], last: i64) -> Vec<(i64, i64, f64, bool)> {
+        let mut state = Hopping::new(spec);
+        let mut out = Vec::new();
+        let mut emit = |fired: Fired, summary: &Summary| {
+            let count = Function::Count.of(summary).unwrap_or(0.0);
+            out.push((fired.window.start, fired.window.end, count, fired.late));
+        };
+        for (at, watermark) in events.iter().copied().chain([(i64::MIN, last)]) {
+            while state.next_due(spec).is_some_and(|due| due <= watermark) {
+                state.fire_next(spec, &mut emit);
+            }
+            if at > i64::MIN {
+                let _ = state.insert(spec, at, Sample::number(1.0), watermark, &mut emit);
+            }
+        }
+        assert!(state.is_empty(), "{state:?}");
+        out
+    }
+
+    #[test]
+    fn its_size_is_as_stated() {
+        let sizes = (
+            size_of::<Hopping>(),
+            size_of::<Pane>(),
+            size_of::<HoppingSpec>(),
+        );
+        assert!(
+            sizes.0 <= 264 && sizes.1 <= 120 && sizes.2 <= 56,
+            "{sizes:?}"
+        );
+    }
+
+    #[test]
+    fn windows_are_half_open_and_aligned() {
+        let spec = HoppingSpec::new(10, 10, Needs::default()).expect("a tumbling window");
+        let events = [(-1, -1), (0, 0), (9, 9), (10, 10), (35, 35)];
+        let expected = [
+            (-10, 0, 1.0, false),
+            (0, 10, 2.0, false),
+            (10, 20, 1.0, false),
+            (30, 40, 1.0, false),
+        ];
+        assert_eq!(fired(&spec, &events, 1_000), expected);
+        let shifted = fired(&spec.with_offset(-7), &[(2, 2), (3, 3)], 1_000);
+        assert_eq!(shifted, [(-7, 3, 1.0, false), (3, 13, 1.0, false)]);
+    }
+
+    #[test]
+    fn a_late_event_fires_its_windows_again_until_the_lateness_is_over() {
+        let spec = HoppingSpec::new(10, 5, Needs::default()).expect("a hopping window");
+        let spec = spec.with_lateness(6, OnLate::Refire).expect("in bounds");
+        // At a watermark of 16 the window that ends at 10 is over, the one that ends at 15 is not.
+        let found = fired(&spec, &[(7, 7), (8, 15), (9, 16), (3, 16)], 1_000);
+        let expected = [
+            (0, 10, 1.0, false),
+            (5, 15, 1.0, false),
+            (0, 10, 2.0, true),
+            (5, 15, 2.0, true),
+            (5, 15, 3.0, true),
+        ];
+        assert_eq!(found, expected);
+    }
+
+    #[test]
+    fn what_cannot_be_is_refused_with_its_bounds() {
+        let refused =
+            |size, slide| HoppingSpec::new(size, slide, Needs::default()).expect_err("bad");
+        assert_eq!(
+            refused(0, 1).to_string(),
+            format!("the size of a window is 0 ms: it must be from 1 to {MAX_SPAN} ms")
+        );
+        assert!(
+            refused(10, 11)
+                .to_string()
+                .contains("slide of a window is 11 ms")
+        );
+        assert!(
+            refused(1_000_000, 999_999)
+                .to_string()
+                .contains("1000000 panes")
+        );
+    }
+}
