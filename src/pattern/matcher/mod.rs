@@ -3,14 +3,16 @@
 //! [`Matcher`] orders events by event time (`order`), evaluates the conditions of their topic once,
 //! finds the state of their key (`keys`) and hands both to the machine of the rule's shape:
 //! `chain` for relaxed and any-contiguous sequences whose conditions look at one event alone, `all`
-//! for conditions in any order and counts, `automaton` for every other sequence. `suppress` thins
-//! out what comes of it. All state is plain data; each key has one timer, for the earliest time at
-//! which something of it runs out, so nothing is ever scanned for age.
+//! for conditions in any order and counts, `automaton` for every other sequence, unfolded into
+//! `nodes`. `suppress` thins out what comes of it. All state is plain data; each key has one timer,
+//! for the earliest time at which something of it runs out, so that nothing is scanned for age (save
+//! under `within_gap`, where partial matches run out in another order than they began).
 
 mod all;
 mod automaton;
 mod chain;
 mod keys;
+mod nodes;
 mod order;
 mod suppress;
 
