@@ -231,10 +231,10 @@ impl Log for KafkaLog {
                 Err(rdkafka::error::KafkaError::MessageConsumptionFatal(code)) => {
                     return Err(errors::fatal("consuming", code));
                 }
-                Err(error) => {
-                    tracing::debug!(%error, "consuming");
-                    break;
-                }
+                // A report that needs no answer. An outage leaves hundreds of them in the queue, and a
+                // change of ownership may stand behind them: one a call would keep it from us for
+                // as long as calls are rare, and they are while transactions fail for want of it.
+                Err(error) => tracing::debug!(%error, "consuming"),
             }
             if consumer.context().has_changes() {
                 break;
