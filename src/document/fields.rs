@@ -1,9 +1,11 @@
 //! Reading a mapping by its known keys: unknown ones are refused with the nearest known one, an
 //! alias stands for its field, and giving both is a fault.
 
+use std::sync::Arc;
+
 use super::node::{Key, Node, Position, Value};
 use super::violation::Report;
-use super::{canonical, duration};
+use super::{MAX_NAME_LENGTH, canonical, duration};
 use crate::expr::nearest;
 use crate::model::Millis;
 
@@ -101,6 +103,25 @@ impl<'n> Fields<'n> {
             );
             report.add(later.at, &join(&self.path, &later.name), message);
         }
+    }
+
+    /// The name that a definition of `kind` must have.
+    pub(crate) fn definition_name(&self, kind: &str, report: &mut Report<'_>) -> Option<Arc<str>> {
+        if self.get("name").is_none() {
+            report.add(self.at, "", format!("a {kind} needs a `name`"));
+            return None;
+        }
+        let (name, node) = self.string("name", report)?;
+        let allowed = |byte: u8| byte.is_ascii_alphanumeric() || b"._-".contains(&byte);
+        if name.is_empty() || name.len() > MAX_NAME_LENGTH || !name.bytes().all(allowed) {
+            let message = format!(
+                "`{}` is no name for a {kind}: 1 to {MAX_NAME_LENGTH} of A-Z a-z 0-9 . _ - are allowed",
+                name.chars().take(60).collect::<String>(),
+            );
+            report.add(node.at, "name", message);
+            return None;
+        }
+        Some(Arc::from(name))
     }
 
     pub(crate) fn string(

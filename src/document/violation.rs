@@ -5,6 +5,7 @@ use std::fmt;
 use serde::Serialize;
 
 use super::node::{Node, Position};
+use crate::expr::ExprError;
 
 /// One fault: where it is, what it is, what would be right.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
@@ -99,6 +100,22 @@ impl<'a> Report<'a> {
                 suggestion,
             });
         }
+    }
+
+    /// A fault of the expression `text`, which is the value of `node`, at its place in it.
+    pub(crate) fn add_expression_error(
+        &mut self,
+        error: &ExprError,
+        node: &Node,
+        text: &str,
+        path: &str,
+    ) {
+        let at = self.locate(node, text, error.offset.unwrap_or(0));
+        let suggestion = error
+            .suggestion
+            .as_ref()
+            .map(|near| format!("did you mean `{near}`?"));
+        self.add_with(at, path, error.to_string(), suggestion);
     }
 
     /// How many faults were found so far.

@@ -29,6 +29,7 @@ mod tests;
 pub use condition::Condition;
 pub use error::ExprError;
 pub(crate) use error::nearest;
+pub(crate) use path::is_identifier;
 pub use path::{Path, Segment};
 pub use template::{Template, TemplateBuilder};
 pub use text::Text;

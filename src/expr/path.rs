@@ -109,7 +109,8 @@ impl fmt::Display for Prefix<'_> {
     }
 }
 
-fn is_identifier(name: &str) -> bool {
+/// Letters, digits and `_`, not beginning with a digit.
+pub(crate) fn is_identifier(name: &str) -> bool {
     let mut bytes = name.bytes();
     bytes
         .next()

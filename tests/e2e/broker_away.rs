@@ -1,6 +1,5 @@
 //! The broker is away when the instances start. They say so, and once it comes they do their work.
 
-use std::thread;
 use std::time::Duration;
 
 use crate::support::agent::Worker;
@@ -45,8 +44,7 @@ fn a_broker_that_comes_late_is_waited_for() {
     installation.apply(chain::WORKFLOW);
     let follower = Follower::start(&bootstrap);
     let worker = Worker::start(&bootstrap);
-    let starter = thread::spawn(move || start_by_records(&bootstrap, chain::NAME, 0..RUNS, RATE));
-    starter.join().expect("all runs are started");
+    start_by_records(&bootstrap, chain::NAME, 0..RUNS, RATE);
     wait_for(LIMIT, "all runs have ended", || follower.ended() >= RUNS);
     worker.stop();
     for instance in &mut installation.instances {

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use crate::document::fields::Fields;
 use crate::document::node::{Node, Value};
 use crate::document::violation::Report;
-use crate::expr::{Condition, ExprError, Names, Path, Segment, Template, nearest};
+use crate::expr::{Condition, Names, Path, Segment, Template, is_identifier, nearest};
 use crate::pattern::predicate::{Predicate, Scope};
 use crate::pattern::rule::MAX_CONDITIONS;
 
@@ -132,7 +132,7 @@ impl<'n> Builder<'n> {
                 let condition = match Condition::compile(text, &CONDITION_NAMES) {
                     Ok(condition) => condition,
                     Err(error) => {
-                        refuse(&error, node, text, &path, report);
+                        report.add_expression_error(&error, node, text, &path);
                         return None;
                     }
                 };
@@ -242,21 +242,4 @@ pub(super) fn field_path(text: &str) -> Vec<Segment> {
 
 fn place(place: usize) -> u16 {
     u16::try_from(place).expect("a file of one megabyte names fewer")
-}
-
-fn is_identifier(id: &str) -> bool {
-    let mut bytes = id.bytes();
-    bytes
-        .next()
-        .is_some_and(|byte| byte.is_ascii_alphabetic() || byte == b'_')
-        && bytes.all(|byte| byte.is_ascii_alphanumeric() || byte == b'_')
-}
-
-fn refuse(error: &ExprError, node: &Node, text: &str, path: &str, report: &mut Report<'_>) {
-    let at = report.locate(node, text, error.offset.unwrap_or(0));
-    let suggestion = error
-        .suggestion
-        .as_ref()
-        .map(|near| format!("did you mean `{near}`?"));
-    report.add_with(at, path, error.to_string(), suggestion);
 }

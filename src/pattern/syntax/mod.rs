@@ -11,11 +11,11 @@ mod shapes;
 use std::sync::Arc;
 
 use super::rule::Rule;
+use crate::document;
 use crate::document::canonical;
 use crate::document::fields::{Field, Fields, alias, field};
 use crate::document::node::{Node, Value};
 use crate::document::violation::{Report, Violations};
-use crate::document::{self, MAX_NAME_LENGTH};
 use crate::model::Json;
 use builder::Builder;
 
@@ -80,7 +80,7 @@ fn read(node: &Node, report: &mut Report<'_>) -> Option<Rule> {
     let faults_before = report.count();
     check_kind(node, report)?;
     let fields = Fields::read(node, "", "a rule", RULE_FIELDS, PLANNED, report)?;
-    let name = read_name(&fields, report);
+    let name = fields.definition_name("rule", report);
     let version = match fields.get("version") {
         Some(_) => fields.integer("version", 1..=u32::MAX, report),
         None => Some(1),
@@ -158,22 +158,4 @@ fn check_kind(node: &Node, report: &mut Report<'_>) -> Option<()> {
         format!("only definitions of kind `rule` are read here, not {found}"),
     );
     None
-}
-
-fn read_name(fields: &Fields<'_>, report: &mut Report<'_>) -> Option<Arc<str>> {
-    if fields.get("name").is_none() {
-        report.add(fields.at, "", "a rule needs a `name`");
-        return None;
-    }
-    let (name, node) = fields.string("name", report)?;
-    let allowed = |byte: u8| byte.is_ascii_alphanumeric() || b"._-".contains(&byte);
-    if name.is_empty() || name.len() > MAX_NAME_LENGTH || !name.bytes().all(allowed) {
-        let message = format!(
-            "`{}` is no name for a rule: 1 to {MAX_NAME_LENGTH} of A-Z a-z 0-9 . _ - are allowed",
-            name.chars().take(60).collect::<String>(),
-        );
-        report.add(node.at, "name", message);
-        return None;
-    }
-    Some(Arc::from(name))
 }

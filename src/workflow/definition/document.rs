@@ -11,7 +11,7 @@ use super::{Defaults, Definition, Kind, graph};
 use crate::document::fields::{Field, Fields, field};
 use crate::document::node::{Node, Value};
 use crate::document::violation::Report;
-use crate::document::{MAX_NAME_LENGTH, canonical, duration};
+use crate::document::{canonical, duration};
 use crate::expr::{Template, nearest};
 use crate::model::Json as JsonText;
 use crate::workflow::program::{InputSchema, Workflow};
@@ -42,7 +42,7 @@ pub(super) fn read(
     let faults_before = report.count();
     check_kind(node, report)?;
     let fields = Fields::read(node, "", "a workflow", WORKFLOW_FIELDS, &[], report)?;
-    let name = read_name(&fields, report);
+    let name = fields.definition_name("workflow", report);
     let version = match fields.get("version") {
         Some(_) => fields.integer("version", 1..=u32::MAX, report),
         None => Some(1),
@@ -154,24 +154,6 @@ fn check_kind(node: &Node, report: &mut Report<'_>) -> Option<()> {
         ),
     }
     None
-}
-
-fn read_name(fields: &Fields<'_>, report: &mut Report<'_>) -> Option<Arc<str>> {
-    if fields.get("name").is_none() {
-        report.add(fields.at, "", "a workflow needs a `name`");
-        return None;
-    }
-    let (name, node) = fields.string("name", report)?;
-    let allowed = |byte: u8| byte.is_ascii_alphanumeric() || b"._-".contains(&byte);
-    if name.is_empty() || name.len() > MAX_NAME_LENGTH || !name.bytes().all(allowed) {
-        let message = format!(
-            "`{}` is no name for a workflow: 1 to {MAX_NAME_LENGTH} of A-Z a-z 0-9 . _ - are allowed",
-            name.chars().take(60).collect::<String>(),
-        );
-        report.add(node.at, "name", message);
-        return None;
-    }
-    Some(Arc::from(name))
 }
 
 fn read_schema(node: &Node, report: &mut Report<'_>) -> Option<InputSchema> {

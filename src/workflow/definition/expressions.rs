@@ -4,7 +4,7 @@
 use crate::document::fields::join;
 use crate::document::node::{Node, Position, Value};
 use crate::document::violation::Report;
-use crate::expr::{Condition, ExprError, Names, Path, Template, TemplateBuilder, Text, nearest};
+use crate::expr::{Condition, Names, Path, Template, TemplateBuilder, Text, nearest};
 
 /// What an expression of a workflow may begin with.
 const NAMES: Names<'static> = Names {
@@ -64,7 +64,7 @@ fn build(
                 builder.text(compiled);
             }
             Err(error) => {
-                refuse(&error, node, text, path, report);
+                report.add_expression_error(&error, node, text, path);
                 builder.scalar("null");
             }
         },
@@ -121,19 +121,10 @@ pub(super) fn condition(
             Some(condition)
         }
         Err(error) => {
-            refuse(&error, node, text, path, report);
+            report.add_expression_error(&error, node, text, path);
             None
         }
     }
-}
-
-fn refuse(error: &ExprError, node: &Node, text: &str, path: &str, report: &mut Report<'_>) {
-    let at = report.locate(node, text, error.offset.unwrap_or(0));
-    let suggestion = error
-        .suggestion
-        .as_ref()
-        .map(|near| format!("did you mean `{near}`?"));
-    report.add_with(at, path, error.to_string(), suggestion);
 }
 
 /// Checks what can be told without the graph, and notes the steps that are read.
