@@ -36,7 +36,7 @@ impl Worker {
                 continue;
             };
             match std::mem::replace(&mut owned.phase, Phase::Opening) {
-                Phase::Opening => self.open(number)?,
+                Phase::Held | Phase::Opening => self.open(number)?,
                 Phase::Restoring(restoring) => self.restore(number, restoring, now)?,
                 Phase::Working => {}
             }
@@ -48,6 +48,12 @@ impl Worker {
         let Some(known) = self.owned.get(&number).map(|owned| owned.partition.clone()) else {
             return Ok(());
         };
+        if !self.shared.claim(number, self.config.number) {
+            if let Some(owned) = self.owned.get_mut(&number) {
+                owned.phase = Phase::Held;
+            }
+            return Ok(());
+        }
         let mut partition = match known {
             Some(partition) => partition,
             None => self.open_store(number),

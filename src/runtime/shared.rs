@@ -22,6 +22,8 @@ pub struct Shared {
     /// Told in the header of a request, so that another instance does not take it for its own.
     pub instance: String,
     partitions: RwLock<BTreeMap<i32, Arc<Partition>>>,
+    /// The worker that has a partition, from before it opens the store until after it last writes it.
+    holders: Mutex<BTreeMap<i32, usize>>,
     owned: watch::Sender<Vec<i32>>,
     partition_count: AtomicI32,
     requests: Mutex<HashMap<u64, Request>>,
@@ -46,6 +48,7 @@ impl Shared {
         Self {
             instance: instance.into(),
             partitions: RwLock::default(),
+            holders: Mutex::default(),
             owned: watch::Sender::new(Vec::new()),
             partition_count: AtomicI32::new(0),
             requests: Mutex::default(),
@@ -84,6 +87,22 @@ impl Shared {
             .values()
             .cloned()
             .collect()
+    }
+
+    /// Takes the partition for a worker; `false` while another worker of this instance has it. The
+    /// group gives a partition on once it takes a member for dead, and the member may learn of that
+    /// after its successor: with both at it, the one that goes would take the other's place down.
+    pub fn claim(&self, partition: i32, worker: usize) -> bool {
+        *lock(&self.holders).entry(partition).or_insert(worker) == worker
+    }
+
+    pub fn is_held_by(&self, partition: i32, worker: usize) -> bool {
+        lock(&self.holders).get(&partition) == Some(&worker)
+    }
+
+    /// Lets the next worker have it.
+    pub fn release(&self, partition: i32) {
+        lock(&self.holders).remove(&partition);
     }
 
     pub fn add_partition(&self, partition: Arc<Partition>) {

@@ -61,6 +61,8 @@ pub(super) struct Owned {
 }
 
 pub(super) enum Phase {
+    /// Another worker of this instance has not given it up yet.
+    Held,
     /// To be opened, or read again after a lost session.
     Opening,
     Restoring(Restoring),
@@ -172,6 +174,13 @@ impl Worker {
             .all(|owned| matches!(owned.phase, Phase::Working))
     }
 
+    /// Whether a partition can be moved on without waiting for anybody.
+    fn is_restoring(&self) -> bool {
+        self.owned
+            .values()
+            .any(|owned| matches!(owned.phase, Phase::Opening | Phase::Restoring(_)))
+    }
+
     /// Partitions that are restored.
     pub(super) fn working(&self) -> impl Iterator<Item = (i32, &Arc<Partition>)> {
         self.owned
@@ -187,7 +196,7 @@ impl Worker {
             self.connect()?;
         }
         let has_due = self.next_due().is_some_and(|due| due <= now);
-        let wait = if has_due || !self.is_settled() {
+        let wait = if has_due || self.is_restoring() {
             Duration::ZERO
         } else {
             wait
@@ -267,6 +276,9 @@ impl Worker {
         let Some(owned) = self.owned.remove(&number) else {
             return;
         };
+        if !self.shared.is_held_by(number, self.config.number) {
+            return;
+        }
         self.shared.remove_partition(number);
         for source in Source::BOTH {
             meters::lag(self.config.topics.of(source), number, 0);
@@ -276,6 +288,7 @@ impl Worker {
         if let Some(Err(error)) = owned.partition.map(|partition| partition.write_behind()) {
             tracing::warn!(%error, partition = number, "the store is left behind");
         }
+        self.shared.release(number);
     }
 
     fn recover(&mut self, error: LogError) -> Stepped {
@@ -328,9 +341,10 @@ impl Worker {
         self.is_connected = false;
         for (number, owned) in &mut self.owned {
             owned.phase = Phase::Opening;
-            if let Some(partition) = &owned.partition {
-                partition.set_restored(false);
-            }
+            let Some(partition) = &owned.partition else {
+                continue;
+            };
+            partition.set_restored(false);
             let unknown = SubmitError::Broker("the session was lost; ask again".to_owned());
             self.shared.fail_requests(*number, &unknown);
         }

@@ -146,8 +146,19 @@ impl World {
 
     /// Starts the instance's process anew.
     pub fn boot(&mut self, number: usize) {
+        let shared = Shared::new(format!("instance-{number}-{}", self.now.0));
+        self.boot_with(number, Arc::new(shared));
+    }
+
+    /// The same as a second worker in the process of `other`.
+    pub fn boot_beside(&mut self, number: usize, other: usize) {
+        self.instances[number].disk = Arc::clone(&self.instances[other].disk);
+        let shared = Arc::clone(&self.instances[other].shared);
+        self.boot_with(number, shared);
+    }
+
+    fn boot_with(&mut self, number: usize, shared: Arc<Shared>) {
         let plan: Arc<Mutex<Plan>> = Arc::default();
-        let shared = Arc::new(Shared::new(format!("instance-{number}-{}", self.now.0)));
         let log = FaultyLog::new(
             self.cluster.clone(),
             &format!("worker-{number}"),
