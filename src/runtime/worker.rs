@@ -46,11 +46,6 @@ const MAX_PARKED_PER_RUN: usize = 100;
 /// Longest wait between two tries.
 const MAX_BACKOFF: Duration = Duration::from_secs(5);
 
-/// So many failures in a row, each of them answered by a broker, are taken for a place in the group
-/// that is lost without our having been told: it is given up and the group joined anew. With the
-/// waits between them, that is after about ten seconds.
-const REJOIN_AFTER: u32 = 9;
-
 /// A partition and how far it is.
 pub(super) struct Owned {
     pub partition: Option<Arc<Partition>>,
@@ -304,10 +299,7 @@ impl Worker {
             ErrorClass::Retriable if !self.is_connected => {}
             ErrorClass::Retriable | ErrorClass::Abortable => {
                 meters::aborted("abortable");
-                if self.failures.is_multiple_of(REJOIN_AFTER) {
-                    tracing::warn!(worker = self.config.number, "joining the group anew");
-                    self.leave();
-                } else if let Err(error) = self.go_back() {
+                if let Err(error) = self.go_back() {
                     tracing::warn!(%error, "cannot go back; making a new session");
                     self.lose_session();
                 }

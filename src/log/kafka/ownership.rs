@@ -7,6 +7,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use rdkafka::client::ClientContext;
+use rdkafka::config::RDKafkaLogLevel;
 use rdkafka::consumer::{BaseConsumer, Consumer, ConsumerContext};
 use rdkafka::error::KafkaError;
 use rdkafka::types::RDKafkaRespErr;
@@ -27,6 +28,8 @@ struct Inner {
     started: BTreeSet<i32>,
     /// Ends of the inputs as of librdkafka's last statistics.
     ends: BTreeMap<i32, Positions>,
+    /// Events of the consumer's queue that were neither records, errors nor changes.
+    reports: u64,
 }
 
 impl Ownership {
@@ -62,6 +65,11 @@ impl Ownership {
             .unwrap_or_default()
     }
 
+    /// Grows with each line of the log and each statistics that a poll has taken from the queue.
+    pub(super) fn reports(&self) -> u64 {
+        self.lock().reports
+    }
+
     fn lock(&self) -> std::sync::MutexGuard<'_, Inner> {
         self.inner.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -87,6 +95,7 @@ fn partitions_in(list: &TopicPartitionList) -> Vec<i32> {
 impl ClientContext for Ownership {
     fn stats(&self, statistics: Statistics) {
         let mut inner = self.lock();
+        inner.reports += 1;
         for source in Source::BOTH {
             let Some(topic) = statistics.topics.get(self.topics.of(source)) else {
                 continue;
@@ -97,6 +106,11 @@ impl ClientContext for Ownership {
                 }
             }
         }
+    }
+
+    fn log(&self, level: RDKafkaLogLevel, facility: &str, line: &str) {
+        tracing::debug!(?level, facility, line, "librdkafka");
+        self.lock().reports += 1;
     }
 
     fn error(&self, error: KafkaError, reason: &str) {

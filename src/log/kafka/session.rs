@@ -212,12 +212,21 @@ impl Log for KafkaLog {
         let mut wait = limits.wait;
         let mut bytes = 0;
         let mut taken = 0;
-        // A change of ownership ends the batch: what was taken before it may be void by now.
+        // A change of ownership ends the batch: what was taken before it may be void by now. Reports
+        // (lines of librdkafka's log, statistics, errors) must not: an outage leaves hundreds in the
+        // queue, a change may stand behind them, and one a call would keep it from us for as long as
+        // calls are rare, which they are while transactions fail for want of it.
         while taken < limits.records && bytes < limits.bytes {
-            let Some(result) = consumer.poll(wait) else {
-                break;
-            };
+            let reports = consumer.context().reports();
+            let polled = consumer.poll(wait);
             wait = Duration::ZERO;
+            let Some(result) = polled else {
+                // rdkafka returns none, too, where what it took from the queue was a report.
+                if consumer.context().has_changes() || consumer.context().reports() == reports {
+                    break;
+                }
+                continue;
+            };
             match result {
                 Ok(message) => {
                     if let Some(record) = self.accept(&message)
@@ -231,9 +240,6 @@ impl Log for KafkaLog {
                 Err(rdkafka::error::KafkaError::MessageConsumptionFatal(code)) => {
                     return Err(errors::fatal("consuming", code));
                 }
-                // A report that needs no answer. An outage leaves hundreds of them in the queue, and a
-                // change of ownership may stand behind them: one a call would keep it from us for
-                // as long as calls are rare, and they are while transactions fail for want of it.
                 Err(error) => tracing::debug!(%error, "consuming"),
             }
             if consumer.context().has_changes() {

@@ -19,9 +19,7 @@ const LAST_LOG_LINES: usize = 40;
 
 /// Where the records live.
 enum Broker {
-    Apache {
-        _kafka: Kafka,
-    },
+    Apache(Kafka),
     /// The first instance is `partita dev` and carries it.
     OfInstance,
     Alone(EmbeddedBroker),
@@ -59,12 +57,8 @@ impl Installation {
         let folder = TempDir::new().expect("a temporary folder");
         partita(&["topics", "create", "--kafka", &bootstrap]);
         let instances = ["a", "b"].map(|name| Instance::serve(name, &bootstrap, folder.path()));
-        let mut installation = Installation::new(
-            Broker::Apache { _kafka: kafka },
-            bootstrap,
-            instances,
-            folder,
-        );
+        let mut installation =
+            Installation::new(Broker::Apache(kafka), bootstrap, instances, folder);
         installation.launch(environment);
         Some(installation)
     }
@@ -98,13 +92,21 @@ impl Installation {
         installation
     }
 
-    /// The broker that is a process of its own.
-    pub fn broker(&mut self) -> &mut EmbeddedBroker {
+    /// Kills the broker, which must be a process of its own, with -9.
+    pub fn kill_broker(&mut self) {
         match &mut self.broker {
-            Broker::Alone(broker) => broker,
-            Broker::Apache { .. } | Broker::OfInstance => {
-                panic!("the broker of this installation is no process of its own")
-            }
+            Broker::Apache(kafka) => kafka.kill9(),
+            Broker::Alone(broker) => broker.kill9(),
+            Broker::OfInstance => panic!("the broker of this installation is an instance's"),
+        }
+    }
+
+    /// Starts the broker with what it knew before, and waits until it listens.
+    pub fn restart_broker(&mut self) {
+        match &mut self.broker {
+            Broker::Apache(kafka) => kafka.restart(),
+            Broker::Alone(broker) => broker.restart(),
+            Broker::OfInstance => panic!("the broker of this installation is an instance's"),
         }
     }
 
@@ -141,7 +143,7 @@ impl Installation {
     /// A name for the output of tests.
     pub fn broker_name(&self) -> &'static str {
         match self.broker {
-            Broker::Apache { .. } => "Apache Kafka",
+            Broker::Apache(_) => "Apache Kafka",
             Broker::OfInstance | Broker::Alone(_) => "the embedded broker",
         }
     }
