@@ -30,7 +30,7 @@ const MAY_NAME: [(&str, &[&str]); 19] = [
     ("log", &["model"]),
     ("store", &["model"]),
     ("clock", &["model"]),
-    ("topics", &["model", "config"]),
+    ("topics", &["model", "log", "config"]),
     ("telemetry", &["model"]),
     ("config", ANY_BUT_DOORS),
     ("runtime", ANY_BUT_DOORS),

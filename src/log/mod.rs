@@ -214,6 +214,10 @@ pub trait Log: Send {
     /// [`Source::index`].
     fn lag(&self, partition: i32, positions: Positions) -> [u64; 2];
 
+    /// Why no broker has been connected for some seconds; `None` while one is, and before that is
+    /// known.
+    fn outage(&self) -> Option<String>;
+
     /// Ends the session. A dynamic member leaves the group, so that others take over at once. A
     /// static one keeps its place until its session expires: whoever comes back under the same id
     /// before that goes on at once, and nobody else does.

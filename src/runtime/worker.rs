@@ -146,8 +146,13 @@ impl Worker {
         }
     }
 
-    /// Tells how far behind the partitions are.
+    /// Tells how far behind the partitions are, and whether the brokers are away: while there is
+    /// nothing to do, no failure would.
     pub fn observe(&self) {
+        if self.is_connected && self.failures == 0 {
+            let outage = self.log.outage();
+            self.shared.set_trouble(self.config.number, outage);
+        }
         for (number, owned) in &self.owned {
             if let Some(partition) = &owned.partition {
                 let behind = self.log.lag(*number, owned.positions);

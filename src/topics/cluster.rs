@@ -13,6 +13,7 @@ use rdkafka::metadata::Metadata;
 use rdkafka::producer::{BaseProducer, DeliveryResult, Producer as _, ProducerContext};
 
 use super::catalogue::{Catalogue, Cleanup, TopicSpec};
+use crate::log::kafka::errors::failed_connection;
 
 #[derive(Debug, thiserror::Error)]
 pub enum ClusterError {
@@ -82,15 +83,9 @@ impl Failures {
 impl ClientContext for Failures {
     fn log(&self, level: RDKafkaLogLevel, facility: &str, line: &str) {
         tracing::debug!(?level, facility, line, "librdkafka");
-        if facility != "FAIL" {
-            return;
+        if let Some(reason) = failed_connection(facility, line) {
+            *self.0.lock().unwrap_or_else(PoisonError::into_inner) = Some(reason.to_owned());
         }
-        // It begins with the name of the thread, which helps nobody.
-        let reason = line
-            .strip_prefix("[thrd:")
-            .and_then(|rest| Some(rest.split_once("]: ")?.1))
-            .unwrap_or(line);
-        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = Some(reason.to_owned());
     }
 
     // What is told here is told by the log and by the call that failed.

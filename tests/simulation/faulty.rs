@@ -300,6 +300,10 @@ impl Log for FaultyLog {
         self.inner.lag(partition, positions)
     }
 
+    fn outage(&self) -> Option<String> {
+        self.inner.outage()
+    }
+
     fn leave(&mut self) {
         self.inner.leave();
     }

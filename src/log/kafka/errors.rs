@@ -64,6 +64,19 @@ pub(super) fn is_fatal_code(code: RDKafkaErrorCode) -> bool {
     matches!(code, RDKafkaErrorCode::Fatal | RDKafkaErrorCode::Fenced)
 }
 
+/// Why a connection failed, where a line of librdkafka's log tells that. The errors of its calls say
+/// only that it did.
+pub(crate) fn failed_connection<'l>(facility: &str, line: &'l str) -> Option<&'l str> {
+    if facility != "FAIL" {
+        return None;
+    }
+    // It begins with the name of the thread, which helps nobody.
+    let unnamed = line
+        .strip_prefix("[thrd:")
+        .and_then(|rest| Some(rest.split_once("]: ")?.1));
+    Some(unnamed.unwrap_or(line))
+}
+
 fn describe(error: &KafkaError) -> String {
     match transactional(error) {
         Some(inner) => format!("{inner}"),

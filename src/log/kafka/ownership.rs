@@ -5,6 +5,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
 
 use rdkafka::client::ClientContext;
 use rdkafka::config::RDKafkaLogLevel;
@@ -13,7 +14,11 @@ use rdkafka::error::KafkaError;
 use rdkafka::types::RDKafkaRespErr;
 use rdkafka::{Statistics, TopicPartitionList};
 
+use super::errors;
 use crate::log::{OwnershipChange, Positions, Source, Topics};
+
+/// A broker that is restarted, or a connection that is replaced, is no outage.
+const OUTAGE_AFTER: Duration = Duration::from_secs(3);
 
 /// The consumer's context. Callbacks run within `poll`, on the worker's thread.
 pub struct Ownership {
@@ -28,6 +33,10 @@ struct Inner {
     started: BTreeSet<i32>,
     /// Ends of the inputs as of librdkafka's last statistics.
     ends: BTreeMap<i32, Positions>,
+    /// Since when statistics have shown no connection.
+    away_since: Option<Instant>,
+    /// Why a connection last failed.
+    complaint: String,
     /// Events of the consumer's queue that were neither records, errors nor changes.
     reports: u64,
 }
@@ -70,6 +79,12 @@ impl Ownership {
         self.lock().reports
     }
 
+    pub(super) fn outage(&self) -> Option<String> {
+        let inner = self.lock();
+        let away = inner.away_since?.elapsed() >= OUTAGE_AFTER;
+        away.then(|| inner.complaint.clone())
+    }
+
     fn lock(&self) -> std::sync::MutexGuard<'_, Inner> {
         self.inner.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -96,6 +111,13 @@ impl ClientContext for Ownership {
     fn stats(&self, statistics: Statistics) {
         let mut inner = self.lock();
         inner.reports += 1;
+        let mut brokers = statistics.brokers.values();
+        // A worker's consumer always keeps a connection, that to its coordinator.
+        if brokers.any(|broker| matches!(broker.state.as_str(), "UP" | "UPDATE")) {
+            inner.away_since = None;
+        } else {
+            inner.away_since.get_or_insert_with(Instant::now);
+        }
         for source in Source::BOTH {
             let Some(topic) = statistics.topics.get(self.topics.of(source)) else {
                 continue;
@@ -110,7 +132,11 @@ impl ClientContext for Ownership {
 
     fn log(&self, level: RDKafkaLogLevel, facility: &str, line: &str) {
         tracing::debug!(?level, facility, line, "librdkafka");
-        self.lock().reports += 1;
+        let mut inner = self.lock();
+        inner.reports += 1;
+        if let Some(reason) = errors::failed_connection(facility, line) {
+            reason.clone_into(&mut inner.complaint);
+        }
     }
 
     fn error(&self, error: KafkaError, reason: &str) {

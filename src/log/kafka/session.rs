@@ -368,6 +368,12 @@ impl Log for KafkaLog {
         })
     }
 
+    fn outage(&self) -> Option<String> {
+        let reason = self.consumer.as_ref()?.context().outage()?;
+        let brokers = &self.config.client.brokers;
+        Some(format!("cannot reach Kafka at {brokers}: {reason}"))
+    }
+
     fn leave(&mut self) {
         self.producer = None;
         // Dropping the consumer closes it, which leaves the group unless the member is static.

@@ -229,6 +229,10 @@ impl Log for MemoryLog {
         })
     }
 
+    fn outage(&self) -> Option<String> {
+        None
+    }
+
     fn leave(&mut self) {
         if let Some(member) = self.member.take() {
             self.cluster.expire_member(member);
