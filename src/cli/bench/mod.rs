@@ -14,9 +14,11 @@ mod prometheus;
 pub mod shape;
 
 use std::collections::BTreeMap;
-use std::time::Duration;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use rdkafka::ClientConfig;
+use rdkafka::consumer::{BaseConsumer, Consumer};
 use serde_json::{Value, json};
 
 use super::args::{BareLoopArgs, BenchArgs};
@@ -49,6 +51,10 @@ const END_WITHIN: Duration = Duration::from_secs(30);
 const SETTLE: Duration = Duration::from_secs(3);
 /// One request to the cluster.
 const CLUSTER_TIMEOUT: Duration = Duration::from_secs(10);
+/// Between two looks at whether the broker still answers, and how long it may take to.
+const ASK_EVERY: Duration = Duration::from_secs(5);
+/// A busy broker may be silent for a while, but not for so long.
+const GONE_AFTER: Duration = Duration::from_secs(20);
 /// What waits may take to be started.
 const WAITING_WITHIN: Duration = Duration::from_secs(120);
 
@@ -84,7 +90,35 @@ pub async fn bench(context: &Context, args: &BenchArgs) -> Result<(), CliError> 
                 _ => Err(CliError::Failed("not every run completed".to_owned())),
             }
         }
+        gone = vanished(&bench.client) => Err(gone),
         _ = stop_signal() => Err(CliError::Interrupted),
+    }
+}
+
+/// Resolves when the broker has not answered for [`GONE_AFTER`]: what the measurement waits for then
+/// would not come.
+async fn vanished(client: &ClientConfig) -> CliError {
+    let asker: Arc<BaseConsumer> = match client.create() {
+        Ok(asker) => Arc::new(asker),
+        Err(error) => return CliError::Failed(format!("no client: {error}")),
+    };
+    let mut answered = Instant::now();
+    loop {
+        tokio::time::sleep(ASK_EVERY).await;
+        let asker = Arc::clone(&asker);
+        let ask = move || asker.fetch_metadata(None, ASK_EVERY).map(|_| ());
+        match tokio::task::spawn_blocking(ask).await {
+            Ok(Ok(())) => answered = Instant::now(),
+            Ok(Err(error)) if answered.elapsed() >= GONE_AFTER => {
+                let brokers = client.get("bootstrap.servers").unwrap_or_default();
+                return CliError::Unreachable(format!(
+                    "Kafka at {brokers} went away during the bench and did not come back within \
+                     {} s: {error}",
+                    GONE_AFTER.as_secs()
+                ));
+            }
+            _ => {}
+        }
     }
 }
 
