@@ -2,10 +2,10 @@
 
 use std::time::Duration;
 
-use kafka_harness::Kafka;
-use partita::log::Log;
+use kafka_harness::{EmbeddedBroker, Kafka};
 use partita::log::conformance::{Setup, a_static_member_keeps_its_place, conforms};
 use partita::log::kafka::{ClientSettings, KafkaLog, KafkaLogConfig};
+use partita::log::{Log, OwnershipChange, PollLimits};
 use partita::model::Millis;
 use partita_broker::{Broker, Config};
 use rdkafka::ClientConfig;
@@ -31,6 +31,56 @@ async fn the_kafka_log_conforms_on_apache_kafka() {
 const NEVER_EXPIRES: Millis = Millis(120_000);
 /// The least that Apache Kafka allows.
 const EXPIRES_SOON: Millis = Millis(6_000);
+
+/// Neither log lines, statistics nor errors of an outage stand before the word that the partitions
+/// are lost. A worker whose timers are due does not wait when it polls, and polls rarely while its
+/// transactions fail; it must not have to poll once for each of them.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_outage_does_not_stand_before_the_loss_of_partitions() {
+    const PREFIX: &str = "outage.";
+    let mut broker = EmbeddedBroker::start();
+    let brokers = broker.bootstrap();
+    world::create_topics_with(&brokers, PREFIX, &[], 2).await;
+    let mut log = KafkaLog::new(KafkaLogConfig {
+        client: ClientSettings::plain(&brokers),
+        prefix: PREFIX.to_owned(),
+        transactional_id: format!("{PREFIX}worker"),
+        transaction_timeout: Millis(10_000),
+        session_timeout: EXPIRES_SOON,
+        static_membership: false,
+    })
+    .expect("a log");
+    tokio::task::block_in_place(|| {
+        log.connect().expect("a connection");
+        let assigned = changes_within(&mut log, 600, Duration::from_millis(100));
+        assert_eq!(assigned, [OwnershipChange::Assigned(vec![0, 1])]);
+        broker.kill9();
+        std::thread::sleep(2 * Duration::from(EXPIRES_SOON));
+        // Statistics come every two seconds: fewer polls than reports.
+        let lost = changes_within(&mut log, 3, Duration::from(EXPIRES_SOON));
+        assert_eq!(lost, [OwnershipChange::Revoked(vec![0, 1])]);
+    });
+}
+
+/// The first changes that one of so many polls tells of, which do not wait and are so far apart.
+fn changes_within(log: &mut KafkaLog, polls: usize, apart: Duration) -> Vec<OwnershipChange> {
+    let limits = PollLimits {
+        wait: Duration::ZERO,
+        records: 100,
+        bytes: 1 << 20,
+    };
+    for _ in 0..polls {
+        let mut changes = log.poll(limits, &mut Vec::new()).expect("a poll");
+        if let Some(OwnershipChange::Assigned(numbers) | OwnershipChange::Revoked(numbers)) =
+            changes.first_mut()
+        {
+            numbers.sort_unstable();
+            return changes;
+        }
+        std::thread::sleep(apart);
+    }
+    Vec::new()
+}
 
 async fn kafka_log_conforms(brokers: String) {
     run(&brokers, "dynamic.", false, NEVER_EXPIRES, conforms).await;
