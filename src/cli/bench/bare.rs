@@ -14,8 +14,10 @@ use rdkafka::{ClientConfig, Offset, TopicPartitionList};
 use serde::Deserialize;
 
 use super::super::args::BareLoopArgs;
+use super::FETCH_WAIT;
 use super::shape::AGENT;
 use crate::cli::{CliError, Context};
+use crate::log::kafka::reader_config;
 
 const BATCH_RECORDS: usize = 2_000;
 const CALL_WITHIN: Duration = Duration::from_secs(20);
@@ -97,13 +99,8 @@ impl Worker {
             events: topic("events"),
             state: topic("state"),
         };
-        let consumer: BaseConsumer = client
-            .clone()
-            .set("group.id", format!("{prefix}bare-loop"))
-            .set("enable.auto.commit", "false")
-            .set("auto.offset.reset", "earliest")
-            .set("isolation.level", "read_committed")
-            .set("fetch.queue.backoff.ms", "1")
+        let group = format!("{prefix}bare-loop");
+        let consumer: BaseConsumer = reader_config(client.clone(), &group, FETCH_WAIT)
             .set("partition.assignment.strategy", "cooperative-sticky")
             .create()?;
         let producer: Producer = client

@@ -9,8 +9,10 @@ use rdkafka::error::KafkaError;
 use rdkafka::message::{Headers as _, Message as _};
 use rdkafka::{ClientConfig, Offset, TopicPartitionList};
 
+use super::FETCH_WAIT;
 use super::shape::AGENT;
 use crate::cli::CliError;
+use crate::log::kafka::reader_config;
 
 /// The count ends here, wherever it is: enough records for a mean.
 const WITHIN: Duration = Duration::from_secs(30);
@@ -123,10 +125,6 @@ fn topic_of(name: &str) -> String {
 }
 
 fn consumer(client: &ClientConfig, prefix: &str) -> Result<BaseConsumer, KafkaError> {
-    client
-        .clone()
-        .set("group.id", format!("{prefix}bench-census"))
-        .set("enable.auto.commit", "false")
-        .set("isolation.level", "read_committed")
-        .create()
+    let group = format!("{prefix}bench-census");
+    reader_config(client.clone(), &group, FETCH_WAIT).create()
 }

@@ -17,9 +17,11 @@ use rdkafka::producer::{BaseRecord, DefaultProducerContext, Producer as _, Threa
 use rdkafka::types::RDKafkaErrorCode;
 use serde::{Deserialize, Serialize};
 
+use super::FETCH_WAIT;
 use super::shape::AGENT;
 use crate::cli::CliError;
 use crate::cli::measure::Samples;
+use crate::log::kafka::reader_config;
 
 /// Bytes of text that each step gives as its output.
 const OUTPUT_BYTES: usize = 100;
@@ -127,13 +129,10 @@ impl Load {
         let latencies: Arc<Mutex<Latencies>> = Arc::default();
         let stop = Arc::new(AtomicBool::new(false));
         let ready = Arc::new(AtomicBool::new(false));
-        let consumer: BaseConsumer = client
-            .clone()
-            .set("group.id", format!("{prefix}bench-agent"))
+        let group = format!("{prefix}bench-agent");
+        let consumer: BaseConsumer = reader_config(client.clone(), &group, FETCH_WAIT)
+            // An agent commits what it has answered, as any consumer of a group does.
             .set("enable.auto.commit", "true")
-            .set("auto.offset.reset", "earliest")
-            .set("isolation.level", "read_committed")
-            .set("fetch.queue.backoff.ms", "1")
             .create()
             .map_err(|error| broken("the bench's agent", &error))?;
         consumer

@@ -49,6 +49,9 @@ const LATENCY_SECONDS: f64 = 20.0;
 const END_WITHIN: Duration = Duration::from_secs(30);
 /// Buffers on the way go back before memory is looked at.
 const SETTLE: Duration = Duration::from_secs(3);
+/// How long the broker may hold a fetch that finds nothing, for each reader of the bench:
+/// librdkafka's own default, which an agent that sets nothing has.
+const FETCH_WAIT: Duration = Duration::from_millis(500);
 /// One request to the cluster.
 const CLUSTER_TIMEOUT: Duration = Duration::from_secs(10);
 /// Between two looks at whether the broker still answers, and how long it may take to.
