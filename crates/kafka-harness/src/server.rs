@@ -23,10 +23,31 @@ const START_LIMIT: Duration = Duration::from_secs(90);
 const STOP_LIMIT: Duration = Duration::from_secs(30);
 const LAST_LOG_LINES: usize = 30;
 
+/// Several nodes beside one another on a small machine.
+const SMALL_HEAP: &[&str] = &[
+    "-Xms256m",
+    "-Xmx512m",
+    "-XX:+UseG1GC",
+    "-XX:MaxGCPauseMillis=20",
+];
+/// What Kafka's own start scripts give a broker.
+const AS_SHIPPED: &[&str] = &[
+    "-Xms1G",
+    "-Xmx1G",
+    "-server",
+    "-XX:+UseG1GC",
+    "-XX:MaxGCPauseMillis=20",
+    "-XX:InitiatingHeapOccupancyPercent=35",
+    "-XX:+ExplicitGCInvokesConcurrent",
+    "-Djava.awt.headless=true",
+];
+
 /// A running node. Its data lives in a temporary folder that goes away with it.
 pub struct Kafka {
     folder: TempDir,
     ports: Ports,
+    /// Options of its Java machine.
+    java: &'static [&'static str],
     process: Option<Child>,
 }
 
@@ -102,6 +123,23 @@ impl Kafka {
         Some((kafka, secured))
     }
 
+    /// As [`Kafka::start`], with the heap and the options for Java that Kafka's own start scripts
+    /// give a broker: for measurements. Tests run several nodes, with a smaller heap.
+    ///
+    /// # Errors
+    /// As [`Kafka::start`].
+    ///
+    /// # Panics
+    /// As [`Kafka::start`].
+    pub fn start_as_shipped() -> Result<Kafka, Missing> {
+        let mut kafka = Kafka::prepare()?;
+        kafka.java = AS_SHIPPED;
+        kafka.write_properties(&[]);
+        kafka.format(&[]);
+        kafka.launch();
+        Ok(kafka)
+    }
+
     fn prepare() -> Result<Kafka, Missing> {
         jars()?;
         let folder = tempfile::Builder::new()
@@ -111,6 +149,7 @@ impl Kafka {
         Ok(Kafka {
             folder,
             ports: Ports::free(),
+            java: SMALL_HEAP,
             process: None,
         })
     }
@@ -266,12 +305,7 @@ impl Kafka {
             .expect("the temporary folder can be written");
         let already_said = log.metadata().expect("the log is a file").len();
         command
-            .args([
-                "-Xms256m",
-                "-Xmx512m",
-                "-XX:+UseG1GC",
-                "-XX:MaxGCPauseMillis=20",
-            ])
+            .args(self.java)
             // The later of two settings of one property counts.
             .arg(format!(
                 "-Dlog4j2.configurationFile={}",

@@ -51,6 +51,26 @@ fn a_node_keeps_its_data_over_a_crash_and_a_restart() {
     assert_eq!(kafka.pid(), None);
 }
 
+#[cfg(target_os = "linux")]
+#[test]
+fn a_node_for_measurements_has_the_heap_that_kafka_ships_with() {
+    let kafka = match Kafka::start_as_shipped() {
+        Ok(kafka) => kafka,
+        Err(why) => {
+            kafka_harness::missing("the node for measurements", &why);
+            return;
+        }
+    };
+    let pid = kafka.pid().expect("a started node has a process");
+    let arguments = std::fs::read(format!("/proc/{pid}/cmdline")).expect("the node runs");
+    let arguments = String::from_utf8_lossy(&arguments);
+    let heap: Vec<&str> = arguments
+        .split('\0')
+        .filter(|argument| argument.starts_with("-Xm"))
+        .collect();
+    assert_eq!(heap, ["-Xms1G", "-Xmx1G"]);
+}
+
 #[test]
 fn a_tool_that_fails_says_so() {
     if let Err(why) = Kafka::jars() {
