@@ -225,9 +225,7 @@ pub fn refused(refusal: &Refusal, run: &str) -> Problem {
                 .unwrap_or_default();
             Problem::not_found(format!("no workflow `{workflow}{version}` is applied"))
         }
-        Refusal::InputTooLarge { bytes, limit } => Problem::too_large(format!(
-            "the input has {bytes} bytes of JSON; at most {limit} are allowed"
-        )),
+        Refusal::PayloadTooLarge { what, bytes, limit } => payload_too_large(what, *bytes, *limit),
         Refusal::InputInvalid { message } => Problem::new(
             StatusCode::UNPROCESSABLE_ENTITY,
             "input-invalid",
@@ -243,13 +241,21 @@ pub fn refused(refusal: &Refusal, run: &str) -> Problem {
         .with("run_id", run)
         .with("run_status", status.name()),
         Refusal::TaskNotOpen(reason) => task_not_open(*reason),
-        Refusal::NotSupported { what } => Problem::new(
-            StatusCode::UNPROCESSABLE_ENTITY,
-            "not-supported",
-            "Not supported yet",
-            format!("{what} is not supported yet"),
-        ),
+        Refusal::TooManySignals { limit } => Problem::new(
+            StatusCode::TOO_MANY_REQUESTS,
+            "too-many-signals",
+            "Too many signals wait already",
+            format!("{limit} signals wait for a step of run `{run}`, and no more are kept"),
+        )
+        .retry_after(1)
+        .with("run_id", run),
     }
+}
+
+pub fn payload_too_large(what: &str, bytes: usize, limit: usize) -> Problem {
+    Problem::too_large(format!(
+        "the {what} has {bytes} bytes of JSON; at most {limit} are allowed"
+    ))
 }
 
 pub fn unknown_run(run: &str) -> Problem {

@@ -13,10 +13,10 @@ use serde::{Deserialize, Serialize};
 use super::Api;
 use super::incoming::{Incoming, Segments, run_id, span_parameter, split_verb};
 use super::owner::{self, Local};
-use super::problem::{Problem, refused, unknown_run};
+use super::problem::{Problem, payload_too_large, refused, unknown_run};
 use super::view::run_view;
 use crate::engine::Outcome;
-use crate::model::{Command, Json, RunId, RunState, Signal, Start, Verb};
+use crate::model::{Command, Json, RunId, RunState, Signal, SignalId, SignalName, Start, Verb};
 use crate::runtime::Answered;
 
 /// The longest `?wait=`.
@@ -53,9 +53,11 @@ struct VerbBody {
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 struct SignalBody {
-    name: String,
+    name: SignalName,
     #[serde(default)]
     data: Option<Json>,
+    #[serde(default)]
+    id: Option<SignalId>,
 }
 
 /// `POST /v1/runs`.
@@ -65,17 +67,7 @@ pub async fn start(State(api): State<Api>, mut request: Incoming) -> Result<Resp
         wait = Some(span_parameter("wait", &text, LONGEST_WAIT)?);
     }
     let mut body: StartBody = request.json()?;
-    let limit = api.settings().max_payload_bytes;
-    if let Some(bytes) = body
-        .input
-        .as_ref()
-        .map(Json::len)
-        .filter(|bytes| *bytes > limit)
-    {
-        return Err(Problem::too_large(format!(
-            "the input has {bytes} bytes of JSON; at most {limit} are allowed"
-        )));
-    }
+    check_size(&api, "input", body.input.as_ref())?;
     let id = if let Some(id) = body.id.clone() {
         id
     } else {
@@ -112,6 +104,15 @@ pub async fn start(State(api): State<Api>, mut request: Incoming) -> Result<Resp
         }
     })
     .await
+}
+
+/// Before anything is written.
+fn check_size(api: &Api, what: &str, payload: Option<&Json>) -> Result<(), Problem> {
+    let limit = api.settings().max_payload_bytes;
+    match payload.map_or(0, Json::len) {
+        bytes if bytes > limit => Err(payload_too_large(what, bytes, limit)),
+        _ => Ok(()),
+    }
 }
 
 /// A new id, of a partition owned here where a few tries find one.
@@ -208,10 +209,12 @@ pub async fn verb(
         "cancel" => Command::Cancel(of_verb(request.json()?)),
         "signal" => {
             let body: SignalBody = request.json()?;
+            check_size(&api, "data", body.data.as_ref())?;
             Command::Signal(Signal {
                 run_id: id.clone(),
                 name: body.name,
                 data: body.data,
+                id: body.id,
             })
         }
         other => {

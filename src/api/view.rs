@@ -6,7 +6,8 @@ use std::collections::BTreeMap;
 use serde::Serialize;
 
 use crate::model::{
-    Failure, Json, RunId, RunState, RunStatus, StepState, StepStatus, TaskId, Timestamp,
+    Failure, Json, RunId, RunState, RunStatus, SignalId, SignalName, StepState, StepStatus, TaskId,
+    Timestamp, WaitingSignal,
 };
 use crate::workflow::Workflow;
 use crate::workflow::program::{Step, StepKind};
@@ -31,6 +32,8 @@ pub struct RunView<'a> {
     pub revision: u64,
     pub epoch: u32,
     pub waiting_for: Vec<Waiting<'a>>,
+    /// What no step has taken yet, oldest first.
+    pub signals: Vec<SignalView<'a>>,
     pub provenance: Provenance<'a>,
     pub steps: Vec<StepView<'a>>,
 }
@@ -65,14 +68,24 @@ pub struct Provenance<'a> {
 #[derive(Debug, Serialize)]
 pub struct Waiting<'a> {
     /// `queue` (a place under `max_concurrent_runs`), `resume` (a person), `task` (an agent's
-    /// answer) or `retry` (the end of a backoff).
+    /// answer), `signal` or `retry` (the end of a backoff).
     pub kind: &'static str,
     pub step: Option<&'a str>,
+    /// The name of the signal that is awaited.
+    pub signal: Option<&'a str>,
     pub agent: Option<&'a str>,
     pub task_id: Option<String>,
     pub since: Option<Timestamp>,
     /// When the waiting ends by itself: the next attempt, or the timeout of the open one.
     pub until: Option<Timestamp>,
+}
+
+/// A signal that waits for its step.
+#[derive(Debug, Serialize)]
+pub struct SignalView<'a> {
+    pub name: &'a SignalName,
+    pub id: Option<&'a SignalId>,
+    pub received_at: Timestamp,
 }
 
 /// One step; `id`, `kind` and `agent` are null where the definition is not there any more.
@@ -126,7 +139,8 @@ pub fn run_view<'a>(run: &'a RunState, workflow: Option<&'a Workflow>) -> RunVie
         ended_at: run.ended_at,
         revision: run.revision,
         epoch: run.epoch,
-        waiting_for: waiting_for(run, &steps),
+        waiting_for: waiting_for(run, &steps, workflow),
+        signals: run.inbox.waiting.iter().map(signal_view).collect(),
         provenance: Provenance {
             traceparent: run.traceparent.as_deref(),
         },
@@ -154,6 +168,7 @@ fn step_view<'a>(run: &RunState, state: &'a StepState, step: Option<&'a Step>) -
     let (kind, agent) = match step.map(|step| &step.kind) {
         Some(StepKind::Agent { agent, .. }) => (Some("agent"), Some(agent.as_ref())),
         Some(StepKind::Switch { .. }) => (Some("switch"), None),
+        Some(StepKind::Await { .. }) => (Some("await"), None),
         None => (None, None),
     };
     let id = step.map(|step| step.id.as_ref());
@@ -182,6 +197,14 @@ fn step_view<'a>(run: &RunState, state: &'a StepState, step: Option<&'a Step>) -
     }
 }
 
+fn signal_view(signal: &WaitingSignal) -> SignalView<'_> {
+    SignalView {
+        name: &signal.name,
+        id: signal.id.as_ref(),
+        received_at: signal.received_at,
+    }
+}
+
 fn step_error(error: &Failure) -> StepErrorView<'_> {
     StepErrorView {
         class: &error.class,
@@ -191,10 +214,15 @@ fn step_error(error: &Failure) -> StepErrorView<'_> {
     }
 }
 
-fn waiting_for<'a>(run: &RunState, steps: &[StepView<'a>]) -> Vec<Waiting<'a>> {
+fn waiting_for<'a>(
+    run: &RunState,
+    steps: &[StepView<'a>],
+    workflow: Option<&'a Workflow>,
+) -> Vec<Waiting<'a>> {
     let of_run = |kind, since| Waiting {
         kind,
         step: None,
+        signal: None,
         agent: None,
         task_id: None,
         since,
@@ -207,7 +235,14 @@ fn waiting_for<'a>(run: &RunState, steps: &[StepView<'a>]) -> Vec<Waiting<'a>> {
         RunStatus::Running => {}
         RunStatus::Completed | RunStatus::Failed | RunStatus::Cancelled => return waiting,
     }
-    for (view, state) in steps.iter().zip(&run.steps) {
+    let awaited = |place: usize| match workflow.and_then(|workflow| workflow.steps.get(place)) {
+        Some(Step {
+            kind: StepKind::Await { signal, .. },
+            ..
+        }) => Some(signal.as_str()),
+        _ => None,
+    };
+    for (place, (view, state)) in steps.iter().zip(&run.steps).enumerate() {
         let (kind, since, until) = match state.status {
             status if status.is_open() => (
                 "task",
@@ -217,6 +252,7 @@ fn waiting_for<'a>(run: &RunState, steps: &[StepView<'a>]) -> Vec<Waiting<'a>> {
                     .flatten()
                     .min(),
             ),
+            _ if state.is_awaiting() => ("signal", state.scheduled_at, state.deadline),
             StepStatus::Waiting => ("retry", state.scheduled_at, state.retry_at),
             _ => continue,
         };
@@ -228,6 +264,7 @@ fn waiting_for<'a>(run: &RunState, steps: &[StepView<'a>]) -> Vec<Waiting<'a>> {
         waiting.push(Waiting {
             kind,
             step: view.id,
+            signal: awaited(place).filter(|_| kind == "signal"),
             agent: view.agent,
             task_id,
             since,

@@ -426,6 +426,9 @@ pub struct SignalArgs {
     /// Data of the signal: JSON, @FILE or - for stdin.
     #[arg(long, value_name = "JSON|@FILE|-", allow_hyphen_values = true)]
     pub data: Option<String>,
+    /// Sent again with the same id, it is the same signal and is taken once.
+    #[arg(long, value_name = "ID")]
+    pub signal_id: Option<String>,
 }
 
 #[derive(Debug, Args)]

@@ -73,8 +73,10 @@ fn row(event: &Value) -> Vec<String> {
             cell(&data["error"], "class"),
             cell(&data["error"], "message")
         )
+    } else if kind == "partita.run.signalled" {
+        format!("{} {}", cell(data, "name"), data["data"])
     } else {
-        let members = ["output", "reason", "progress", "note", "retry_at"];
+        let members = ["output", "signal", "reason", "progress", "note", "retry_at"];
         let told = members.iter().find(|member| !data[**member].is_null());
         told.map_or_else(
             || "-".to_owned(),

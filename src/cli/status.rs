@@ -82,6 +82,7 @@ pub fn print(context: &Context, run: &Value) {
 fn waiting_words(waiting: &Value) -> String {
     let mut words = cell(waiting, "kind");
     for (member, before) in [
+        ("signal", " "),
         ("step", " of step "),
         ("agent", " at "),
         ("since", " since "),

@@ -43,12 +43,15 @@ pub async fn steer(context: &Context, verb: &str, args: SteerArgs) -> Result<(),
     }
 }
 
-/// `signal ID NAME [--data JSON]`.
+/// `signal ID NAME [--data JSON] [--signal-id ID]`.
 pub async fn signal(context: &Context, args: SignalArgs) -> Result<(), CliError> {
     let api = Api::new(&context.config.client.api)?;
     let mut body = json!({"name": args.name});
     if let Some(text) = &args.data {
         body["data"] = json_argument("--data", text)?;
+    }
+    if let Some(id) = args.signal_id {
+        body["id"] = id.into();
     }
     let answer = api
         .post(&format!("{}:signal", run::run_path(&args.id)), &body)

@@ -60,7 +60,11 @@ pub(super) fn command(
     let mut fields = Fields::read(&COMMAND, value, content_type, "command")?;
     Ok(WireCommand {
         kind: fields.text("type").unwrap_or_default().into(),
-        run_id: fields.text("run_id").map(Into::into),
+        // A datum always has one: empty where tags say which runs are meant.
+        run_id: fields
+            .text("run_id")
+            .filter(|run_id| !run_id.is_empty())
+            .map(Into::into),
         workflow: fields.text("workflow"),
         version: fields.number("version")?,
         input: fields.json("input")?,
@@ -77,6 +81,8 @@ pub(super) fn command(
         reason: fields.text("reason"),
         name: fields.text("name"),
         data: fields.json("data")?,
+        id: fields.text("id"),
+        after: None,
     })
 }
 
@@ -210,8 +216,9 @@ mod tests {
     use apache_avro::writer::datum::GenericDatumWriter;
 
     use super::super::input;
+    use super::super::input::Commanded;
     use super::*;
-    use crate::model::{Command, ReplyStatus};
+    use crate::model::{Command, Order, ReplyStatus};
 
     fn optional(place: u32, value: Value) -> Value {
         Value::Union(place, Box::new(value))
@@ -250,14 +257,58 @@ mod tests {
                 ("reason", none()),
                 ("name", none()),
                 ("data", none()),
+                ("id", none()),
+            ],
+        )
+    }
+
+    fn signal(run_id: &str, tags: &[(&str, &str)]) -> Vec<u8> {
+        let none = || optional(0, Value::Null);
+        let text = |text: &str| Value::String(text.to_owned());
+        let tags = tags
+            .iter()
+            .map(|(name, value)| ((*name).to_owned(), text(value)));
+        single_object(
+            &COMMAND,
+            vec![
+                ("type", Value::Enum(4, "signal".into())),
+                ("run_id", text(run_id)),
+                ("workflow", none()),
+                ("version", none()),
+                ("input", none()),
+                ("tags", Value::Map(tags.collect())),
+                ("priority", Value::Int(0)),
+                ("reason", none()),
+                ("name", optional(1, text("go"))),
+                ("data", optional(1, text("[1]"))),
+                ("id", optional(1, text("s-1"))),
             ],
         )
     }
 
     #[test]
+    fn a_signal_in_avro_is_for_a_run_or_for_those_with_its_tags() {
+        let Ok(Commanded::One(Command::Signal(read))) =
+            input::command(None, Some(&signal("r", &[])), None)
+        else {
+            panic!("not a signal");
+        };
+        assert_eq!((read.run_id.as_str(), read.name.as_str()), ("r", "go"));
+        assert_eq!(read.data.unwrap().as_str(), "[1]");
+        assert_eq!(read.id.unwrap().as_str(), "s-1");
+        let by_tag = signal("", &[("team", "red")]);
+        let Ok(Commanded::Selected(read)) = input::command(Some(b"r"), Some(&by_tag), None) else {
+            panic!("not an order by tag");
+        };
+        assert_eq!(read.tags["team"], "red");
+        assert!(matches!(read.order, Order::Signal { .. }));
+    }
+
+    #[test]
     fn a_start_in_avro_is_a_start() {
         let bytes = start();
-        let Ok(Command::Start(read)) = input::command(None, Some(&bytes), None) else {
+        let Ok(Commanded::One(Command::Start(read))) = input::command(None, Some(&bytes), None)
+        else {
             panic!("not a start");
         };
         assert_eq!(

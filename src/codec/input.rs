@@ -6,7 +6,10 @@ use std::collections::BTreeMap;
 use serde::Deserialize;
 
 use super::avro_input;
-use crate::model::{Command, Failure, Json, Reply, ReplyStatus, RunId, Signal, Start, Verb, class};
+use crate::model::{
+    Command, Failure, Json, Order, Reply, ReplyStatus, RunId, Selected, SignalId, SignalName,
+    Start, class,
+};
 
 /// Why a record cannot be read: the class and message of its dead letter.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -51,6 +54,10 @@ pub(super) struct WireCommand<'a> {
     pub name: Option<String>,
     #[serde(default)]
     pub data: Option<Json>,
+    #[serde(default)]
+    pub id: Option<String>,
+    #[serde(default)]
+    pub after: Option<RunId>,
 }
 
 impl WireCommand<'_> {
@@ -65,6 +72,8 @@ impl WireCommand<'_> {
             ("reason", self.reason.is_some()),
             ("name", self.name.is_some()),
             ("data", self.data.is_some()),
+            ("id", self.id.is_some()),
+            ("after", self.after.is_some()),
         ];
         let stranger =
             |(name, is_there): &(&'static str, bool)| *is_there && !allowed.contains(name);
@@ -86,61 +95,97 @@ impl WireCommand<'_> {
     }
 }
 
-/// Reads a record of `commands`. The run is the body's `run_id`, else the key.
+/// A record of `commands`.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Commanded {
+    /// For one run: the body's `run_id`, else the key.
+    One(Command),
+    /// For the runs of the record's partition that have its `tags`.
+    Selected(Selected),
+}
+
+/// Reads a record of `commands`.
 pub fn command(
     key: Option<&[u8]>,
     value: Option<&[u8]>,
     content_type: Option<&[u8]>,
-) -> Result<Command, Unreadable> {
+) -> Result<Commanded, Unreadable> {
     let value = value.ok_or_else(|| unreadable("a command without a value"))?;
     let wire: WireCommand<'_> = match avro_input::is_avro(value, content_type) {
         true => avro_input::command(value, content_type)?,
         false => serde_json::from_slice(value)
             .map_err(|error| unreadable(format!("not a command in JSON: {error}")))?,
     };
+    if wire.kind == "start" {
+        return start(wire, key).map(|start| Commanded::One(Command::Start(start)));
+    }
+    let run_id = wire.run_id.as_deref().map(str::to_owned);
+    let after = wire.after.clone();
+    let (order, tags) = order(wire)?;
+    match (tags, run_id) {
+        (None, _) if after.is_some() => Err(unreadable(
+            "`after` goes with `tags`, and the command has none",
+        )),
+        (None, run) => Ok(Commanded::One(order.to(self::run_id(run.as_deref(), key)?))),
+        (Some(tags), _) if tags.is_empty() => Err(unreadable(
+            "`tags` names no tag; name those of the runs that are meant, or a `run_id`",
+        )),
+        (Some(_), Some(_)) => Err(unreadable(
+            "the command has both a `run_id` and `tags`; name one run, or the tags of several",
+        )),
+        (Some(tags), None) => Ok(Commanded::Selected(Selected { tags, order, after })),
+    }
+}
+
+fn start(wire: WireCommand<'_>, key: Option<&[u8]>) -> Result<Start, Unreadable> {
     let run_id = run_id(wire.run_id.as_deref(), key)?;
-    match wire.kind.as_ref() {
-        "start" => {
-            wire.check(&["workflow", "version", "input", "tags", "priority"])?;
-            let workflow = wire
-                .workflow
-                .ok_or_else(|| unreadable("a start without `workflow`"))?;
-            Ok(Command::Start(Start {
-                run_id,
-                workflow,
-                version: wire.version,
-                input: wire.input,
-                tags: wire.tags.unwrap_or_default(),
-                priority: wire.priority.unwrap_or(0),
-            }))
+    wire.check(&["workflow", "version", "input", "tags", "priority"])?;
+    let workflow = wire
+        .workflow
+        .ok_or_else(|| unreadable("a start without `workflow`"))?;
+    Ok(Start {
+        run_id,
+        workflow,
+        version: wire.version,
+        input: wire.input,
+        tags: wire.tags.unwrap_or_default(),
+        priority: wire.priority.unwrap_or(0),
+    })
+}
+
+/// What is to be done, and the tags of the runs that are meant, where there are any.
+type OrderAndTags = (Order, Option<BTreeMap<String, String>>);
+
+fn order(wire: WireCommand<'_>) -> Result<OrderAndTags, Unreadable> {
+    let allowed: &[&str] = match wire.kind.as_ref() {
+        "pause" | "resume" | "cancel" => &["tags", "after", "reason"],
+        "signal" => &["tags", "after", "name", "data", "id"],
+        other => {
+            return Err(unreadable(format!(
+                "`{other}` is no type of a command; known: start, pause, resume, cancel, signal"
+            )));
         }
-        "pause" | "resume" | "cancel" => {
-            wire.check(&["reason"])?;
-            let verb = Verb {
-                run_id,
-                reason: wire.reason,
-            };
-            Ok(match wire.kind.as_ref() {
-                "pause" => Command::Pause(verb),
-                "resume" => Command::Resume(verb),
-                _ => Command::Cancel(verb),
-            })
-        }
-        "signal" => {
-            wire.check(&["name", "data"])?;
+    };
+    wire.check(allowed)?;
+    let reason = wire.reason;
+    let order = match wire.kind.as_ref() {
+        "pause" => Order::Pause { reason },
+        "resume" => Order::Resume { reason },
+        "cancel" => Order::Cancel { reason },
+        _ => {
             let name = wire
                 .name
                 .ok_or_else(|| unreadable("a signal without `name`"))?;
-            Ok(Command::Signal(Signal {
-                run_id,
-                name,
+            let wrong = |error: crate::model::ids::InvalidSignal| unreadable(error.to_string());
+            let id = wire.id.as_deref().map(SignalId::parse).transpose();
+            Order::Signal {
+                name: SignalName::parse(&name).map_err(wrong)?,
                 data: wire.data,
-            }))
+                id: id.map_err(wrong)?,
+            }
         }
-        other => Err(unreadable(format!(
-            "`{other}` is no type of a command; known: start, pause, resume, cancel, signal"
-        ))),
-    }
+    };
+    Ok((order, wire.tags))
 }
 
 /// All that a reply may hold; what else is there is the agent's own business.
@@ -242,13 +287,29 @@ fn run_id(in_body: Option<&str>, key: Option<&[u8]>) -> Result<RunId, Unreadable
 mod tests {
     use super::*;
 
+    fn orders() -> Vec<Order> {
+        let reason = || Some("why".to_owned());
+        let name = || SignalName::parse("go").unwrap();
+        vec![
+            Order::Pause { reason: reason() },
+            Order::Resume { reason: None },
+            Order::Cancel { reason: reason() },
+            Order::Signal {
+                name: name(),
+                data: None,
+                id: None,
+            },
+            Order::Signal {
+                name: name(),
+                data: Some(Json::from_text(r#"{"a": [1]}"#).unwrap()),
+                id: Some(SignalId::parse("s-1").unwrap()),
+            },
+        ]
+    }
+
     #[test]
     fn commands_read_what_serde_writes() {
         let run_id = RunId::parse("r-1").unwrap();
-        let verb = Verb {
-            run_id: run_id.clone(),
-            reason: Some("why".into()),
-        };
         let start = Start {
             run_id: run_id.clone(),
             workflow: "w".into(),
@@ -257,25 +318,33 @@ mod tests {
             tags: BTreeMap::from([("k".to_owned(), "v".to_owned())]),
             priority: 3,
         };
-        let signal = Signal {
-            run_id,
-            name: "go".into(),
-            data: Some(Json::null()),
-        };
-        for expected in [
-            Command::Start(start),
-            Command::Pause(verb.clone()),
-            Command::Resume(verb.clone()),
-            Command::Cancel(verb),
-        ] {
+        let of_run = |order: Order| order.to(run_id.clone());
+        for expected in orders()
+            .into_iter()
+            .map(of_run)
+            .chain([Command::Start(start)])
+        {
             let bytes = serde_json::to_vec(&expected).unwrap();
-            assert_eq!(command(None, Some(&bytes), None), Ok(expected));
+            assert_eq!(
+                command(None, Some(&bytes), None),
+                Ok(Commanded::One(expected))
+            );
         }
-        let bytes = serde_json::to_vec(&Command::Signal(signal)).unwrap();
-        assert!(matches!(
-            command(None, Some(&bytes), None),
-            Ok(Command::Signal(_))
-        ));
+    }
+
+    #[test]
+    fn orders_by_tag_read_what_serde_writes() {
+        for order in orders() {
+            let tags = BTreeMap::from([("k".to_owned(), "v".to_owned())]);
+            let after = matches!(order, Order::Signal { .. }).then(|| RunId::parse("q").unwrap());
+            let expected = Selected { tags, order, after };
+            let bytes = serde_json::to_vec(&expected).unwrap();
+            // The key says nothing then.
+            assert_eq!(
+                command(Some(b"r-1"), Some(&bytes), None),
+                Ok(Commanded::Selected(expected))
+            );
+        }
     }
 
     #[test]
@@ -340,6 +409,32 @@ mod tests {
             (
                 r#"{"type":"pause","run_id":"r","colour":1}"#,
                 "unknown field `colour`",
+            ),
+            (r#"{"type":"signal","run_id":"r"}"#, "without `name`"),
+            (
+                r#"{"type":"signal","run_id":"r","name":"a b"}"#,
+                "`a b` is no name of a signal",
+            ),
+            (
+                r#"{"type":"signal","run_id":"r","name":"a","id":""}"#,
+                "no id of a signal",
+            ),
+            (
+                r#"{"type":"pause","run_id":"r","id":"x"}"#,
+                "has no field `id`",
+            ),
+            (r#"{"type":"cancel","tags":{}}"#, "`tags` names no tag"),
+            (
+                r#"{"type":"cancel","tags":{"a":"b"},"run_id":"r"}"#,
+                "both a `run_id` and `tags`",
+            ),
+            (
+                r#"{"type":"cancel","run_id":"r","after":"q"}"#,
+                "`after` goes with `tags`",
+            ),
+            (
+                r#"{"type":"cancel","tags":{"a":1}}"#,
+                "not a command in JSON",
             ),
         ] {
             let message = command(None, Some(body.as_bytes()), None)

@@ -5,10 +5,16 @@ use std::sync::Arc;
 
 use super::CodecError;
 use super::avro::{Reader, put_bytes, put_count, put_long, put_optional};
-use crate::model::{Failure, Json, RunId, RunState, RunStatus, StepState, StepStatus, Timestamp};
+use crate::model::{
+    Failure, Inbox, Json, RunId, RunState, RunStatus, SignalId, SignalName, StepState, StepStatus,
+    Timestamp, WaitingSignal,
+};
 
-/// Version of the schema that this program writes; it reads all up to it.
-pub const VERSION: u8 = 1;
+/// Version of the schema that this program writes; it reads all up to it. Version 1 ends before
+/// the inbox.
+pub const VERSION: u8 = 2;
+
+const FIRST_VERSION_WITH_INBOX: u8 = 2;
 
 /// A JSON text longer than this has an entry of its own.
 pub const INLINE_BYTES: usize = 4 << 10;
@@ -78,6 +84,42 @@ pub fn encode(run: &RunState, out: &mut Vec<u8>, large: &mut Vec<(u32, Json)>) {
         }
     }
     put_count(out, 0);
+    put_inbox(
+        out,
+        first_slot_of_signals(run.steps.len()),
+        &run.inbox,
+        large,
+    );
+}
+
+/// After the outputs of the steps.
+fn first_slot_of_signals(steps: usize) -> u32 {
+    SLOT_FIRST_STEP.saturating_add(u32::try_from(steps).unwrap_or(u32::MAX))
+}
+
+fn put_inbox(out: &mut Vec<u8>, first_slot: u32, inbox: &Inbox, large: &mut Vec<(u32, Json)>) {
+    if !inbox.waiting.is_empty() {
+        put_count(out, inbox.waiting.len());
+        for signal in &inbox.waiting {
+            put_bytes(out, signal.name.as_str().as_bytes());
+            put_optional(out, signal.id.as_ref(), |out, id| {
+                put_bytes(out, id.as_str().as_bytes())
+            });
+            put_long(out, signal.received_at.0);
+            put_long(out, signal.place.into());
+            let slot = first_slot.saturating_add(signal.place);
+            put_value(out, 0, slot, &signal.data, large);
+        }
+    }
+    put_count(out, 0);
+    if !inbox.ids.is_empty() {
+        put_count(out, inbox.ids.len());
+        for id in &inbox.ids {
+            put_bytes(out, id.as_str().as_bytes());
+        }
+    }
+    put_count(out, 0);
+    put_long(out, inbox.places.into());
 }
 
 fn put_step(out: &mut Vec<u8>, slot: u32, step: &StepState, large: &mut Vec<(u32, Json)>) {
@@ -160,10 +202,12 @@ pub type LargeValues<'a> = &'a dyn Fn(u32) -> Option<Json>;
 
 /// Reads the front of an entry.
 pub fn facts(bytes: &[u8]) -> Result<EntryFacts, CodecError> {
-    read_facts(&mut Reader::new(bytes))
+    let reader = &mut Reader::new(bytes);
+    version(reader)?;
+    read_facts(reader)
 }
 
-fn read_facts(reader: &mut Reader<'_>) -> Result<EntryFacts, CodecError> {
+fn version(reader: &mut Reader<'_>) -> Result<u8, CodecError> {
     let version = reader.byte()?;
     if version == 0 || version > VERSION {
         return Err(CodecError::TooNew {
@@ -171,6 +215,10 @@ fn read_facts(reader: &mut Reader<'_>) -> Result<EntryFacts, CodecError> {
             known: VERSION,
         });
     }
+    Ok(version)
+}
+
+fn read_facts(reader: &mut Reader<'_>) -> Result<EntryFacts, CodecError> {
     Ok(EntryFacts {
         status: member(reader, &RunStatus::ALL)?,
         created_at: Timestamp(reader.long()?),
@@ -183,8 +231,9 @@ fn read_facts(reader: &mut Reader<'_>) -> Result<EntryFacts, CodecError> {
 /// Reads the entry of run `id`.
 pub fn decode(id: &RunId, bytes: &[u8], large: LargeValues<'_>) -> Result<RunState, CodecError> {
     let reader = &mut Reader::new(bytes);
+    let version = version(reader)?;
     let facts = read_facts(reader)?;
-    let run = RunState {
+    let mut run = RunState {
         id: id.clone(),
         status: facts.status,
         created_at: facts.created_at,
@@ -204,21 +253,75 @@ pub fn decode(id: &RunId, bytes: &[u8], large: LargeValues<'_>) -> Result<RunSta
         sequence: reader.long()?.cast_unsigned(),
         traceparent: reader.optional(Reader::text)?.map(str::to_owned),
         steps: steps(reader, large)?,
+        inbox: Inbox::default(),
     };
+    if version >= FIRST_VERSION_WITH_INBOX {
+        run.inbox = inbox(reader, large)?;
+    }
     match reader.is_at_end() {
         true => Ok(run),
         false => Err(reader.malformed("more bytes than an entry has")),
     }
 }
 
-/// Numbers of the values that the entry keeps elsewhere.
+/// Numbers of the values that the entry keeps elsewhere, and of those that signals may have left
+/// there when they were taken.
 pub fn large_slots(id: &RunId, bytes: &[u8]) -> Result<Vec<u32>, CodecError> {
     let slots = std::cell::RefCell::new(Vec::new());
-    decode(id, bytes, &|slot| {
+    let run = decode(id, bytes, &|slot| {
         slots.borrow_mut().push(slot);
         Some(Json::null())
     })?;
-    Ok(slots.into_inner())
+    let first = first_slot_of_signals(run.steps.len());
+    let mut slots = slots.into_inner();
+    slots.retain(|slot| *slot < first);
+    slots.extend(first..first.saturating_add(run.inbox.places));
+    Ok(slots)
+}
+
+/// Reads the tags of an entry and nothing else of it.
+pub fn each_tag(bytes: &[u8], mut tell: impl FnMut(&str, &str)) -> Result<(), CodecError> {
+    let reader = &mut Reader::new(bytes);
+    version(reader)?;
+    read_facts(reader)?;
+    reader.bytes()?;
+    reader.long()?;
+    reader.optional(Reader::long)?;
+    match reader.long()? {
+        0 => drop(reader.bytes()?),
+        _ => drop(reader.long()?),
+    }
+    reader.items(|reader| {
+        tell(reader.text()?, reader.text()?);
+        Ok(())
+    })
+}
+
+fn inbox(reader: &mut Reader<'_>, large: LargeValues<'_>) -> Result<Inbox, CodecError> {
+    let mut inbox = Inbox::default();
+    reader.items(|reader| {
+        let name = reader.text()?;
+        inbox.waiting.push(WaitingSignal {
+            name: SignalName::parse(name)
+                .map_err(|_| reader.malformed("a signal without a name"))?,
+            id: reader.optional(signal_id)?,
+            received_at: Timestamp(reader.long()?),
+            place: reader.number()?,
+            data: value(reader, 0, large)?,
+        });
+        Ok(())
+    })?;
+    reader.items(|reader| {
+        inbox.ids.push_back(signal_id(reader)?);
+        Ok(())
+    })?;
+    inbox.places = reader.number()?;
+    Ok(inbox)
+}
+
+fn signal_id(reader: &mut Reader<'_>) -> Result<SignalId, CodecError> {
+    let text = reader.text()?;
+    SignalId::parse(text).map_err(|_| reader.malformed("no id of a signal"))
 }
 
 fn tags(reader: &mut Reader<'_>) -> Result<BTreeMap<String, String>, CodecError> {

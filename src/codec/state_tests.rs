@@ -9,7 +9,10 @@ use apache_avro::writer::datum::GenericDatumWriter;
 use proptest::prelude::*;
 
 use super::state;
-use crate::model::{Failure, Json, RunId, RunState, RunStatus, StepState, StepStatus, Timestamp};
+use crate::model::{
+    Failure, Inbox, Json, RunId, RunState, RunStatus, SignalId, SignalName, StepState, StepStatus,
+    Timestamp, WaitingSignal,
+};
 
 fn schema() -> Schema {
     Schema::parse_str(include_str!("../../schemas/state.avsc")).expect("a valid schema")
@@ -77,6 +80,33 @@ fn step() -> impl Strategy<Value = StepState> {
         )
 }
 
+fn signal() -> impl Strategy<Value = WaitingSignal> {
+    let id = prop::option::of("[a-z]{1,4}");
+    ("[a-z]{1,4}", json(), id, 0..4_000_000_000_000_i64).prop_map(|(name, data, id, at)| {
+        WaitingSignal {
+            name: SignalName::parse(&name).unwrap(),
+            data,
+            id: id.map(|id| SignalId::parse(&id).unwrap()),
+            received_at: Timestamp(at),
+            place: 0,
+        }
+    })
+}
+
+fn inbox() -> impl Strategy<Value = Inbox> {
+    let taken = prop::collection::vec(any::<bool>(), 4);
+    let signals = prop::collection::vec(signal(), 0..4);
+    (signals, taken, prop::collection::vec("[a-z]{1,4}", 0..3)).prop_map(|(signals, taken, ids)| {
+        let mut inbox = Inbox::default();
+        signals.into_iter().for_each(|signal| inbox.put(signal));
+        let mut taken = taken.into_iter();
+        inbox.waiting.retain(|_| !taken.next().unwrap_or_default());
+        ids.iter()
+            .for_each(|id| inbox.remember(SignalId::parse(id).unwrap()));
+        inbox
+    })
+}
+
 fn run() -> impl Strategy<Value = RunState> {
     let names = ("[a-z_]{1,20}", any::<u32>(), prop::option::of(any::<u32>()));
     let content = (
@@ -97,7 +127,7 @@ fn run() -> impl Strategy<Value = RunState> {
         0..i64::MAX as u64,
         prop::option::of("[0-9a-f-]{55}"),
     );
-    let steps = prop::collection::vec(step(), 0..5);
+    let steps = (prop::collection::vec(step(), 0..5), inbox());
     (
         prop::sample::select(&RunStatus::ALL[..]),
         names,
@@ -128,7 +158,8 @@ fn run() -> impl Strategy<Value = RunState> {
                     epoch: counts.1,
                     sequence: counts.2,
                     traceparent: counts.3,
-                    steps,
+                    steps: steps.0,
+                    inbox: steps.1,
                 }
             },
         )
@@ -212,6 +243,18 @@ fn step_value(slot: i32, step: &StepState) -> Value {
     ])
 }
 
+fn signal_value(first_slot: i32, signal: &WaitingSignal) -> Value {
+    let slot = first_slot + i32::try_from(signal.place).unwrap();
+    let id = signal.id.as_ref();
+    record(vec![
+        ("name", text(signal.name.as_str())),
+        ("id", optional(id.map(|id| text(id.as_str())))),
+        ("received_at", Value::Long(signal.received_at.0)),
+        ("place", Value::Long(signal.place.into())),
+        ("data", payload(0, slot, &signal.data)),
+    ])
+}
+
 /// The run as apache-avro sees it.
 fn avro_value(run: &RunState) -> Value {
     let place = RunStatus::ALL
@@ -224,6 +267,9 @@ fn avro_value(run: &RunState) -> Value {
         .map(|(name, value)| (name.clone(), text(value)))
         .collect();
     let steps = run.steps.iter().enumerate();
+    let first_slot = 2 + run.steps.len() as i32;
+    let signals = run.inbox.waiting.iter();
+    let ids = run.inbox.ids.iter();
     record(vec![
         (
             "status",
@@ -263,6 +309,19 @@ fn avro_value(run: &RunState) -> Value {
                     .collect(),
             ),
         ),
+        (
+            "signals",
+            Value::Array(
+                signals
+                    .map(|signal| signal_value(first_slot, signal))
+                    .collect(),
+            ),
+        ),
+        (
+            "signal_ids",
+            Value::Array(ids.map(|id| text(id.as_str())).collect()),
+        ),
+        ("signal_places", Value::Long(run.inbox.places.into())),
     ])
 }
 
@@ -288,10 +347,17 @@ proptest! {
         let find = |slot| large.get(&slot).cloned();
         prop_assert_eq!(state::decode(&run.id, &theirs, &find).unwrap(), run.clone());
         prop_assert_eq!(state::facts(&bytes).unwrap(), state::EntryFacts::of(&run));
-        let slots: Vec<u32> = large.keys().copied().collect();
+        let first = 2 + u32::try_from(run.steps.len()).unwrap();
+        let of_signals = first..first + run.inbox.places;
+        let slots: Vec<u32> = large.range(..first).map(|(slot, _)| *slot).chain(of_signals).collect();
         let mut found = state::large_slots(&run.id, &bytes).unwrap();
         found.sort_unstable();
-        prop_assert_eq!(found, slots);
+        prop_assert_eq!(&found, &slots);
+        prop_assert!(large.keys().all(|slot| found.contains(slot)));
+        let mut tags = BTreeMap::new();
+        let note = |key: &str, value: &str| drop(tags.insert(key.to_owned(), value.to_owned()));
+        state::each_tag(&bytes, note).unwrap();
+        prop_assert_eq!(tags, run.tags.clone());
     }
 
     #[test]
@@ -305,4 +371,30 @@ proptest! {
         let end = (bytes.len() as f64 * cut) as usize;
         prop_assert!(state::decode(&run.id, &bytes[..end], &|slot| large.get(&slot).cloned()).is_err());
     }
+}
+
+/// An entry as version 1 wrote it: two steps, the second of which waits for its retry.
+const VERSION_1: &str = "010280a0d5edee6602a0bfd5edee660003086c696e65060206000e7b2261223a317d02087465616d067265640002c8a1d5edee6602c0eff9edee6600000e0018026e30302d30616637363531393136636434336464383434386562323131633830333139632d623761643662373136393230333333312d303104080202e8a7d5edee66000002c8fcd8edee66000000020a5b312c325d00060402e8a7d5edee66000002c8fcd8edee660002a0bfd5edee660000020a666c616b79046e6f00000000";
+
+#[test]
+fn an_entry_of_version_1_is_read_and_has_no_signals() {
+    let digits = VERSION_1.as_bytes().chunks(2);
+    let bytes: Vec<u8> = digits
+        .map(|pair| u8::from_str_radix(std::str::from_utf8(pair).unwrap(), 16).unwrap())
+        .collect();
+    assert_eq!(bytes[0], 1);
+    let id = RunId::parse("some.run").unwrap();
+    let run = state::decode(&id, &bytes, &|_| None).unwrap();
+    assert_eq!((run.version, run.revision, run.sequence), (3, 7, 12));
+    assert_eq!(run.tags["team"], "red");
+    assert_eq!(run.steps[0].output, Some(Json::from_text("[1,2]").unwrap()));
+    assert_eq!(run.steps[1].retry_at, Some(Timestamp(1_767_225_602_000)));
+    assert!(!run.steps[1].is_awaiting());
+    assert_eq!(run.inbox, Inbox::default());
+    assert_eq!(state::facts(&bytes).unwrap(), state::EntryFacts::of(&run));
+    // Written anew it says the same.
+    let (again, _) = encoded(&run);
+    assert_eq!(again[0], state::VERSION);
+    assert_eq!(again[1..bytes.len()], bytes[1..]);
+    assert_eq!(state::decode(&id, &again, &|_| None).unwrap(), run);
 }

@@ -7,7 +7,7 @@ use super::{
     Parked, ParkedKey, Refusal, StateView,
 };
 use crate::model::{
-    Command, Failure, Json, Reply, RunId, RunState, RunStatus, Start, Timestamp, Verb,
+    Command, Failure, Json, Reply, RunId, RunState, RunStatus, Signal, Start, Timestamp, Verb,
 };
 use crate::workflow::Workflow;
 use crate::workflow::effect::Outbox;
@@ -20,7 +20,7 @@ pub struct Batch<'a> {
     pub(super) overlay: Overlay<'a>,
     definitions: &'a dyn Definitions,
     parking: Parking,
-    outbox: Outbox,
+    pub(super) outbox: Outbox,
     inputs: usize,
     /// Whether runs wait for a place; `None`: not looked yet.
     pub(super) has_queue: Option<bool>,
@@ -64,6 +64,7 @@ impl<'a> Batch<'a> {
             } => {
                 self.command(command, traceparent, caller_waits, now);
             }
+            Input::Selected(selected) => self.selected(selected, now),
             Input::Reply(reply) => {
                 let outcome = self.reply(reply, origin, now);
                 self.outbox.push(Effect::Answer(outcome));
@@ -95,16 +96,7 @@ impl<'a> Batch<'a> {
         now: Timestamp,
     ) {
         let run = command.run_id().clone();
-        let outcome = match command {
-            Command::Start(start) => self.start(start, traceparent, now),
-            Command::Pause(verb) => self.steer(Steer::Pause, &verb, now),
-            Command::Resume(verb) => self.steer(Steer::Resume, &verb, now),
-            Command::Cancel(verb) => self.steer(Steer::Cancel, &verb, now),
-            Command::Signal(signal) => Outcome::Refused(match self.overlay.find(&signal.run_id) {
-                None => Refusal::UnknownRun,
-                Some(_) => Refusal::NotSupported { what: "signal" },
-            }),
-        };
+        let outcome = self.carry_out(command, traceparent, now);
         if let Outcome::Refused(refusal) = &outcome
             && refusal.is_dead_letter()
             && !caller_waits
@@ -112,6 +104,21 @@ impl<'a> Batch<'a> {
             self.dead_letter(refusal.failure(), &run, None);
         }
         self.outbox.push(Effect::Answer(outcome));
+    }
+
+    pub(super) fn carry_out(
+        &mut self,
+        command: Command,
+        traceparent: Option<String>,
+        now: Timestamp,
+    ) -> Outcome {
+        match command {
+            Command::Start(start) => self.start(start, traceparent, now),
+            Command::Pause(verb) => self.steer(Steer::Pause, &verb, now),
+            Command::Resume(verb) => self.steer(Steer::Resume, &verb, now),
+            Command::Cancel(verb) => self.steer(Steer::Cancel, &verb, now),
+            Command::Signal(signal) => self.signal(signal, now),
+        }
     }
 
     fn start(&mut self, start: Start, traceparent: Option<String>, now: Timestamp) -> Outcome {
@@ -142,11 +149,7 @@ impl<'a> Batch<'a> {
     }
 
     fn check_input(&self, workflow: &Workflow, input: Option<&Json>) -> Result<(), Refusal> {
-        let limit = self.config.max_payload_bytes;
-        let bytes = input.map_or(0, Json::len);
-        if bytes > limit {
-            return Err(Refusal::InputTooLarge { bytes, limit });
-        }
+        self.check_size("input", input)?;
         let Some(schema) = &workflow.input_schema else {
             return Ok(());
         };
@@ -164,6 +167,18 @@ impl<'a> Batch<'a> {
             };
             invalid(format!("{place}{error}"))
         })
+    }
+
+    pub(super) fn check_size(
+        &self,
+        what: &'static str,
+        payload: Option<&Json>,
+    ) -> Result<(), Refusal> {
+        let limit = self.config.max_payload_bytes;
+        match payload.map_or(0, Json::len) {
+            bytes if bytes > limit => Err(Refusal::PayloadTooLarge { what, bytes, limit }),
+            _ => Ok(()),
+        }
     }
 
     /// The pending run gets a place: it begins, and meets the replies that came before it.
@@ -193,6 +208,29 @@ impl<'a> Batch<'a> {
         if self.overlay.run(place).status == RunStatus::Pending {
             self.has_queue = Some(true);
         }
+        outcome
+    }
+
+    fn signal(&mut self, signal: Signal, now: Timestamp) -> Outcome {
+        let Some(place) = self.overlay.find(&signal.run_id) else {
+            return Outcome::Refused(Refusal::UnknownRun);
+        };
+        if let Err(refusal) = self.check_size("data", signal.data.as_ref()) {
+            return Outcome::Refused(refusal);
+        }
+        // An ended run answers even where its definition is gone.
+        if let Some((reason, outcome)) =
+            transition::signal_without_change(self.overlay.run(place), &signal)
+        {
+            self.outbox.push(Effect::IgnoredSignal(reason));
+            return outcome;
+        }
+        let Some(workflow) = self.overlay.workflow(place) else {
+            return Outcome::Refused(self.unknown_workflow(place));
+        };
+        let limit = self.config.max_signals_per_run;
+        let outcome = self.transition(place, &workflow, now).signal(signal, limit);
+        self.overlay.settle(place);
         outcome
     }
 

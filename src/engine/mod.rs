@@ -4,24 +4,26 @@
 //! order. It commits changes, effects and input positions in one Kafka transaction, or drops all
 //! three; a batch that is dropped has changed nothing.
 //!
-//! `batch` takes inputs apart: commands (starts and verbs), replies (which wait in `parking`
-//! while their run is not known), ticks; the run itself is moved on by
-//! [`crate::workflow::transition`]. `overlay` holds the runs that the batch has touched;
-//! `admission` counts places and fills them.
+//! `batch` takes inputs apart: commands (starts, verbs and signals; for one run or, in `selected`,
+//! for all that have some tags), replies (which wait in `parking` while their run is not known),
+//! ticks; the run itself is moved on by [`crate::workflow::transition`]. `overlay` holds the runs
+//! that the batch has touched; `admission` counts places and fills them.
 
 mod admission;
 mod batch;
 mod overlay;
 mod parking;
+mod selected;
 
 pub use batch::Batch;
 
 pub use crate::model::{Origin, Parked, ParkedKey};
 pub use crate::workflow::effect::{self, Effect, Emitted, IgnoredReply, Outcome, Refusal};
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use crate::model::{Command, Millis, Reply, RunId, RunState};
+use crate::model::{Command, Millis, Reply, RunId, RunState, Selected};
 use crate::workflow::Workflow;
 
 /// The engine of one partition: its bounds and the definitions it asks for. Holds no state of
@@ -55,6 +57,8 @@ pub enum Input {
         /// record was simply produced), a refused record is a dead letter as well.
         caller_waits: bool,
     },
+    /// An order for the runs of this partition that have its tags.
+    Selected(Selected),
     Reply(Reply),
     /// Something of this run has fallen due ([`RunState::next_due`]).
     Tick(RunId),
@@ -72,6 +76,14 @@ pub trait StateView {
     fn live_runs(&self) -> usize;
     /// Up to `limit` pending runs, by priority (highest first), then creation, then id.
     fn pending(&self, limit: usize) -> Vec<RunId>;
+    /// The first `limit` runs, by id and after `after`, that have not ended and have all of these
+    /// tags. By chance there may be one among them that has not.
+    fn tagged(
+        &self,
+        tags: &BTreeMap<String, String>,
+        after: Option<&RunId>,
+        limit: usize,
+    ) -> Vec<RunId>;
 }
 
 /// Definitions as the engine asks for them.
@@ -91,6 +103,11 @@ pub struct EngineConfig {
     pub park_for: Millis,
     /// At most so many parked replies of one run; further ones are dead letters.
     pub max_parked_per_run: usize,
+    /// At most so many signals of one run that no step has taken; further ones are refused.
+    pub max_signals_per_run: usize,
+    /// At most so many runs are looked at for one order that names tags; the rest is for a record
+    /// of its own. At least 1.
+    pub max_selected: usize,
 }
 
 /// What a batch leaves behind.

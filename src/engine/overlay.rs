@@ -1,5 +1,6 @@
 //! The runs that a batch has touched, over committed state, and how many of all are live.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use rustc_hash::FxHashMap;
@@ -33,6 +34,11 @@ pub(super) struct Slot {
 
 fn is_live(status: RunStatus) -> bool {
     matches!(status, RunStatus::Running | RunStatus::Paused)
+}
+
+fn is_tagged(run: &RunState, tags: &BTreeMap<String, String>) -> bool {
+    let has = |(key, value): (&String, &String)| run.tags.get(key) == Some(value);
+    !run.status.is_ended() && tags.iter().all(has)
 }
 
 impl<'a> Overlay<'a> {
@@ -133,6 +139,32 @@ impl<'a> Overlay<'a> {
     pub fn pending(&self) -> impl Iterator<Item = Place> + '_ {
         let is_pending = |place: &Place| self.slots[*place].run.status == RunStatus::Pending;
         (0..self.slots.len()).filter(is_pending)
+    }
+
+    /// The first `limit` runs, by id and after `after`, that have not ended and have all of these
+    /// tags. By chance there may be one among them that has not: see [`Overlay::is_meant`].
+    pub fn tagged(
+        &self,
+        tags: &BTreeMap<String, String>,
+        after: Option<&RunId>,
+        limit: usize,
+    ) -> Vec<RunId> {
+        let is_after = |slot: &&Slot| after.is_none_or(|after| slot.run.id > *after);
+        let touched = self.slots.iter().filter(is_after);
+        // Of those found in committed state as many may have been touched.
+        let mut runs = self.view.tagged(tags, after, limit + self.slots.len());
+        runs.retain(|id| !self.contains(id));
+        let meant = touched.filter(|slot| is_tagged(&slot.run, tags));
+        runs.extend(meant.map(|slot| slot.run.id.clone()));
+        runs.sort_unstable();
+        runs.truncate(limit);
+        runs
+    }
+
+    /// Whether the run has not ended and has all of these tags.
+    pub fn is_meant(&mut self, id: &RunId, tags: &BTreeMap<String, String>) -> bool {
+        let place = self.find(id);
+        place.is_some_and(|place| is_tagged(self.run(place), tags))
     }
 
     /// The runs that differ from committed state.

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
-use super::{Json, RunId};
+use super::{Json, RunId, SignalId, SignalName};
 
 /// One record of `commands`. Read by `codec`: serde buffers a tagged value before it knows the
 /// type, and a [`Json`] does not survive that.
@@ -50,13 +50,71 @@ pub struct Verb {
 }
 
 /// A named signal for a run.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
+#[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct Signal {
     pub run_id: RunId,
-    pub name: String,
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub name: SignalName,
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub data: Option<Json>,
+    /// A signal with the id of an earlier one is that one, sent again.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub id: Option<SignalId>,
+}
+
+/// An order for every run with all of these tags that has not ended, among those of the partition
+/// that the record lies in: whoever sends one sends a copy to every partition of `commands`.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct Selected {
+    /// Never empty.
+    pub tags: BTreeMap<String, String>,
+    #[serde(flatten)]
+    pub order: Order,
+    /// Only runs whose ids come after this one: the rest of an order that is carried out in
+    /// portions.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub after: Option<RunId>,
+}
+
+/// A command less the run that it is for.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+#[serde(tag = "type", rename_all = "snake_case")]
+pub enum Order {
+    Pause {
+        #[serde(skip_serializing_if = "Option::is_none")]
+        reason: Option<String>,
+    },
+    Resume {
+        #[serde(skip_serializing_if = "Option::is_none")]
+        reason: Option<String>,
+    },
+    Cancel {
+        #[serde(skip_serializing_if = "Option::is_none")]
+        reason: Option<String>,
+    },
+    Signal {
+        name: SignalName,
+        #[serde(skip_serializing_if = "Option::is_none")]
+        data: Option<Json>,
+        #[serde(skip_serializing_if = "Option::is_none")]
+        id: Option<SignalId>,
+    },
+}
+
+impl Order {
+    /// The command for one run.
+    pub fn to(self, run_id: RunId) -> Command {
+        match self {
+            Order::Pause { reason } => Command::Pause(Verb { run_id, reason }),
+            Order::Resume { reason } => Command::Resume(Verb { run_id, reason }),
+            Order::Cancel { reason } => Command::Cancel(Verb { run_id, reason }),
+            Order::Signal { name, data, id } => Command::Signal(Signal {
+                run_id,
+                name,
+                data,
+                id,
+            }),
+        }
+    }
 }
 
 impl Command {

@@ -19,7 +19,8 @@ pub struct Event {
     pub step: Option<(std::sync::Arc<str>, u32)>,
     pub output: Option<Json>,
     pub error: Option<Failure>,
-    /// Verb reasons, progress notes, `progress`, retry times: extra members of `data`, a JSON object.
+    /// Verb reasons, progress notes, `progress`, retry times, signals: extra members of `data`, a
+    /// JSON object.
     pub extra: Option<Json>,
 }
 
@@ -32,7 +33,11 @@ pub enum EventKind {
     RunCancelled,
     RunPaused,
     RunResumed,
+    /// A signal was taken in, for a step or to wait for one.
+    RunSignalled,
     StepScheduled,
+    /// It waits for something that is no agent: a signal.
+    StepWaiting,
     StepStarted,
     StepProgress,
     StepCompleted,
@@ -44,14 +49,16 @@ pub enum EventKind {
 }
 
 impl EventKind {
-    pub const ALL: [EventKind; 15] = [
+    pub const ALL: [EventKind; 17] = [
         EventKind::RunStarted,
         EventKind::RunCompleted,
         EventKind::RunFailed,
         EventKind::RunCancelled,
         EventKind::RunPaused,
         EventKind::RunResumed,
+        EventKind::RunSignalled,
         EventKind::StepScheduled,
+        EventKind::StepWaiting,
         EventKind::StepStarted,
         EventKind::StepProgress,
         EventKind::StepCompleted,
@@ -71,7 +78,9 @@ impl EventKind {
             EventKind::RunCancelled => "partita.run.cancelled",
             EventKind::RunPaused => "partita.run.paused",
             EventKind::RunResumed => "partita.run.resumed",
+            EventKind::RunSignalled => "partita.run.signalled",
             EventKind::StepScheduled => "partita.step.scheduled",
+            EventKind::StepWaiting => "partita.step.waiting",
             EventKind::StepStarted => "partita.step.started",
             EventKind::StepProgress => "partita.step.progress",
             EventKind::StepCompleted => "partita.step.completed",

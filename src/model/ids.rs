@@ -1,4 +1,5 @@
-//! Identifiers: of runs (chosen by callers) and of tasks (made by us, opaque to agents).
+//! Identifiers: of runs and signals (chosen by callers) and of tasks (made by us, opaque to
+//! agents).
 
 use std::fmt;
 use std::sync::Arc;
@@ -21,18 +22,19 @@ impl RunId {
     pub const MAX_LEN: usize = 256;
 
     pub fn parse(text: &str) -> Result<Self, InvalidRunId> {
-        let allowed = |byte: u8| byte.is_ascii_alphanumeric() || b"-._~".contains(&byte);
-        if text.is_empty() || text.len() > Self::MAX_LEN || !text.bytes().all(allowed) {
+        if !is_plain(text, Self::MAX_LEN) {
             return Err(InvalidRunId {
                 text: text.chars().take(300).collect(),
             });
         }
         Ok(Self(Arc::from(text)))
     }
+}
 
-    pub fn as_str(&self) -> &str {
-        &self.0
-    }
+/// 1 to `max_len` of `A–Z a–z 0–9 - . _ ~`.
+fn is_plain(text: &str, max_len: usize) -> bool {
+    let allowed = |byte: u8| byte.is_ascii_alphanumeric() || b"-._~".contains(&byte);
+    !text.is_empty() && text.len() <= max_len && text.bytes().all(allowed)
 }
 
 impl std::borrow::Borrow<str> for RunId {
@@ -41,30 +43,93 @@ impl std::borrow::Borrow<str> for RunId {
     }
 }
 
-impl fmt::Display for RunId {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.0)
+/// What a signal is called: 1 to 200 of `A–Z a–z 0–9 - . _ ~`.
+#[derive(Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct SignalName(Arc<str>);
+
+/// By which a signal that is sent again is known: 1 to 256 of `A–Z a–z 0–9 - . _ ~`.
+#[derive(Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct SignalId(Arc<str>);
+
+/// Why a text is no name or id of a signal.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error(
+    "`{text}` is no {what} of a signal: 1 to {max_len} characters of A-Z a-z 0-9 - . _ ~ are allowed"
+)]
+pub struct InvalidSignal {
+    /// `name` or `id`.
+    pub what: &'static str,
+    /// What was given, cut to 300 characters.
+    pub text: String,
+    pub max_len: usize,
+}
+
+impl InvalidSignal {
+    fn check(what: &'static str, text: &str, max_len: usize) -> Result<Arc<str>, Self> {
+        match is_plain(text, max_len) {
+            true => Ok(Arc::from(text)),
+            false => Err(Self {
+                what,
+                text: text.chars().take(300).collect(),
+                max_len,
+            }),
+        }
     }
 }
 
-impl fmt::Debug for RunId {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.0)
+impl SignalName {
+    pub const MAX_LEN: usize = 200;
+
+    pub fn parse(text: &str) -> Result<Self, InvalidSignal> {
+        InvalidSignal::check("name", text, Self::MAX_LEN).map(Self)
     }
 }
 
-impl Serialize for RunId {
-    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        serializer.serialize_str(&self.0)
+impl SignalId {
+    pub const MAX_LEN: usize = 256;
+
+    pub fn parse(text: &str) -> Result<Self, InvalidSignal> {
+        InvalidSignal::check("id", text, Self::MAX_LEN).map(Self)
     }
 }
 
-impl<'de> Deserialize<'de> for RunId {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        let text = std::borrow::Cow::<str>::deserialize(deserializer)?;
-        RunId::parse(&text).map_err(serde::de::Error::custom)
-    }
+/// What a checked text is besides: written as it is, and checked when it is read.
+macro_rules! text_of {
+    ($($name:ident),*) => {$(
+        impl $name {
+            pub fn as_str(&self) -> &str {
+                &self.0
+            }
+        }
+
+        impl fmt::Display for $name {
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str(&self.0)
+            }
+        }
+
+        impl fmt::Debug for $name {
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str(&self.0)
+            }
+        }
+
+        impl Serialize for $name {
+            fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+                serializer.serialize_str(&self.0)
+            }
+        }
+
+        impl<'de> Deserialize<'de> for $name {
+            fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+                let text = std::borrow::Cow::<str>::deserialize(deserializer)?;
+                $name::parse(&text).map_err(serde::de::Error::custom)
+            }
+        }
+    )*};
 }
+
+text_of!(RunId, SignalName, SignalId);
 
 /// What one attempt of one step is called: `<run>.<step>.<epoch>.<attempt>`. The same for every
 /// delivery of that attempt, so it is the agent's idempotency key; safe in a URL as it is.
@@ -144,5 +209,18 @@ mod tests {
         assert!(RunId::parse("a/b").is_err());
         assert!(RunId::parse(&"x".repeat(257)).is_err());
         assert!(RunId::parse(&"x".repeat(256)).is_ok());
+    }
+
+    #[test]
+    fn names_and_ids_of_signals_are_checked() {
+        for wrong in ["", "two words", "é"] {
+            assert!(SignalName::parse(wrong).is_err() && SignalId::parse(wrong).is_err());
+        }
+        assert!(SignalName::parse(&"x".repeat(200)).is_ok());
+        let error = SignalName::parse(&"x".repeat(201)).unwrap_err();
+        assert!(error.to_string().ends_with(
+            "is no name of a signal: 1 to 200 characters of A-Z a-z 0-9 - . _ ~ are allowed"
+        ));
+        assert!(SignalId::parse(&"x".repeat(256)).is_ok());
     }
 }

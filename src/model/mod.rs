@@ -3,13 +3,14 @@
 //!
 //! Reading order: [`json`] (a payload is JSON text that we carry and rarely look into), [`time`],
 //! [`ids`], [`failure`] (an error with a class), then the records by direction: [`command`] and
-//! [`reply`] come in, each from an [`origin`]; [`task`] and [`event`] go out; [`run`] and
-//! [`parked`] are what a partition remembers.
+//! [`reply`] come in, each from an [`origin`]; [`task`] and [`event`] go out; [`run`] with its
+//! [`inbox`] and [`parked`] are what a partition remembers.
 
 pub mod command;
 pub mod event;
 pub mod failure;
 pub mod ids;
+pub mod inbox;
 pub mod json;
 pub mod origin;
 pub mod parked;
@@ -18,10 +19,11 @@ pub mod run;
 pub mod task;
 pub mod time;
 
-pub use command::{Command, Signal, Start, Verb};
+pub use command::{Command, Order, Selected, Signal, Start, Verb};
 pub use event::{Event, EventKind};
 pub use failure::{Failure, class};
-pub use ids::{RunId, TaskId};
+pub use ids::{RunId, SignalId, SignalName, TaskId};
+pub use inbox::{Inbox, WaitingSignal};
 pub use json::Json;
 pub use origin::Origin;
 pub use parked::{Parked, ParkedKey};

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
-use super::{Failure, Json, RunId, Timestamp};
+use super::{Failure, Inbox, Json, RunId, Timestamp};
 
 /// Status of a run.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
@@ -148,6 +148,7 @@ pub struct RunState {
     pub traceparent: Option<String>,
     /// In the order of the definition's steps.
     pub steps: Vec<StepState>,
+    pub inbox: Inbox,
 }
 
 /// One step of a run.
@@ -185,6 +186,13 @@ impl Default for StepState {
             output: None,
             error: None,
         }
+    }
+}
+
+impl StepState {
+    /// It waits for a signal (and not for its next attempt).
+    pub fn is_awaiting(&self) -> bool {
+        self.status == StepStatus::Waiting && self.retry_at.is_none()
     }
 }
 

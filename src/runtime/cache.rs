@@ -9,6 +9,7 @@ use std::sync::Arc;
 
 use rustc_hash::FxHashMap;
 
+use super::tags::TagIndex;
 use crate::codec::state::EntryFacts;
 use crate::engine::{Parked, ParkedKey};
 use crate::model::{Json, RunId, RunStatus, Timestamp};
@@ -45,6 +46,7 @@ pub struct Cache {
     parked_due: BTreeSet<(Timestamp, ParkedKey)>,
     pending: BTreeSet<(Reverse<i32>, Timestamp, RunId)>,
     by_creation: BTreeSet<(Timestamp, RunId)>,
+    by_tag: TagIndex,
     /// Ended runs that the store has, oldest first: the first to go.
     disposable: VecDeque<RunId>,
     live: usize,
@@ -113,6 +115,27 @@ impl Cache {
         of_run
             .map(|(key, parked)| (key.clone(), parked.clone()))
             .collect()
+    }
+
+    /// Notes the tags of a run whose entry is new here, before it is put there; forgets those of
+    /// one that has ended.
+    pub fn index_tags(&mut self, id: &RunId, entry: &[u8], status: RunStatus) {
+        let is_indexed = self.facts(id).is_some_and(|facts| !facts.status.is_ended());
+        match (is_indexed, !status.is_ended()) {
+            (false, true) => self.by_tag.insert(id, entry),
+            (true, false) => self.by_tag.remove(id, entry),
+            _ => {}
+        }
+    }
+
+    /// See [`crate::engine::StateView::tagged`].
+    pub fn tagged(
+        &self,
+        tags: &BTreeMap<String, String>,
+        after: Option<&RunId>,
+        limit: usize,
+    ) -> Vec<RunId> {
+        self.by_tag.find(tags, after, limit)
     }
 
     /// Puts a run's entry in the place of an earlier one.

@@ -316,7 +316,7 @@ impl Registry {
             .iter()
             .filter_map(|step| match &step.kind {
                 StepKind::Agent { agent, .. } => Some(agent.as_ref()),
-                StepKind::Switch { .. } => None,
+                StepKind::Switch { .. } | StepKind::Await { .. } => None,
             })
             .collect();
         let retention = self.settings.task_retention.as_millis().to_string();

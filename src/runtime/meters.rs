@@ -70,6 +70,9 @@ pub fn effects(effects: &[Emitted]) {
             Effect::Ignored(reply) => {
                 counter!(names::REPLIES_IGNORED_TOTAL, "reason" => reply.reason()).increment(1);
             }
+            Effect::IgnoredSignal(signal) => {
+                counter!(names::SIGNALS_IGNORED_TOTAL, "reason" => signal.reason()).increment(1);
+            }
             Effect::DeadLetter { failure, .. } => dead_letter(&failure.class),
             _ => {}
         }

@@ -3,8 +3,8 @@
 //! [`handle`] is the door for the rest of the house; [`supervisor`](self) runs the threads behind
 //! it. Data passes through [`worker`]: it polls its log, restores what it was assigned
 //! (`restore`), and turns a batch into one transaction (`transaction`, `send`). What is committed
-//! is folded into a [`partition`]: a [`cache`] of encoded runs with the queues of what is due, and
-//! behind it the store, which is written later. [`shared`] is what API threads see of it; `list`
+//! is folded into a [`partition`]: a [`cache`] of encoded runs with the queues of what is due and an
+//! index of their `tags`, and behind it the store, which is written later. [`shared`] is what API threads see of it; `list`
 //! and `history` look back, `submit` brings their records in, `sweep` removes what is long over.
 //!
 //! [`definitions`] (what workflows there are) and [`membership`] (who owns which partition) stand
@@ -25,6 +25,7 @@ pub mod shared;
 mod submit;
 mod supervisor;
 mod sweep;
+mod tags;
 mod transaction;
 pub mod worker;
 

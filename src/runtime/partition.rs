@@ -3,6 +3,7 @@
 //! The worker that owns it changes it after commits and while restoring; the write-behind takes
 //! what is new to the store; API threads read. Locks are held for moments, and never two at once.
 
+use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 
@@ -356,7 +357,10 @@ fn merge(entries: &mut FxHashMap<EntryKey, Unseen>, key: EntryKey, mut unseen: U
 
 fn apply(cache: &mut Cache, change: Change) {
     match change {
-        Change::Run { id, entry, facts } => cache.put_run(&id, Some(entry), facts, false),
+        Change::Run { id, entry, facts } => {
+            cache.index_tags(&id, &entry, facts.status);
+            cache.put_run(&id, Some(entry), facts, false);
+        }
         Change::Value { run, slot, value } => cache.put_value(&run, slot, value),
         Change::Parked { key, parked } => cache.put_parked(key, Some(*parked)),
         Change::Gone(EntryKey::Run(id)) => cache.remove_run(&id),
@@ -371,6 +375,7 @@ fn load(cache: &mut Cache, change: Change, cache_bytes: usize) {
         Change::Run { facts, .. } if facts.status.is_ended() => cache.note_evicted(),
         Change::Run { id, entry, facts } => {
             let fits = cache.bytes() < cache_bytes;
+            cache.index_tags(&id, &entry, facts.status);
             cache.put_run(&id, fits.then_some(entry), facts, true);
         }
         // Read when they are needed.
@@ -426,5 +431,14 @@ impl StateView for View<'_> {
 
     fn pending(&self, limit: usize) -> Vec<RunId> {
         self.partition.cache().pending(limit)
+    }
+
+    fn tagged(
+        &self,
+        tags: &BTreeMap<String, String>,
+        after: Option<&RunId>,
+        limit: usize,
+    ) -> Vec<RunId> {
+        self.partition.cache().tagged(tags, after, limit)
     }
 }

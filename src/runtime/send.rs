@@ -11,8 +11,8 @@ use crate::codec::keys::{self, EntryKey};
 use crate::codec::state::{self, EntryFacts};
 use crate::codec::{header, output};
 use crate::engine::{Effect, Origin};
-use crate::log::{Log, LogError, Outgoing, Record, Target, Topics};
-use crate::model::{CancelTask, Event, Failure, Json, RunState, Task};
+use crate::log::{Log, LogError, Outgoing, Record, Source, Target, Topics};
+use crate::model::{CancelTask, Event, Failure, Json, RunState, Selected, Task};
 
 /// What a dead letter's `stage` says.
 const STAGE: &str = "workflows";
@@ -57,6 +57,7 @@ impl<'t> Sender<'t> {
                 }
                 Effect::CancelTask(cancel) => self.cancel(log, cancel)?,
                 Effect::Event(event) => self.event(log, part.number, event)?,
+                Effect::Continue(rest) => self.rest(log, part.number, rest)?,
                 Effect::DeadLetter {
                     failure,
                     run,
@@ -68,7 +69,10 @@ impl<'t> Sender<'t> {
                         self.dead_letter(log, &origin, failure, run.as_deref())?;
                     }
                 }
-                Effect::Ignored(_) | Effect::Held { .. } | Effect::Answer(_) => {}
+                Effect::Ignored(_)
+                | Effect::IgnoredSignal(_)
+                | Effect::Held { .. }
+                | Effect::Answer(_) => {}
             }
         }
         self.changelog(log, part)
@@ -159,6 +163,18 @@ impl<'t> Sender<'t> {
             key: record.key.as_deref(),
             value: record.value.as_deref(),
             headers: &headers,
+        })
+    }
+
+    /// What is left of an order for many runs, to where it came from.
+    fn rest(&mut self, log: &mut dyn Log, partition: i32, rest: &Selected) -> Result<(), LogError> {
+        self.value.clear();
+        output::json(&mut self.value, rest);
+        log.send(Outgoing {
+            target: Target::Input(Source::Commands, partition),
+            key: None,
+            value: Some(&self.value),
+            headers: &[JSON],
         })
     }
 

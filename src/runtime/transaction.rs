@@ -9,7 +9,7 @@ use super::meters;
 use super::partition::{Change, Partition, View};
 use super::send::Sender;
 use super::worker::{Phase, Worker};
-use crate::codec::input::{self, Unreadable};
+use crate::codec::input::{self, Commanded, Unreadable};
 use crate::codec::{header, keys};
 use crate::engine::{Effect, Engine, Finished, Input, Origin};
 use crate::log::{ErrorClass, LogError, Positions, Record, Source, partitioner};
@@ -293,14 +293,13 @@ impl Batch<'_> {
             match read {
                 Err(unreadable) => part.unreadable.push((record, unreadable)),
                 Ok((input, run)) => {
-                    let home = partitioner::partition_of(run.as_str().as_bytes(), self.count);
-                    if home != part.number {
+                    if let Some(home) = self.home_elsewhere(run.as_ref(), part.number) {
                         part.forwards.push((record, home));
                         continue;
                     }
                     let number = batch.apply(input, || self.origin(record), self.now);
                     part.inputs.push(Some(record));
-                    if let Some(request) = self.request(record) {
+                    if let (Some(request), Some(run)) = (self.request(record), run) {
                         part.requests.push((number, request, run));
                     }
                 }
@@ -324,6 +323,13 @@ impl Batch<'_> {
         }
     }
 
+    /// The partition that the run lives in, where it is another; what is about no one run is for
+    /// the partition that it came in.
+    fn home_elsewhere(&self, run: Option<&RunId>, here: i32) -> Option<i32> {
+        let home = partitioner::partition_of(run?.as_str().as_bytes(), self.count);
+        (home != here).then_some(home)
+    }
+
     /// The number under which somebody at this instance waits.
     fn request(&self, record: &Record) -> Option<u64> {
         let text = std::str::from_utf8(record.header(header::REQUEST)?).ok()?;
@@ -336,14 +342,17 @@ impl Batch<'_> {
     }
 }
 
-/// What a record holds, and the run that it is about.
-type Read = Result<(Input, RunId), Unreadable>;
+/// What a record holds, and the run that it is about, where it is about one.
+type Read = Result<(Input, Option<RunId>), Unreadable>;
 
 fn read(record: &Record) -> Read {
     match record.source {
         Source::Commands => {
-            let command = command_of(record)?;
-            let run = command.run_id().clone();
+            let command = match command_of(record)? {
+                Commanded::One(command) => command,
+                Commanded::Selected(selected) => return Ok((Input::Selected(selected), None)),
+            };
+            let run = Some(command.run_id().clone());
             let traceparent = record.header(header::TRACEPARENT);
             let traceparent = traceparent.and_then(|text| String::from_utf8(text.to_vec()).ok());
             let caller_waits = record.header(header::REQUEST).is_some();
@@ -359,13 +368,13 @@ fn read(record: &Record) -> Read {
         Source::Replies => {
             let content_type = record.header(header::CONTENT_TYPE);
             let reply = input::reply(record.key.as_deref(), record.value.as_deref(), content_type)?;
-            let run = reply.run_id.clone();
+            let run = Some(reply.run_id.clone());
             Ok((Input::Reply(reply), run))
         }
     }
 }
 
-fn command_of(record: &Record) -> Result<Command, Unreadable> {
+fn command_of(record: &Record) -> Result<Commanded, Unreadable> {
     let content_type = record.header(header::CONTENT_TYPE);
     input::command(record.key.as_deref(), record.value.as_deref(), content_type)
 }

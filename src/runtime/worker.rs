@@ -43,6 +43,13 @@ pub struct WorkerConfig {
 /// Replies of one run that wait for it, at most.
 const MAX_PARKED_PER_RUN: usize = 100;
 
+/// Signals of one run that no step has taken, at most.
+const MAX_SIGNALS_PER_RUN: usize = 100;
+
+/// Runs of one partition that one order by tags is carried out for in one transaction: some
+/// milliseconds of work.
+const MAX_SELECTED: usize = 500;
+
 /// Longest wait between two tries.
 const MAX_BACKOFF: Duration = Duration::from_secs(5);
 
@@ -234,6 +241,8 @@ impl Worker {
             max_live_runs: share.max(1),
             park_for: self.config.park_for,
             max_parked_per_run: MAX_PARKED_PER_RUN,
+            max_signals_per_run: MAX_SIGNALS_PER_RUN,
+            max_selected: self.config.batch_records.min(MAX_SELECTED),
         };
         self.engine = Some(Engine::new(config, Arc::clone(&self.definitions) as _));
         self.is_connected = true;

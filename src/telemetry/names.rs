@@ -34,6 +34,8 @@ pub const REBALANCES_TOTAL: &str = "partita_rebalances_total";
 pub const DEAD_LETTERS_TOTAL: &str = "partita_dead_letters_total";
 /// Replies that changed nothing. Label: `reason`.
 pub const REPLIES_IGNORED_TOTAL: &str = "partita_replies_ignored_total";
+/// Signals that changed nothing. Label: `reason`.
+pub const SIGNALS_IGNORED_TOTAL: &str = "partita_signals_ignored_total";
 /// Records that arrived in a partition that is not their run's. Label: `topic`.
 pub const FORWARDED_RECORDS_TOTAL: &str = "partita_forwarded_records_total";
 /// Runs that wait for a place under the limit.
@@ -222,6 +224,11 @@ pub const METRICS: &[Metric] = &[
     counter(
         REPLIES_IGNORED_TOTAL,
         "Replies that changed nothing, by reason.",
+        &["reason"],
+    ),
+    counter(
+        SIGNALS_IGNORED_TOTAL,
+        "Signals that changed nothing, by reason: duplicate, run_ended.",
         &["reason"],
     ),
     counter(

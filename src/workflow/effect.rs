@@ -1,7 +1,9 @@
 //! What a transition wants done: a closed list, carried out by the runtime in the transaction that
 //! commits the change of state (records), or after it (answers). `engine` re-exports it whole.
 
-use crate::model::{CancelTask, Event, Failure, Origin, RunId, RunStatus, Task, Timestamp, class};
+use crate::model::{
+    CancelTask, Event, Failure, Origin, RunId, RunStatus, Selected, Task, Timestamp, class,
+};
 
 /// One thing to do.
 #[derive(Clone, Debug, PartialEq)]
@@ -21,8 +23,12 @@ pub enum Effect {
         run: Option<String>,
         origin: Option<Origin>,
     },
+    /// A record on `commands` of this very partition: the rest of an order for many runs.
+    Continue(Selected),
     /// A reply that changes nothing, to be counted.
     Ignored(IgnoredReply),
+    /// A signal that changes nothing, to be counted.
+    IgnoredSignal(IgnoredSignal),
     /// Something of this run is due, but the definition version that it is pinned to is not to be
     /// found; nothing was changed. Tick the run again at `until`: by then the version may be back.
     Held { run: RunId, until: Timestamp },
@@ -101,6 +107,24 @@ impl IgnoredReply {
     }
 }
 
+/// Why a signal changes nothing.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum IgnoredSignal {
+    /// One with its id was taken in before.
+    Duplicate,
+    RunEnded,
+}
+
+impl IgnoredSignal {
+    /// The `reason` label of `partita_signals_ignored_total`.
+    pub fn reason(self) -> &'static str {
+        match self {
+            IgnoredSignal::Duplicate => "duplicate",
+            IgnoredSignal::RunEnded => "run_ended",
+        }
+    }
+}
+
 /// How a command or reply ended, for whoever asked over HTTP.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Outcome {
@@ -126,7 +150,9 @@ pub enum Refusal {
         workflow: String,
         version: Option<u32>,
     },
-    InputTooLarge {
+    /// The start's input or the signal's data.
+    PayloadTooLarge {
+        what: &'static str,
         bytes: usize,
         limit: usize,
     },
@@ -141,9 +167,9 @@ pub enum Refusal {
     },
     /// The task is not open any more (or never was).
     TaskNotOpen(IgnoredReply),
-    /// Signals have no receiver yet.
-    NotSupported {
-        what: &'static str,
+    /// So many signals wait for their steps already.
+    TooManySignals {
+        limit: usize,
     },
 }
 
@@ -167,10 +193,10 @@ impl Refusal {
                     format!("no workflow `{workflow}{version}` is applied"),
                 )
             }
-            Refusal::InputTooLarge { bytes, limit } => Failure::new(
+            Refusal::PayloadTooLarge { what, bytes, limit } => Failure::new(
                 class::PAYLOAD_TOO_LARGE,
                 format!(
-                    "the input has {bytes} bytes; at most {limit} are allowed (max_payload_bytes)"
+                    "the {what} has {bytes} bytes; at most {limit} are allowed (max_payload_bytes)"
                 ),
             ),
             Refusal::InputInvalid { message } => Failure::new(
@@ -186,9 +212,10 @@ impl Refusal {
                 "task_not_open",
                 format!("the task is not open ({})", reason.reason()),
             ),
-            Refusal::NotSupported { what } => {
-                Failure::new("not_supported", format!("{what} is not there yet"))
-            }
+            Refusal::TooManySignals { limit } => Failure::new(
+                "too_many_signals",
+                format!("{limit} signals wait for a step of this run already"),
+            ),
         }
     }
 

@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 
 use crate::expr::{Condition, Template};
-use crate::model::Millis;
+use crate::model::{Millis, SignalName};
 
 /// A step's place in [`Workflow::steps`].
 pub type StepIndex = usize;
@@ -70,6 +70,13 @@ pub enum StepKind {
     Switch {
         cases: Vec<Case>,
         default: Vec<StepIndex>,
+    },
+    /// Waits for a signal. Its output is the signal's data.
+    Await {
+        signal: SignalName,
+        /// Over the signal (`signal.name`, `signal.data`, `signal.id`) beside all else: the step
+        /// takes no other.
+        condition: Option<Condition>,
     },
 }
 
@@ -136,6 +143,12 @@ pub enum Action {
 }
 
 impl OnError {
+    /// Whether any class is retried by it.
+    pub fn retries(&self) -> bool {
+        let mut actions = self.by_class.values().chain(&self.default);
+        actions.any(|action| *action == Action::Retry)
+    }
+
     pub fn action(&self, class: &str) -> Option<Action> {
         self.by_class.get(class).copied().or(self.default)
     }

@@ -9,8 +9,8 @@ use futures_util::future::BoxFuture;
 use partita::api::door::Runs;
 use partita::engine::{Definitions, IgnoredReply, Outcome, Refusal};
 use partita::model::{
-    Command, Reply, ReplyStatus, RunId, RunState, RunStatus, Start, StepState, StepStatus,
-    Timestamp,
+    Command, Inbox, Reply, ReplyStatus, RunId, RunState, RunStatus, Signal, Start, StepState,
+    StepStatus, Timestamp, WaitingSignal,
 };
 use partita::runtime::definitions::Registry;
 use partita::runtime::membership::Ownership;
@@ -149,6 +149,7 @@ impl Fake {
             epoch: 0,
             sequence: 0,
             traceparent,
+            inbox: Inbox::default(),
             steps: vec![StepState::default(); workflow.steps.len()],
         };
         self.tell(&mut state, &mut run, "partita.run.started");
@@ -158,6 +159,39 @@ impl Fake {
             outcome: Outcome::Started,
             run: Some(run),
         })
+    }
+
+    /// A signal `full` finds too many before it; of an id no second one is told.
+    fn signal(&self, signal: &Signal) -> Answered {
+        let mut state = self.state();
+        let Some(mut run) = state.runs.get(&signal.run_id).cloned() else {
+            return Answered {
+                outcome: Outcome::Refused(Refusal::UnknownRun),
+                run: None,
+            };
+        };
+        let outcome = if signal.id.as_ref().is_some_and(|id| run.inbox.knows(id)) {
+            Outcome::AlreadyHolds
+        } else if run.status.is_ended() {
+            Outcome::Refused(Refusal::Status { status: run.status })
+        } else if signal.name.as_str() == "full" {
+            Outcome::Refused(Refusal::TooManySignals { limit: 100 })
+        } else {
+            run.inbox.put(WaitingSignal {
+                name: signal.name.clone(),
+                data: signal.data.clone().unwrap_or_default(),
+                id: signal.id.clone(),
+                received_at: self.now(),
+                place: 0,
+            });
+            self.tell(&mut state, &mut run, "partita.run.signalled");
+            Outcome::Applied
+        };
+        state.runs.insert(signal.run_id.clone(), run.clone());
+        Answered {
+            outcome,
+            run: Some(run),
+        }
     }
 
     fn steer(&self, id: &RunId, to: RunStatus, kind: &str) -> Answered {
@@ -289,10 +323,7 @@ impl Runs for Fake {
                 Command::Cancel(verb) => {
                     self.steer(&verb.run_id, RunStatus::Cancelled, "partita.run.cancelled")
                 }
-                Command::Signal(_) => Answered {
-                    outcome: Outcome::Refused(Refusal::NotSupported { what: "a signal" }),
-                    run: None,
-                },
+                Command::Signal(signal) => self.signal(&signal),
             })
         })
     }

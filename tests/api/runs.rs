@@ -37,6 +37,7 @@ async fn a_run_is_started_shown_and_answered() {
         "revision",
         "epoch",
         "waiting_for",
+        "signals",
         "provenance",
         "steps",
     ];
@@ -187,9 +188,48 @@ async fn refusals_have_their_status() {
         (StatusCode::CONFLICT, Some("cancelled")),
         "{body}"
     );
-    let (code, _) = one.post("/v1/runs/r:signal", r#"{"name":"go"}"#).await;
-    assert_eq!(code, StatusCode::UNPROCESSABLE_ENTITY);
+    let (code, body) = one.post("/v1/runs/r:signal", r#"{"name":"go"}"#).await;
+    assert_eq!(
+        (code, body["run_status"].as_str()),
+        (StatusCode::CONFLICT, Some("cancelled")),
+        "{body}"
+    );
     let (code, _) = one.post("/v1/runs/unknown:cancel", "{}").await;
+    assert_eq!(code, StatusCode::NOT_FOUND);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn signals_are_taken_in_once_or_refused() {
+    let (_broker, one) = with_workflow().await;
+    one.post("/v1/runs", r#"{"workflow":"two_steps","id":"r"}"#)
+        .await;
+    let signal = r#"{"name":"go","data":{"by":"ada"},"id":"s-1"}"#;
+    let (code, run) = one.post("/v1/runs/r:signal", signal).await;
+    assert_eq!(code, StatusCode::OK, "{run}");
+    let kept = &run["signals"][0];
+    assert_eq!((&kept["name"], &kept["id"]), (&json!("go"), &json!("s-1")));
+    assert!(kept["received_at"].is_string(), "{run}");
+    let (code, again) = one.post("/v1/runs/r:signal", signal).await;
+    assert_eq!((code, &again), (StatusCode::OK, &run));
+    let large = format!(r#"{{"name":"go","data":"{}"}}"#, "x".repeat(2_000));
+    for (body, status, says) in [
+        (r#"{"name":"full"}"#, 429, "100 signals wait"),
+        (r#"{}"#, 400, "missing field `name`"),
+        (
+            r#"{"name":"two words"}"#,
+            400,
+            "`two words` is no name of a signal",
+        ),
+        (r#"{"name":"go","id":""}"#, 400, "no id of a signal"),
+        (r#"{"name":"go","tags":{}}"#, 400, "unknown field `tags`"),
+        (large.as_str(), 413, "the data has 2002 bytes"),
+    ] {
+        let (code, problem) = one.post("/v1/runs/r:signal", body).await;
+        assert_eq!(code.as_u16(), status, "{problem}");
+        let detail = problem["detail"].as_str().unwrap();
+        assert!(detail.contains(says), "{problem}");
+    }
+    let (code, _) = one.post("/v1/runs/nobody:signal", signal).await;
     assert_eq!(code, StatusCode::NOT_FOUND);
 }
 

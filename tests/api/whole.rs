@@ -293,9 +293,90 @@ async fn runs_are_steered_and_failures_told() {
         .await;
     assert_eq!(status, StatusCode::CONFLICT);
     let (status, body) = one.post("/v1/runs/c:signal", json!({"name": "go"})).await;
-    assert!(
-        status == StatusCode::UNPROCESSABLE_ENTITY || status == StatusCode::CONFLICT,
-        "{status} {body}"
+    assert_eq!(status, StatusCode::CONFLICT, "{body}");
+    one.end().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_run_waits_for_its_signals() {
+    let broker = broker().await;
+    let one = Whole::start(&broker, "one").await;
+    one.ready().await;
+    let yaml = "
+kind: workflow
+name: asks
+steps:
+  - {id: approval, await: approved, where: signal.data.yes, timeout: 1h}
+  - {id: payment, await: paid, depends_on: [approval]}
+output: {approval: '${steps.approval.output}', payment: '${steps.payment.output}'}
+";
+    one.apply("asks", yaml).await;
+    let (_, run) = one
+        .post("/v1/runs", json!({"workflow": "asks", "id": "r"}))
+        .await;
+    let waiting = &run["waiting_for"][0];
+    assert_eq!(
+        (&waiting["kind"], &waiting["signal"], &waiting["step"]),
+        (&json!("signal"), &json!("approved"), &json!("approval")),
+        "{run}"
+    );
+    assert!(waiting["since"].is_string() && waiting["until"].is_string());
+    let signal = async |name: &str, id: &str, data: Value| {
+        let body = json!({"name": name, "id": id, "data": data});
+        one.post("/v1/runs/r:signal", body).await
+    };
+    // Too early, larger than what an entry holds; then one that the condition does not want.
+    let early = "x".repeat(10_000);
+    let (status, run) = signal("paid", "p-1", json!(early)).await;
+    assert_eq!(status, StatusCode::OK, "{run}");
+    signal("approved", "a-1", json!({"yes": false})).await;
+    signal("approved", "a-1", json!({"yes": false})).await;
+    let (_, run) = one.get("/v1/runs/r").await;
+    let kept: Vec<_> = run["signals"].as_array().unwrap().iter().collect();
+    assert_eq!(kept.len(), 2, "{run}");
+    assert_eq!(kept[0]["name"], "paid");
+    let (status, run) = signal("approved", "a-2", json!({"yes": true})).await;
+    assert_eq!(
+        (status, run["status"].as_str()),
+        (StatusCode::OK, Some("completed")),
+        "{run}"
+    );
+    let output = json!({"approval": {"yes": true}, "payment": early});
+    assert_eq!(run["output"], output);
+    // Sent again by somebody who heard no answer; and one that comes too late.
+    assert_eq!(
+        signal("approved", "a-2", json!({"yes": true})).await.0,
+        StatusCode::OK
+    );
+    assert_eq!(
+        signal("approved", "a-3", Value::Null).await.0,
+        StatusCode::CONFLICT
+    );
+    let (_, history) = one.get("/v1/runs/r/events").await;
+    let kinds: Vec<&str> = history["events"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|event| event["type"].as_str().unwrap())
+        .collect();
+    assert_eq!(
+        kinds,
+        [
+            "partita.run.started",
+            "partita.step.waiting",
+            "partita.run.signalled",
+            "partita.run.signalled",
+            "partita.run.signalled",
+            "partita.step.completed",
+            "partita.step.waiting",
+            "partita.step.completed",
+            "partita.run.completed",
+        ]
+    );
+    let told = &history["events"][3]["data"];
+    assert_eq!(
+        (&told["name"], &told["data"], &told["id"]),
+        (&json!("approved"), &json!({"yes": false}), &json!("a-1"))
     );
     one.end().await;
 }

@@ -161,9 +161,15 @@ fn refusals_have_their_exit_codes() {
         ("POST /v1/runs/b:pause", 200, RUNNING),
         (
             "POST /v1/runs/c:signal",
-            422,
-            r#"{"title":"Unprocessable","detail":"nobody waits for it"}"#,
+            409,
+            r#"{"title":"Conflict","detail":"run `c` is completed"}"#,
         ),
+        (
+            "POST /v1/runs/d:signal",
+            429,
+            r#"{"title":"Too many","detail":"100 signals wait"}"#,
+        ),
+        ("POST /v1/runs/g1:signal", 200, RUNNING),
         (
             "GET /v1/runs?limit=50",
             503,
@@ -181,7 +187,16 @@ fn refusals_have_their_exit_codes() {
     // All are tried, the first refusal decides.
     let ended = server.run(&["pause", "a", "b"]).code(4);
     assert!(ended.stdout.contains("g1  running"), "{}", ended.stdout);
-    server.run(&["signal", "c", "go", "--data", "{}"]).code(2);
+    server.run(&["signal", "c", "go", "--data", "{}"]).code(4);
+    server.run(&["signal", "d", "go"]).code(3);
+    server.run(&["signal", "nobody", "go"]).code(4);
+    server.run(&["signal", "g1", "go", "--data", "{"]).code(2);
+    let sent = server
+        .run(&["signal", "g1", "go", "--signal-id", "s-1", "--data", "[1]"])
+        .code(0);
+    assert!(sent.stdout.contains("g1  running"), "{}", sent.stdout);
+    let sent = server.run(&["signal", "g1", "go", "-o", "json"]).code(0);
+    assert_eq!(sent.stdout.trim_end(), RUNNING);
     server.run(&["list"]).code(3);
     server.run(&["list", "--limit", "7"]).code(1);
 }

@@ -11,7 +11,9 @@
 //! | `fail: STEP` | failed, with `class`, `message`, `retryable`, `details`; no class: no error object |
 //! | `progress: STEP` | with `value`, `note` |
 //! | `heartbeat: STEP` | |
-//! | `pause:`, `resume:`, `cancel:`, `signal: RUN` | with `reason`, `name` |
+//! | `pause:`, `resume:`, `cancel: RUN` | with `reason` |
+//! | `signal: RUN` | with `name`, `data`, `signal_id` |
+//! | `select: TAGS` | `order: VERB` (or `signal`) for every run that has these tags, with `after` |
 //! | `tick: true` | nothing but the passing of time |
 //! | `forget: WORKFLOW`, `remember: WORKFLOW` | takes its versions away, gives them back |
 //!
@@ -30,8 +32,8 @@ use serde_json::Value;
 
 use partita::engine::{Effect, Emitted, EngineConfig, Input};
 use partita::model::{
-    Command, Event, Failure, Json, Millis, Reply, ReplyStatus, RunId, RunState, Signal, Start,
-    Task, Timestamp, Verb,
+    Command, Event, Failure, Json, Millis, Order, Reply, ReplyStatus, RunId, RunState, Selected,
+    Signal, SignalId, SignalName, Start, Task, Timestamp, Verb,
 };
 use partita::workflow::Workflow;
 use partita::workflow::definition;
@@ -60,6 +62,8 @@ struct Limits {
     max_payload_bytes: Option<usize>,
     max_live_runs: Option<usize>,
     max_parked_per_run: Option<usize>,
+    max_signals_per_run: Option<usize>,
+    max_selected: Option<usize>,
 }
 
 #[derive(Clone, Deserialize)]
@@ -99,6 +103,13 @@ struct Entry {
     resume: Option<String>,
     cancel: Option<String>,
     signal: Option<String>,
+    name: Option<String>,
+    #[serde(default, deserialize_with = "present")]
+    data: Option<Value>,
+    signal_id: Option<String>,
+    select: Option<BTreeMap<String, String>>,
+    order: Option<String>,
+    after: Option<String>,
     reason: Option<String>,
     #[serde(default)]
     tick: bool,
@@ -203,6 +214,11 @@ fn run_script(script: &Script, workflows: &[Arc<Workflow>], out: &mut String) {
             .limits
             .max_parked_per_run
             .unwrap_or(roomy.max_parked_per_run),
+        max_signals_per_run: script
+            .limits
+            .max_signals_per_run
+            .unwrap_or(roomy.max_signals_per_run),
+        max_selected: script.limits.max_selected.unwrap_or(roomy.max_selected),
         ..roomy
     };
     let mut world = World::new(config, workflows);
@@ -280,11 +296,29 @@ fn input_of(entry: &Entry) -> Input {
     } else if let Some(run) = &entry.cancel {
         Command::Cancel(verb(run))
     } else if let Some(run) = &entry.signal {
+        let (name, data, id) = signal_of(entry);
         Command::Signal(Signal {
             run_id: run_id(run),
-            name: "any".into(),
-            data: None,
+            name,
+            data,
+            id,
         })
+    } else if let Some(tags) = &entry.select {
+        let reason = entry.reason.clone();
+        let order = match entry.order.as_deref() {
+            Some("pause") => Order::Pause { reason },
+            Some("resume") => Order::Resume { reason },
+            Some("cancel") => Order::Cancel { reason },
+            _ => {
+                let (name, data, id) = signal_of(entry);
+                Order::Signal { name, data, id }
+            }
+        };
+        return Input::Selected(Selected {
+            tags: tags.clone(),
+            order,
+            after: entry.after.as_deref().map(run_id),
+        });
     } else {
         return Input::Reply(reply_of(entry));
     };
@@ -293,6 +327,16 @@ fn input_of(entry: &Entry) -> Input {
         traceparent: entry.traceparent.clone(),
         caller_waits: entry.asked,
     }
+}
+
+fn signal_of(entry: &Entry) -> (SignalName, Option<Json>, Option<SignalId>) {
+    let name = entry.name.as_deref().unwrap_or("any");
+    let id = entry.signal_id.as_deref();
+    (
+        SignalName::parse(name).expect("a table names proper signals"),
+        entry.data.as_ref().map(Json::from),
+        id.map(|id| SignalId::parse(id).expect("a proper id")),
+    )
 }
 
 fn reply_of(entry: &Entry) -> Reply {
@@ -333,6 +377,10 @@ fn reply_of(entry: &Entry) -> Reply {
 }
 
 fn words_of(entry: &Entry) -> String {
+    let tags = entry.select.as_ref().map(|tags| {
+        let order = entry.order.as_deref().unwrap_or_default();
+        format!("{order} of {tags:?}")
+    });
     let named = [
         ("start", &entry.start),
         ("pause", &entry.pause),
@@ -343,6 +391,7 @@ fn words_of(entry: &Entry) -> String {
         ("fail", &entry.fail),
         ("progress", &entry.progress),
         ("heartbeat", &entry.heartbeat),
+        ("select", &tags),
     ];
     let mut words = named
         .into_iter()
@@ -352,6 +401,9 @@ fn words_of(entry: &Entry) -> String {
         ("id", &entry.id),
         ("class", &entry.class),
         ("task_id", &entry.task_id),
+        ("name", &entry.name),
+        ("signal_id", &entry.signal_id),
+        ("after", &entry.after),
     ] {
         if let Some(value) = value {
             let _ = write!(words, " {name}={value}");
@@ -419,7 +471,12 @@ fn write_emitted(out: &mut String, emitted: &[Emitted]) {
                     failure_words(failure)
                 )
             }
+            Effect::Continue(rest) => format!(
+                "goes on: {}",
+                serde_json::to_string(rest).expect("an order is JSON")
+            ),
             Effect::Ignored(reason) => format!("ignored: {}", reason.reason()),
+            Effect::IgnoredSignal(reason) => format!("ignored signal: {}", reason.reason()),
             Effect::Held { run, until } => format!("held {run} until {}", since_beginning(*until)),
             Effect::Answer(outcome) => format!("answer {outcome:?}"),
         };
@@ -503,5 +560,15 @@ fn write_run(out: &mut String, run: &RunState) {
         .iter()
         .map(|step| step.status.name().to_owned())
         .collect();
-    let _ = writeln!(out, " steps={}", steps.join(","));
+    let _ = write!(out, " steps={}", steps.join(","));
+    let signals: Vec<String> = run
+        .inbox
+        .waiting
+        .iter()
+        .map(|signal| format!("{}({:?})", signal.name, signal.data))
+        .collect();
+    if !signals.is_empty() {
+        let _ = write!(out, " signals={}", signals.join(","));
+    }
+    out.push('\n');
 }

@@ -92,6 +92,24 @@ impl StateView for Committed {
             .map(|run| run.id.clone())
             .collect()
     }
+
+    fn tagged(
+        &self,
+        tags: &BTreeMap<String, String>,
+        after: Option<&RunId>,
+        limit: usize,
+    ) -> Vec<RunId> {
+        let has_all = |run: &&RunState| {
+            tags.iter()
+                .all(|(key, value)| run.tags.get(key) == Some(value))
+        };
+        let live = self.runs.values().filter(|run| !run.status.is_ended());
+        let meant = live.filter(has_all).map(|run| run.id.clone());
+        meant
+            .filter(|id| after.is_none_or(|after| id > after))
+            .take(limit)
+            .collect()
+    }
 }
 
 pub struct World {
@@ -111,6 +129,8 @@ pub fn roomy() -> EngineConfig {
         max_live_runs: 1_000,
         park_for: Millis(5_000),
         max_parked_per_run: 10,
+        max_signals_per_run: 10,
+        max_selected: 10,
     }
 }
 

@@ -93,6 +93,8 @@ struct Event {
     sequence: u64,
     kind: String,
     step: Option<(String, u64)>,
+    /// Of the signal that the run took in, or of that which the step took.
+    signal: Option<u64>,
 }
 
 fn events(world: &World) -> Result<HashMap<String, Vec<Event>>, String> {
@@ -115,6 +117,9 @@ fn events(world: &World) -> Result<HashMap<String, Vec<Event>>, String> {
                 sequence: sequence.ok_or("an event without a sequence")?,
                 kind: body["type"].as_str().unwrap_or_default().to_owned(),
                 step,
+                signal: ["data", "output"]
+                    .iter()
+                    .find_map(|member| body["data"][member]["number"].as_u64()),
             };
             events
                 .entry(body["subject"].as_str().unwrap_or_default().to_owned())
@@ -197,6 +202,31 @@ fn history_of(run: &RunState, history: &[Event]) -> Result<(), String> {
         None => Ok(()),
         Some((attempt, kinds)) => Err(format!("I4: {attempt:?} of {id} has the results {kinds:?}")),
     }
+}
+
+/// Steps took signals that their run took in, each once, in the order in which they came; and no
+/// run took one in twice. How many steps did.
+pub fn signals_taken(world: &World) -> Result<usize, String> {
+    let mut taken = 0;
+    for (run, history) in &events(world)? {
+        let numbers = |kind: &str| -> Vec<u64> {
+            let of_kind = history.iter().filter(|event| event.kind == kind);
+            of_kind.filter_map(|event| event.signal).collect()
+        };
+        let received = numbers("partita.run.signalled");
+        let by_steps = numbers("partita.step.completed");
+        let distinct: BTreeSet<u64> = received.iter().copied().collect();
+        if distinct.len() < received.len() {
+            return Err(format!("I4: {run} took in {received:?}"));
+        }
+        if !received.starts_with(&by_steps) {
+            return Err(format!(
+                "I4: of {received:?} steps of {run} took {by_steps:?}"
+            ));
+        }
+        taken += by_steps.len();
+    }
+    Ok(taken)
 }
 
 /// Each attempt that was scheduled has one task, and no other task is there.

@@ -12,8 +12,12 @@ use crate::world::{PARTITIONS, RETENTION, World};
 
 /// Starts a run of three steps; a large input has an entry of its own.
 fn start(world: &mut World, run: &str, input_bytes: usize) {
+    start_of(world, "line", run, input_bytes);
+}
+
+fn start_of(world: &mut World, workflow: &str, run: &str, input_bytes: usize) {
     let body = serde_json::json!({
-        "type": "start", "run_id": run, "workflow": "line", "input": "i".repeat(input_bytes),
+        "type": "start", "run_id": run, "workflow": workflow, "input": "i".repeat(input_bytes),
     });
     world.command(run, &body);
     world.started.push(run.to_owned());
@@ -129,4 +133,35 @@ fn ended_runs_go_when_retention_is_over() {
         step(&mut world);
     }
     assert_eq!(status(&world, "old-1"), Some(RunStatus::Running));
+}
+
+#[test]
+fn what_signals_left_goes_with_their_run() {
+    let mut world = World::new(1, Sabotage::None, 1);
+    step(&mut world);
+    start_of(&mut world, "signalled", "old", 1);
+    (0..4).for_each(|_| step(&mut world));
+    // Large ones, of which two are taken and one waits to the end.
+    for number in 0..3 {
+        let data = serde_json::json!({"number": number, "text": "s".repeat(6_000)});
+        let body =
+            serde_json::json!({"type": "signal", "run_id": "old", "name": "go", "data": data});
+        world.command("old", &body);
+    }
+    (0..4).for_each(|_| step(&mut world));
+    end_all(&mut world);
+    check::stores(&world).expect("the store is the fold of the changelog");
+    let of_values = |world: &World| {
+        let words = last_words(world, "old");
+        let values = words.into_iter();
+        values
+            .filter(|(key, _)| matches!(key, EntryKey::Value(..)))
+            .collect::<Vec<_>>()
+    };
+    // Three signals, and the outputs of two steps.
+    assert_eq!(of_values(&world).len(), 5);
+    let_minutes_pass(&mut world, RETENTION.0 / 60_000 + 4);
+    assert_eq!(status(&world, "old"), None);
+    assert!(of_values(&world).iter().all(|(_, gone)| *gone));
+    assert!(last_words(&world, "old").iter().all(|(_, gone)| *gone));
 }

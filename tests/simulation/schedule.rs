@@ -22,6 +22,8 @@ pub struct Seen {
     struck: BTreeSet<(Point, &'static str)>,
     pub runs: usize,
     pub events: usize,
+    /// By steps.
+    pub signals: usize,
     pub store_losses: usize,
     pub expired_members: usize,
     pub expired_transactions: usize,
@@ -32,6 +34,7 @@ impl Seen {
         self.struck.extend(&other.struck);
         self.runs += other.runs;
         self.events += other.events;
+        self.signals += other.signals;
         self.store_losses += other.store_losses;
         self.expired_members += other.expired_members;
         self.expired_transactions += other.expired_transactions;
@@ -47,7 +50,10 @@ impl Seen {
         let all = Point::ALL
             .iter()
             .all(|point| kinds.iter().all(|kind| struck(*point, kind)));
-        all && self.store_losses > 0 && self.expired_members > 0 && self.expired_transactions > 0
+        all && self.signals > 0
+            && self.store_losses > 0
+            && self.expired_members > 0
+            && self.expired_transactions > 0
     }
 }
 
@@ -63,6 +69,14 @@ pub fn run_counted(seed: u64, sabotage: Sabotage) -> Result<Seen, String> {
         let text = text.or_else(|| panic.downcast_ref::<&str>().map(|text| (*text).to_owned()));
         Err(format!("a panic: {}", text.unwrap_or_default()))
     })
+}
+
+fn number_of(run: &str) -> usize {
+    run["run-".len()..].parse().expect("a number")
+}
+
+fn workflow_of(run: &str) -> &'static str {
+    WORKFLOWS[number_of(run) % WORKFLOWS.len()]
 }
 
 struct Schedule {
@@ -94,13 +108,16 @@ impl Schedule {
         let events = check::all(&self.world)?;
         self.seen.runs = self.world.started.len();
         self.seen.events = events;
+        self.seen.signals = check::signals_taken(&self.world)?;
         Ok(self.seen)
     }
 
     fn act(&mut self) -> Result<(), String> {
         let number = self.world.random.below(self.world.instances.len());
         match self.world.random.below(100) {
-            0..40 => self.world.step(number),
+            0..37 => self.world.step(number),
+            37..39 => self.signal(),
+            39 => self.world.select(),
             40..48 => self.start(),
             48..66 => {
                 self.world.learn_tasks(self.uncommitted_agent);
@@ -144,8 +161,8 @@ impl Schedule {
             }
         };
         // The same run is started the same way each time.
-        let number: usize = run["run-".len()..].parse().expect("a number");
-        let workflow = WORKFLOWS[number % WORKFLOWS.len()];
+        let number = number_of(&run);
+        let workflow = workflow_of(&run);
         let input = if number.is_multiple_of(5) {
             "i".repeat(5_000)
         } else {
@@ -153,7 +170,7 @@ impl Schedule {
         };
         let body = serde_json::json!({
             "type": "start", "run_id": run, "workflow": workflow, "input": input,
-            "priority": number % 3,
+            "priority": number % 3, "tags": {"third": (number % 3).to_string()},
         });
         self.world.command(&run, &body);
         if !self.world.started.contains(&run) {
@@ -168,6 +185,12 @@ impl Schedule {
         let verb = ["pause", "resume", "resume", "cancel"][self.world.random.below(4)];
         self.world
             .command(&run, &serde_json::json!({"type": verb, "run_id": run}));
+    }
+
+    fn signal(&mut self) {
+        if let Some(run) = self.world.random.pick(&self.world.started).cloned() {
+            self.world.signal(&run);
+        }
     }
 
     fn arm(&mut self, number: usize) {
@@ -242,6 +265,10 @@ impl Schedule {
                 for run in self.world.started.clone() {
                     self.world
                         .command(&run, &serde_json::json!({"type": "resume", "run_id": run}));
+                    if workflow_of(&run) == "signalled" {
+                        self.world.signal(&run);
+                        self.world.signal(&run);
+                    }
                 }
             }
             for _ in 0..4 {

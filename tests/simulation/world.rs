@@ -51,9 +51,19 @@ timeout: 40s
 steps:
   - {id: a, agent: worker, timeout: 3s}
   - {id: b, agent: worker, depends_on: [a], heartbeat_timeout: 5s}
+---
+kind: workflow
+name: signalled
+version: 1
+steps:
+  - {id: a, agent: worker}
+  - {id: first, await: go, depends_on: [a]}
+  - {id: second, await: go, depends_on: [first]}
+  - {id: z, agent: worker, depends_on: [second]}
+output: ["${steps.first.output.number}", "${steps.second.output.number}"]
 "#;
 
-pub const WORKFLOWS: [&str; 3] = ["line", "fan", "timed"];
+pub const WORKFLOWS: [&str; 4] = ["line", "fan", "timed", "signalled"];
 
 pub struct Registry(HashMap<String, Arc<Workflow>>);
 
@@ -114,6 +124,8 @@ pub struct World {
     task_offset: i64,
     /// Runs that were started by a record that is there for good.
     pub started: Vec<String>,
+    /// Signals sent so far; each carries its number.
+    signals: u64,
 }
 
 impl World {
@@ -128,6 +140,7 @@ impl World {
             tasks: BTreeMap::new(),
             task_offset: 0,
             started: Vec::new(),
+            signals: 0,
         };
         for number in 0..instances {
             let instance = Instance {
@@ -276,6 +289,48 @@ impl World {
         let topic = TopicKey::Input(Source::Commands);
         self.cluster
             .produce(topic, partition, key, Some(body.as_bytes()), Vec::new());
+    }
+
+    /// Sends the run a signal, with an id and perhaps again, or without one and once.
+    pub fn signal(&mut self, run: &str) {
+        let mut body = self.new_signal();
+        body["run_id"] = run.into();
+        let times = if body["id"].is_null() {
+            1
+        } else {
+            1 + self.random.below(2)
+        };
+        (0..times).for_each(|_| self.command(run, &body));
+    }
+
+    /// Sends an order to all runs of a tag: a copy to each partition.
+    pub fn select(&mut self) {
+        let mut body = match self.random.below(4) {
+            0 => serde_json::json!({"type": "pause"}),
+            1 => serde_json::json!({"type": "resume"}),
+            _ => self.new_signal(),
+        };
+        body["tags"] = serde_json::json!({"third": self.random.below(3).to_string()});
+        let body = body.to_string();
+        for partition in 0..PARTITIONS {
+            let topic = TopicKey::Input(Source::Commands);
+            self.cluster
+                .produce(topic, partition, None, Some(body.as_bytes()), Vec::new());
+        }
+    }
+
+    fn new_signal(&mut self) -> serde_json::Value {
+        self.signals += 1;
+        let number = self.signals;
+        // Now and then too large for the run's entry.
+        let length = if self.random.percent(15) { 6_000 } else { 5 };
+        let mut body = serde_json::json!({
+            "type": "signal", "name": "go", "data": {"number": number, "text": "s".repeat(length)},
+        });
+        if self.random.percent(70) {
+            body["id"] = format!("s-{number}").into();
+        }
+        body
     }
 
     /// The agent learns of tasks; it may read what is not committed (and may never be).

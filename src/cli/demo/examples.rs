@@ -19,6 +19,10 @@ pub const WORKFLOWS: &[(&str, &str)] = &[
         include_str!("../../../examples/workflows/order_fulfilment.yaml"),
     ),
     (
+        "refund_approval.yaml",
+        include_str!("../../../examples/workflows/refund_approval.yaml"),
+    ),
+    (
         "strategic_planning.yaml",
         include_str!("../../../examples/workflows/strategic_planning.yaml"),
     ),

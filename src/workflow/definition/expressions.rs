@@ -9,25 +9,39 @@ use crate::expr::{Condition, Names, Path, Template, TemplateBuilder, Text, neare
 /// What an expression of a workflow may begin with.
 const NAMES: Names<'static> = Names {
     known: &["input", "steps", "run"],
-    refused: &[
-        ("vars", "is not there yet: no step sets variables so far"),
-        ("event", "is not there yet: no rule starts runs so far"),
-        (
-            "item",
-            "has a value only within a `foreach`, which is not there yet",
-        ),
-        (
-            "index",
-            "has a value only within a `foreach`, which is not there yet",
-        ),
-        (
-            "error",
-            "has a value only within a `fallback`, which is not there yet",
-        ),
-    ],
+    refused: &REFUSED,
 };
 
+/// And one over a signal.
+const NAMES_WITH_SIGNAL: Names<'static> = Names {
+    known: &["input", "steps", "run", "signal"],
+    refused: &REFUSED,
+};
+
+const REFUSED: [(&str, &str); 6] = [
+    ("vars", "is not there yet: no step sets variables so far"),
+    ("event", "is not there yet: no rule starts runs so far"),
+    (
+        "item",
+        "has a value only within a `foreach`, which is not there yet",
+    ),
+    (
+        "index",
+        "has a value only within a `foreach`, which is not there yet",
+    ),
+    (
+        "error",
+        "has a value only within a `fallback`, which is not there yet",
+    ),
+    (
+        "signal",
+        "has a value only in the `where` of a step that awaits one; later it is the step's output",
+    ),
+];
+
 const STEP_FIELDS: [&str; 4] = ["status", "output", "error", "attempt"];
+
+const SIGNAL_FIELDS: [&str; 3] = ["name", "data", "id"];
 
 const RUN_FIELDS: [&str; 6] = ["id", "workflow", "version", "tags", "started_at", "epoch"];
 
@@ -102,6 +116,26 @@ pub(super) fn condition(
     report: &mut Report<'_>,
     references: &mut Vec<Reference>,
 ) -> Option<Condition> {
+    condition_over(&NAMES, node, path, report, references)
+}
+
+/// The same over a signal as well.
+pub(super) fn signal_condition(
+    node: &Node,
+    path: &str,
+    report: &mut Report<'_>,
+    references: &mut Vec<Reference>,
+) -> Option<Condition> {
+    condition_over(&NAMES_WITH_SIGNAL, node, path, report, references)
+}
+
+fn condition_over(
+    names: &Names<'_>,
+    node: &Node,
+    path: &str,
+    report: &mut Report<'_>,
+    references: &mut Vec<Reference>,
+) -> Option<Condition> {
     let text = match &node.value {
         Value::String(text) => text.as_str(),
         Value::Bool(true) => "true",
@@ -115,7 +149,7 @@ pub(super) fn condition(
             return None;
         }
     };
-    match Condition::compile(text, &NAMES) {
+    match Condition::compile(text, names) {
         Ok(condition) => {
             check_paths(condition.paths(), node, text, path, report, references);
             Some(condition)
@@ -169,6 +203,9 @@ fn check_paths<'p>(
             }
             (Some("run"), Some(field)) if !RUN_FIELDS.contains(&field) => {
                 unknown("`run`", field, &RUN_FIELDS)
+            }
+            (Some("signal"), Some(field)) if !SIGNAL_FIELDS.contains(&field) => {
+                unknown("`signal`", field, &SIGNAL_FIELDS)
             }
             _ => {}
         }

@@ -40,7 +40,14 @@ pub(super) fn link(
                 depends_on.push(on);
             }
         }
-        let merged = source.retry.merge(retry, report);
+        let mut merged = source.retry.merge(retry, report);
+        if let KindSource::Await { .. } = &source.kind
+            && !source.retry.is_given()
+            && !source.on_error.retries()
+        {
+            // Its timeout says how long it waits. Only its own word makes it wait again.
+            merged.max_attempts = 1;
+        }
         let kind = link_kind(source.kind, place, &by_id, &mut guards, report);
         read.push(Read {
             references: source.references,
@@ -133,6 +140,9 @@ fn link_kind(
                 task,
                 inputs,
             };
+        }
+        KindSource::Await { signal, condition } => {
+            return StepKind::Await { signal, condition };
         }
         KindSource::Switch { cases, default } => (cases, default),
     };

@@ -2,9 +2,10 @@
 //! that is wrong with it, each fault with its line, its column and what would be right.
 //!
 //! In the order in which data passes: `document` reads a workflow from a tree of the room of the
-//! same name, by `step`, `retry` and `expressions` (templates and conditions); `graph` links the
-//! steps and refuses circles and reads of what has not ended.
+//! same name, by `step`, `awaiting`, `retry` and `expressions` (templates and conditions); `graph`
+//! links the steps and refuses circles and reads of what has not ended.
 
+mod awaiting;
 mod document;
 mod expressions;
 mod graph;

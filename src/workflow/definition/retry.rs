@@ -65,6 +65,11 @@ impl RetrySpec {
         spec
     }
 
+    /// Whether the owner says anything of retries.
+    pub(super) fn is_given(&self) -> bool {
+        self.at.is_some()
+    }
+
     fn read_fields(&mut self, fields: &Fields<'_>, report: &mut Report<'_>) {
         fields.refuse_both("max_attempts", "retry_count", report);
         self.max_attempts = fields.integer("max_attempts", 1..=u32::MAX, report);

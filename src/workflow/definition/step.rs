@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use serde_json::{Map, Value as Json};
 
+use super::awaiting;
 use super::expressions::{self, Reference};
 use super::retry::{self, RetrySpec};
 use crate::document::fields::{Field, Fields, alias, field};
@@ -11,7 +12,7 @@ use crate::document::node::{Node, Position, Value};
 use crate::document::violation::Report;
 use crate::document::{MAX_NAME_LENGTH, duration};
 use crate::expr::{Condition, Template};
-use crate::model::{Json as JsonText, Millis};
+use crate::model::{Json as JsonText, Millis, SignalName};
 use crate::workflow::program::OnError;
 
 pub(super) const STEP_FIELDS: &[Field] = &[
@@ -22,6 +23,8 @@ pub(super) const STEP_FIELDS: &[Field] = &[
     field("task"),
     field("inputs"),
     field("switch"),
+    field("await"),
+    field("where"),
     alias("depends_on", &["dependencies"]),
     field("when"),
     retry::RETRY,
@@ -48,13 +51,15 @@ pub(super) const SWITCH_FIELDS: &[Field] = &[field("cases"), field("default")];
 
 pub(super) const CASE_FIELDS: &[Field] = &[field("name"), field("when"), field("then")];
 
+/// Kinds of steps that there are.
+const KINDS: [&str; 3] = ["agent", "switch", "await"];
+
 /// Kinds of steps that will be and are not yet.
-const PLANNED_KINDS: [&str; 15] = [
+const PLANNED_KINDS: [&str; 14] = [
     "foreach",
     "loop",
     "parallel",
     "wait",
-    "await",
     "await_pattern",
     "workflow",
     "human",
@@ -94,6 +99,10 @@ pub(super) enum KindSource {
     Switch {
         cases: Vec<CaseSource>,
         default: Vec<Named>,
+    },
+    Await {
+        signal: SignalName,
+        condition: Option<Condition>,
     },
 }
 
@@ -202,25 +211,27 @@ fn read_kind(
     match named {
         Some(("agent", _)) => {}
         Some(("switch", _)) => return read_switch(fields, report, references),
+        Some(("await", _)) => return awaiting::read(fields, report, references),
         Some((kind, node)) => {
             let path = fields.path_of("kind");
             if PLANNED_KINDS.contains(&kind) {
-                report.add(
-                    node.at,
-                    &path,
-                    format!(
-                        "the step kind `{kind}` is not there yet; there are `agent` and `switch`"
-                    ),
+                let message = format!(
+                    "the step kind `{kind}` is not there yet; there are `agent`, `switch` and `await`"
                 );
+                report.add(node.at, &path, message);
             } else {
-                let suggestion = crate::expr::nearest(kind, ["agent", "switch"])
-                    .map(|near| format!("did you mean `{near}`?"));
-                let message = format!("unknown step kind `{kind}`; there are `agent` and `switch`");
+                let suggestion =
+                    crate::expr::nearest(kind, KINDS).map(|near| format!("did you mean `{near}`?"));
+                let message =
+                    format!("unknown step kind `{kind}`; there are `agent`, `switch` and `await`");
                 report.add_with(node.at, &path, message, suggestion);
             }
             return None;
         }
         None if fields.get("switch").is_some() => return read_switch(fields, report, references),
+        None if fields.get("await").is_some() => {
+            return awaiting::read(fields, report, references);
+        }
         // A key of a kind that is not there yet was refused by its name.
         None if has_planned_kind(node) => return None,
         None => {}
@@ -249,10 +260,12 @@ fn read_agent(
             "an agent step has no `switch`",
         );
     }
+    awaiting::refuse_keys(fields, "an agent step", report);
     let task = object(fields, "task", report, references);
     let inputs = object(fields, "inputs", report, references);
     if fields.get("agent").is_none() {
-        let suggestion = "add `agent: NAME`, or `switch:` for a branch".to_owned();
+        let suggestion =
+            "add `agent: NAME`, or `switch:` for a branch, or `await: SIGNAL`".to_owned();
         report.add_with(
             fields.at,
             &fields.path,
@@ -324,6 +337,7 @@ fn read_switch(
             );
         }
     }
+    awaiting::refuse_keys(fields, "a switch", report);
     let Some(node) = fields.get("switch") else {
         report.add(
             fields.at,
@@ -444,6 +458,8 @@ fn canonical(
         "task",
         "inputs",
         "switch",
+        "await",
+        "where",
         "depends_on",
         "when",
         "on_error",

@@ -58,26 +58,29 @@ impl Transition<'_> {
             Ok(false) => return self.skip_step(step, "when"),
             Ok(true) => {}
         }
-        match &definition.kind {
+        self.attempt(step);
+    }
+
+    /// Does what the step's kind does, for the first time or again.
+    pub(super) fn attempt(&mut self, step: StepIndex) {
+        let workflow = self.workflow;
+        match &workflow.steps[step].kind {
             StepKind::Agent { .. } => self.dispatch(step),
             StepKind::Switch { cases, .. } => self.choose(step, cases),
+            StepKind::Await { .. } => self.await_signal(step),
         }
     }
 
     /// Renders the step's task and sends it as the next attempt. A run past its deadline sends
     /// nothing: its end is due already.
-    pub(super) fn dispatch(&mut self, step: StepIndex) {
-        if self
-            .run
-            .deadline
-            .is_some_and(|deadline| deadline <= self.now)
-        {
+    fn dispatch(&mut self, step: StepIndex) {
+        if self.is_past_deadline() {
             return;
         }
         let workflow = self.workflow;
         let definition = &workflow.steps[step];
         let StepKind::Agent { task, inputs, .. } = &definition.kind else {
-            panic!("switch {} is never dispatched", definition.id);
+            panic!("{} is never dispatched", definition.id);
         };
         let task = match task.render(&self.bindings()) {
             Ok(task) => task,
@@ -91,6 +94,15 @@ impl Transition<'_> {
             return self.fail_undispatched(step, failure);
         }
         self.set_step_status(step, StepStatus::Scheduled);
+        self.begin_attempt(step);
+        let deadline = self.run.steps[step].deadline;
+        self.step_event(EventKind::StepScheduled, step, Details::default());
+        self.task(step, task, inputs, deadline);
+    }
+
+    /// Counts the attempt and sets its timers.
+    pub(super) fn begin_attempt(&mut self, step: StepIndex) {
+        let definition = &self.workflow.steps[step];
         let now = self.now;
         let state = &mut self.run.steps[step];
         state.attempt += 1;
@@ -100,9 +112,6 @@ impl Transition<'_> {
         state.progress = None;
         state.deadline = definition.timeout.map(|timeout| now + timeout);
         state.heartbeat_due = definition.heartbeat_timeout.map(|timeout| now + timeout);
-        let deadline = state.deadline;
-        self.step_event(EventKind::StepScheduled, step, Details::default());
-        self.task(step, task, inputs, deadline);
     }
 
     /// A switch takes the first branch whose condition holds; the steps of the others are skipped.

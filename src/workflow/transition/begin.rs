@@ -2,7 +2,7 @@
 
 use super::Transition;
 use super::emit::Details;
-use crate::model::{EventKind, Json, RunState, RunStatus, Start, StepState, Timestamp};
+use crate::model::{EventKind, Inbox, Json, RunState, RunStatus, Start, StepState, Timestamp};
 use crate::workflow::Workflow;
 
 /// The run that an accepted start makes, pending. Its revision is 1; it has no event yet.
@@ -32,6 +32,7 @@ pub fn accept(
         sequence: 0,
         traceparent,
         steps: vec![StepState::default(); workflow.steps.len()],
+        inbox: Inbox::default(),
     }
 }
 

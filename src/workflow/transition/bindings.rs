@@ -1,11 +1,11 @@
-//! What expressions see of a run: `input`, `steps`, `run`, `vars`, `error`.
+//! What expressions see of a run: `input`, `steps`, `run`, `vars`, `error`; and of a signal.
 
 use std::fmt::Write;
 
 use serde::Serialize;
 
 use crate::expr::Bindings;
-use crate::model::{Json, RunState, StepState};
+use crate::model::{Json, RunState, StepState, WaitingSignal};
 use crate::workflow::Workflow;
 
 /// A run as the root names of its expressions. Payloads pass through as the text they are.
@@ -24,6 +24,34 @@ impl Bindings for RunBindings<'_> {
             "vars" => Some((json_text("{}"), 1)),
             "error" => Some((json(&self.run.error), 1)),
             _ => None,
+        }
+    }
+}
+
+/// A run and a signal that a step may take.
+pub(super) struct SignalBindings<'a> {
+    pub run: RunBindings<'a>,
+    pub signal: &'a WaitingSignal,
+}
+
+impl Bindings for SignalBindings<'_> {
+    fn lookup(&self, path: &[&str]) -> Option<(Json, usize)> {
+        let signal = self.signal;
+        match (path.first().copied(), path.get(1).copied()) {
+            (Some("signal"), Some("data")) => Some((signal.data.clone(), 2)),
+            (Some("signal"), _) => {
+                let mut text = format!(
+                    r#"{{"name":"{}","data":{}"#,
+                    signal.name,
+                    signal.data.as_str()
+                );
+                if let Some(id) = &signal.id {
+                    let _ = write!(text, r#","id":"{id}""#);
+                }
+                text.push('}');
+                Some((json_text(&text), 1))
+            }
+            _ => self.run.lookup(path),
         }
     }
 }

@@ -4,7 +4,9 @@ use std::fmt::Write;
 use std::sync::Arc;
 
 use super::Transition;
-use crate::model::{CancelTask, Event, EventKind, Failure, Json, Task, TaskId, Timestamp};
+use crate::model::{
+    CancelTask, Event, EventKind, Failure, Json, Task, TaskId, Timestamp, WaitingSignal,
+};
 use crate::workflow::effect::Effect;
 use crate::workflow::program::{StepIndex, StepKind};
 
@@ -68,6 +70,20 @@ pub(super) fn progress_details(progress: Option<f64>, note: Option<&str>) -> Det
     text.push('}');
     Details {
         extra: Some(Json::from_text(&text).expect("an object of a number and a text is JSON")),
+        ..Details::default()
+    }
+}
+
+/// `{"name":…,"data":…,"id":…}`; the id where there is one.
+pub(super) fn signal_details(signal: &WaitingSignal) -> Details {
+    let mut text = format!(r#"{{"name":"{}","data":"#, signal.name);
+    text.push_str(signal.data.as_str());
+    if let Some(id) = &signal.id {
+        let _ = write!(text, r#","id":"{id}""#);
+    }
+    text.push('}');
+    Details {
+        extra: Some(Json::from_text(&text).expect("names and ids need no escapes")),
         ..Details::default()
     }
 }
@@ -168,8 +184,8 @@ impl Transition<'_> {
     fn agent(&self, step: StepIndex) -> &str {
         match &self.workflow.steps[step].kind {
             StepKind::Agent { agent, .. } => agent,
-            StepKind::Switch { .. } => {
-                panic!("switch {} has no tasks", self.workflow.steps[step].id)
+            StepKind::Switch { .. } | StepKind::Await { .. } => {
+                panic!("{} has no tasks", self.workflow.steps[step].id)
             }
         }
     }

@@ -87,11 +87,12 @@ impl Transition<'_> {
         }
     }
 
-    /// An ended run has no timers and nothing left to look at.
+    /// An ended run has no timers, no signals that wait and nothing left to look at.
     fn end_run(&mut self, status: RunStatus) {
         self.set_run_status(status);
         self.run.ended_at = Some(self.now);
         self.run.deadline = None;
+        self.run.inbox.waiting.clear();
         self.candidates.clear();
     }
 }

@@ -3,7 +3,8 @@
 //! A [`Transition`] is made for one input and consumed by it. The way of an input:
 //!
 //! 1. `begin` makes a run of a start and lets it run; `reply` checks an agent's answer and
-//!    applies it; `timers` finds what has fallen due; `verbs` pause, resume and cancel.
+//!    applies it; `signals` hands a signal to the step that waits for it, or keeps it; `timers`
+//!    finds what has fallen due; `verbs` pause, resume and cancel.
 //! 2. Each of them ends steps through `outcome`: completed, failed, skipped, or waiting for a
 //!    retry, which `decide` chooses from `on_error` and `retry`.
 //! 3. `advance` then dispatches the steps whose dependencies have ended, evaluates switches,
@@ -19,6 +20,8 @@
 //! - A failure before a dispatch (`when`, templates, oversized `inputs`) is never tried again,
 //!   because rendering again would give the same; `on_error: skip` applies to it.
 //! - A switch has one event, `completed`: no task is scheduled for it.
+//! - A step that awaits a signal has `waiting` for each attempt, also where the signal is there
+//!   already. Signals that came in a pause reach the steps that wait before timers fire.
 //! - A step that `on_error` skips keeps its error for those who look; its output is null.
 
 mod advance;
@@ -28,6 +31,7 @@ mod emit;
 mod ending;
 mod outcome;
 mod reply;
+mod signals;
 mod status;
 mod timers;
 mod verbs;
@@ -36,6 +40,7 @@ use std::collections::VecDeque;
 
 pub use begin::accept;
 pub use bindings::RunBindings;
+pub use signals::signal_without_change;
 pub use status::{is_legal_run_transition, is_legal_step_transition};
 pub use verbs::Steer;
 
@@ -98,5 +103,11 @@ impl<'a> Transition<'a> {
 
     fn is_running(&self) -> bool {
         self.run.status == RunStatus::Running
+    }
+
+    fn is_past_deadline(&self) -> bool {
+        self.run
+            .deadline
+            .is_some_and(|deadline| deadline <= self.now)
     }
 }

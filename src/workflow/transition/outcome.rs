@@ -3,7 +3,7 @@
 use super::Transition;
 use super::emit::Details;
 use crate::model::{EventKind, Failure, Json, Millis, StepStatus, class};
-use crate::workflow::program::{Action, Backoff, Step, StepIndex};
+use crate::workflow::program::{Action, Backoff, Step, StepIndex, StepKind};
 
 /// What follows a failed attempt.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -97,10 +97,12 @@ impl Transition<'_> {
         self.follow(step, decision, failure, false);
     }
 
-    /// The step's open attempt was given up because a timer fell due. The agent is told.
+    /// The step's attempt was given up because a timer fell due. An agent that has it is told.
     pub(super) fn time_out_attempt(&mut self, step: StepIndex, message: String) {
         let failure = Failure::new(class::TIMEOUT, message);
-        self.cancel_task(step, class::TIMEOUT);
+        if matches!(self.workflow.steps[step].kind, StepKind::Agent { .. }) {
+            self.cancel_task(step, class::TIMEOUT);
+        }
         let decision = decide(
             &self.workflow.steps[step],
             &failure,

@@ -24,14 +24,22 @@ pub fn is_legal_step_transition(from: StepStatus, to: StepStatus) -> bool {
         Skipped, Waiting,
     };
     match from {
-        // Completed: a switch. Failed: an expression or the size of its inputs.
-        Pending => matches!(to, Scheduled | Completed | Failed | Skipped | Cancelled),
+        // Completed: a switch. Waiting: for a signal. Failed: an expression or the size of its
+        // inputs.
+        Pending => matches!(
+            to,
+            Scheduled | Waiting | Completed | Failed | Skipped | Cancelled
+        ),
         Scheduled => matches!(
             to,
             Running | Waiting | Completed | Failed | Skipped | Cancelled
         ),
         Running => matches!(to, Waiting | Completed | Failed | Skipped | Cancelled),
-        Waiting => matches!(to, Scheduled | Failed | Skipped | Cancelled),
+        // Waiting again: for a signal after a wait for the retry, or the other way round.
+        Waiting => matches!(
+            to,
+            Scheduled | Waiting | Completed | Failed | Skipped | Cancelled
+        ),
         // Nothing compensates yet.
         Completed | Failed | Skipped | Cancelled | Compensating | Compensated => false,
     }

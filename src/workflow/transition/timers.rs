@@ -4,7 +4,7 @@
 use super::Transition;
 use crate::document::duration;
 use crate::model::{StepStatus, Timestamp};
-use crate::workflow::program::StepIndex;
+use crate::workflow::program::{StepIndex, StepKind};
 
 /// One timer. The order of the variants is the order at equal times.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -73,10 +73,13 @@ impl Transition<'_> {
         match timer {
             StepTimer::Deadline if state.deadline == Some(at) => {
                 let timeout = duration::write(definition.timeout.unwrap_or_default());
-                self.time_out_attempt(
-                    step,
-                    format!("attempt {attempt} exceeded its timeout of {timeout}"),
-                );
+                let message = match &definition.kind {
+                    StepKind::Await { signal, .. } => {
+                        format!("no signal `{signal}` came within {timeout}")
+                    }
+                    _ => format!("attempt {attempt} exceeded its timeout of {timeout}"),
+                };
+                self.time_out_attempt(step, message);
             }
             StepTimer::Heartbeat if state.heartbeat_due == Some(at) => {
                 let timeout = duration::write(definition.heartbeat_timeout.unwrap_or_default());
@@ -91,7 +94,7 @@ impl Transition<'_> {
                     StepStatus::Waiting,
                     "only waiting steps have retry_at"
                 );
-                self.dispatch(step);
+                self.attempt(step);
             }
             StepTimer::Deadline | StepTimer::Heartbeat | StepTimer::Retry => {}
         }

@@ -11,8 +11,9 @@ pub enum Steer {
     /// Nothing new is dispatched and no timer fires until the resume; replies are recorded. A run
     /// that has not been admitted yet waits likewise.
     Pause,
-    /// First what the replies recorded meanwhile lead to, which may be the run's end, then the
-    /// timers that fell due meanwhile. A run that was paused before it was admitted queues again.
+    /// First what the replies and signals recorded meanwhile lead to, which may be the run's end,
+    /// then the timers that fell due meanwhile. A run that was paused before it was admitted queues
+    /// again.
     Resume,
     /// Ends the run at once; open attempts are given up and their agents told.
     Cancel,
@@ -62,6 +63,7 @@ impl Transition<'_> {
         self.set_run_status(RunStatus::Running);
         self.run_event(EventKind::RunResumed, Details::reason(reason));
         self.failed = self.first_failed();
+        self.deliver_signals();
         self.consider_all();
         self.advance();
         self.fire_due();

@@ -6,7 +6,9 @@ use proptest::prelude::*;
 use serde_json::{Value, json};
 
 use partita::engine::Input;
-use partita::model::{Command, Failure, Json, Reply, ReplyStatus, RunId, Start, Verb};
+use partita::model::{
+    Command, Failure, Json, Reply, ReplyStatus, RunId, Signal, SignalId, SignalName, Start, Verb,
+};
 
 use super::{RUN_TIMEOUT_MS, RUNS};
 use crate::world::World;
@@ -16,6 +18,7 @@ use crate::world::World;
 pub struct StepSpec {
     dependencies: u8,
     is_switch: bool,
+    awaits: bool,
     when: Option<bool>,
     bad_inputs: bool,
     timeout: Option<u64>,
@@ -39,6 +42,12 @@ pub enum Op {
     Verb {
         run: usize,
         verb: u8,
+    },
+    Signal {
+        run: usize,
+        /// Steps wait for one of two.
+        name: u8,
+        id: Option<u8>,
     },
     Pass {
         millis: u64,
@@ -80,6 +89,7 @@ pub fn step_spec() -> impl Strategy<Value = StepSpec> {
             |(dependencies, switch, when, bad, timeout, heartbeat, attempts, on_error)| StepSpec {
                 dependencies,
                 is_switch: switch == 0,
+                awaits: switch == 1,
                 when,
                 bad_inputs: bad == 0,
                 timeout,
@@ -117,6 +127,8 @@ pub fn op() -> impl Strategy<Value = Op> {
         12 => (0..RUNS, 0..8_usize, attempt, reply_kind())
             .prop_map(|(run, step, attempt, kind)| Op::Reply { run, step, attempt, kind }),
         2 => (0..RUNS, 0..9_u8).prop_map(|(run, verb)| Op::Verb { run, verb }),
+        4 => (0..RUNS, 0..2_u8, prop::option::of(0..3_u8))
+            .prop_map(|(run, name, id)| Op::Signal { run, name, id }),
         4 => (0_u64..6_000).prop_map(|millis| Op::Pass { millis }),
     ]
 }
@@ -140,6 +152,12 @@ pub fn workflow_of(specs: &[StepSpec]) -> Value {
             let next = format!("s{}", place + 1);
             step["switch"] =
                 json!({"cases": [{"name": "on", "when": "${input.flag}", "then": [next]}]});
+        } else if spec.awaits {
+            step["await"] = format!("n{}", place % 2).into();
+            step["retry"] = json!({"max_attempts": spec.attempts, "backoff": {"initial": "500ms"}});
+            if let Some(timeout) = spec.timeout {
+                step["timeout"] = format!("{timeout}ms").into();
+            }
         } else {
             step["agent"] = "worker".into();
             step["retry"] = json!({"max_attempts": spec.attempts, "backoff": {"initial": "500ms"}});
@@ -189,6 +207,12 @@ pub fn input_of(op: &Op, world: &World, steps: usize) -> Option<Input> {
                 _ => Command::Cancel(verb_record),
             })
         }
+        Op::Signal { run, name, id } => command(Command::Signal(Signal {
+            run_id: id_of(*run),
+            name: SignalName::parse(&format!("n{name}")).expect("a proper name"),
+            data: Some(json!({"id": id}).into()),
+            id: id.map(|id| SignalId::parse(&id.to_string()).expect("a proper id")),
+        })),
         Op::Reply {
             run,
             step,
