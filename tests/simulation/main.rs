@@ -32,6 +32,7 @@ mod faulty;
 mod random;
 mod retention;
 mod schedule;
+mod selected;
 mod two_workers;
 mod world;
 

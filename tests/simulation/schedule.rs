@@ -117,7 +117,7 @@ impl Schedule {
         match self.world.random.below(100) {
             0..37 => self.world.step(number),
             37..39 => self.signal(),
-            39 => self.world.select(),
+            39 => self.world.select_some(),
             40..48 => self.start(),
             48..66 => {
                 self.world.learn_tasks(self.uncommitted_agent);

@@ -303,20 +303,25 @@ impl World {
         (0..times).for_each(|_| self.command(run, &body));
     }
 
-    /// Sends an order to all runs of a tag: a copy to each partition.
-    pub fn select(&mut self) {
+    /// Sends an order that names tags: a copy to each partition.
+    pub fn select(&mut self, order: &serde_json::Value) {
+        let body = order.to_string();
+        for partition in 0..PARTITIONS {
+            let topic = TopicKey::Input(Source::Commands);
+            self.cluster
+                .produce(topic, partition, None, Some(body.as_bytes()), Vec::new());
+        }
+    }
+
+    /// Some order for all runs of some tag.
+    pub fn select_some(&mut self) {
         let mut body = match self.random.below(4) {
             0 => serde_json::json!({"type": "pause"}),
             1 => serde_json::json!({"type": "resume"}),
             _ => self.new_signal(),
         };
         body["tags"] = serde_json::json!({"third": self.random.below(3).to_string()});
-        let body = body.to_string();
-        for partition in 0..PARTITIONS {
-            let topic = TopicKey::Input(Source::Commands);
-            self.cluster
-                .produce(topic, partition, None, Some(body.as_bytes()), Vec::new());
-        }
+        self.select(&body);
     }
 
     fn new_signal(&mut self) -> serde_json::Value {
