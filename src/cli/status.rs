@@ -60,6 +60,11 @@ pub fn print(context: &Context, run: &Value) {
     for waiting in run["waiting_for"].as_array().into_iter().flatten() {
         output.line(&format!("waits     {}", waiting_words(waiting)));
     }
+    let kept = run["signals"].as_array().into_iter().flatten();
+    let kept: Vec<String> = kept.map(|signal| cell(signal, "name")).collect();
+    if !kept.is_empty() {
+        output.line(&format!("signals   {}", shorten(&kept.join(", "), 200)));
+    }
     if !run["output"].is_null() {
         output.line(&format!(
             "output    {}",
