@@ -4,4 +4,5 @@ mod agent;
 mod http_agent;
 mod log;
 mod scenarios;
+mod signals;
 mod world;
