@@ -1,5 +1,5 @@
 //! One running instance, put together: topics, definitions, runtime, membership, HTTP API,
-//! built-in agents. `serve`, `dev`, `demo` and `bench` all start the same thing.
+//! the intake of events, built-in agents. `serve`, `dev`, `demo` and `bench` all start the same thing.
 //!
 //! Order matters. Topics first (whoever comes first creates them), then the registry, so that a
 //! worker finds definitions; then the workers; then membership, which tells the others what the
@@ -8,6 +8,7 @@
 //! other way round.
 
 mod brokers;
+mod intake;
 
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
@@ -24,6 +25,7 @@ use crate::api::connections::ConnectionLimits;
 use crate::api::{Api, ApiSettings};
 use crate::config::Config;
 use crate::runtime::definitions::{Registry, RegistrySettings};
+use crate::runtime::intake::Intake;
 use crate::runtime::membership::{MemberSettings, Membership};
 use crate::runtime::{self, Handle, Readiness, RuntimeConfig};
 use crate::telemetry::process;
@@ -75,6 +77,7 @@ pub struct Instance {
     pub definitions: Arc<Registry>,
     membership: Arc<Membership>,
     pumps: Arc<Pumps>,
+    intake: Intake,
     address: SocketAddr,
     stop: CancellationToken,
     tasks: JoinSet<()>,
@@ -123,6 +126,7 @@ impl Instance {
             Arc::clone(&definitions) as _,
         )
         .map_err(|error| failed("workers", &error))?;
+        let intake = intake::start(config, &name, &(Arc::clone(&definitions) as _))?;
         let members = MemberSettings {
             client: client.client_config(),
             prefix: config.topics.prefix.clone(),
@@ -177,6 +181,7 @@ impl Instance {
             definitions,
             membership,
             pumps,
+            intake,
             address,
             stop,
             tasks,
@@ -220,6 +225,7 @@ impl Instance {
     pub async fn stop(mut self, at_most: Duration) -> bool {
         let deadline = tokio::time::Instant::now() + at_most;
         self.stop.cancel();
+        self.intake.stop();
         self.pumps.close().await;
         let all = async { while self.tasks.join_next().await.is_some() {} };
         let closed = tokio::time::timeout_at(deadline, all).await.is_ok();
@@ -229,7 +235,7 @@ impl Instance {
             .shutdown(left.max(Duration::from_secs(1)))
             .await;
         self.membership.leave().await;
-        closed && finished
+        closed && finished && self.intake.until_finished(deadline).await
     }
 }
 

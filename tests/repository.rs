@@ -65,14 +65,41 @@ fn topics_name_schemas_that_exist() {
 }
 
 #[test]
-fn example_workflows_are_valid() {
+fn examples_are_valid() {
     let output = Command::new(env!("CARGO_BIN_EXE_partita"))
         .current_dir(repository())
-        .args(["validate", "examples/workflows"])
+        .args(["validate", "examples/workflows", "examples/rules"])
         .output()
         .expect("partita starts");
     let said = String::from_utf8_lossy(&output.stderr);
     assert!(output.status.success(), "{said}");
+}
+
+#[test]
+fn the_market_example_matches_once() {
+    let output = Command::new(env!("CARGO_BIN_EXE_partita"))
+        .current_dir(repository())
+        .args(["rules", "test", "examples/rules/market_opportunity.yaml"])
+        .args([
+            "--events",
+            "examples/rules/market_opportunity.jsonl",
+            "--json",
+        ])
+        .output()
+        .expect("partita starts");
+    let said = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success(), "{said}");
+    let shown: serde_json::Value = serde_json::from_slice(&output.stdout).expect("JSON");
+    let matches = shown["matches"].as_array().expect("matches");
+    assert_eq!(matches.len(), 1, "{shown}");
+    let events = serde_json::json!({"drop": [5], "news": [6], "demand": [7]});
+    assert_eq!(matches[0]["events"], events, "{shown}");
+    let input = &matches[0]["start"]["input"];
+    assert_eq!(input["market"]["size"], "large", "{shown}");
+    assert_eq!(
+        input["drop"][0]["measured"]["drop"]["relative"], -0.16,
+        "{shown}"
+    );
 }
 
 #[test]

@@ -10,22 +10,20 @@ use super::incoming::{Incoming, Segments, wrong_type};
 use super::list::any_live_run_pins;
 use super::problem::Problem;
 use super::runs::json_response;
-use crate::runtime::definitions::{Change, Stored};
+use crate::runtime::definitions::{Applied, Change, Stored};
+use crate::runtime::kinds::Kind;
 
 const YAML: &str = "application/yaml";
 const YAML_TYPES: [&str; 4] = [YAML, "application/x-yaml", "text/yaml", "text/x-yaml"];
 
-/// The kinds that can be applied.
-const KINDS: [&str; 1] = ["workflow"];
-
-fn known_kind(kind: &str) -> Result<(), Problem> {
-    if KINDS.contains(&kind) {
-        return Ok(());
-    }
-    Err(Problem::not_found(format!(
-        "there is no kind `{kind}`; kinds are {}",
-        KINDS.join(", ")
-    )))
+fn known_kind(name: &str) -> Result<Kind, Problem> {
+    Kind::of(name).ok_or_else(|| {
+        let names: Vec<_> = Kind::ALL.iter().map(|kind| kind.name()).collect();
+        Problem::not_found(format!(
+            "there is no kind `{name}`; kinds are {}",
+            names.join(", ")
+        ))
+    })
 }
 
 /// `<name>` or `<name>@<version>`.
@@ -50,10 +48,13 @@ pub async fn list(
     Segments(kind): Segments<String>,
     request: Incoming,
 ) -> Result<Response, Problem> {
-    known_kind(&kind)?;
+    let kind = known_kind(&kind)?;
     request.query(&[], &[])?;
-    let all = api.definitions().list(&kind);
-    let texts: Vec<&str> = all.iter().map(|stored| stored.source.as_str()).collect();
+    let all = api.definitions().list(kind);
+    let texts: Vec<&str> = all
+        .iter()
+        .map(|stored| stored.definition.source.as_str())
+        .collect();
     Ok(answer(
         &request,
         StatusCode::OK,
@@ -67,28 +68,30 @@ pub async fn show(
     Segments((kind, segment)): Segments<(String, String)>,
     request: Incoming,
 ) -> Result<Response, Problem> {
-    known_kind(&kind)?;
+    let kind = known_kind(&kind)?;
     request.query(&[], &[])?;
     let (name, version) = name_and_version(&segment)?;
     let stored = api
         .definitions()
-        .get(&kind, name, version)
-        .ok_or_else(|| unknown(&kind, &segment))?;
+        .get(kind, name, version)
+        .ok_or_else(|| unknown(kind, &segment))?;
     Ok(definition(&request, StatusCode::OK, &stored))
 }
 
-fn unknown(kind: &str, segment: &str) -> Problem {
+fn unknown(kind: Kind, segment: &str) -> Problem {
+    let kind = kind.name();
     Problem::not_found(format!("no {kind} `{segment}` is applied"))
 }
 
 /// `PUT /v1/definitions/{kind}/{name}[@{version}][?dry_run=true]`: 201 where it is new, 200 where
-/// the same was there, 409 where the version is there with other content.
+/// the same was there, 409 where the version is there with other content. What is odd and no fault
+/// comes as `Warning` headers.
 pub async fn apply(
     State(api): State<Api>,
     Segments((kind, segment)): Segments<(String, String)>,
     request: Incoming,
 ) -> Result<Response, Problem> {
-    known_kind(&kind)?;
+    let kind = known_kind(&kind)?;
     let (name, version) = name_and_version(&segment)?;
     let mut dry_run = false;
     for (_, value) in request.query(&["dry_run"], &[])? {
@@ -101,7 +104,7 @@ pub async fn apply(
         .check(text, None)?
         .try_into()
         .map_err(|found: Vec<_>| several(found.len()))?;
-    let fits = parsed.kind.name() == kind
+    let fits = parsed.kind() == kind
         && parsed.name.as_ref() == name
         && version.is_none_or(|version| parsed.version == version);
     if !fits {
@@ -110,8 +113,9 @@ pub async fn apply(
             "definition-elsewhere",
             "The definition is not the one that the URL names",
             format!(
-                "the URL names {kind} `{segment}` and the body holds {} `{}@{}`",
-                parsed.kind.name(),
+                "the URL names {} `{segment}` and the body holds {} `{}@{}`",
+                kind.name(),
+                parsed.kind().name(),
                 parsed.name,
                 parsed.version
             ),
@@ -127,7 +131,19 @@ pub async fn apply(
         Change::Created if !dry_run => StatusCode::CREATED,
         Change::Created | Change::Unchanged => StatusCode::OK,
     };
-    Ok(definition(&request, status, &only.stored))
+    let mut response = definition(&request, status, &only.stored);
+    warn(&mut response, &only);
+    Ok(response)
+}
+
+/// Warnings travel beside the definition, as those of the Kubernetes API do.
+fn warn(response: &mut Response, applied: &Applied) {
+    for warning in &applied.warnings {
+        let quoted = warning.replace('\\', "\\\\").replace('"', "\\\"");
+        if let Ok(value) = HeaderValue::from_str(&format!("299 - \"{quoted}\"")) {
+            response.headers_mut().append(header::WARNING, value);
+        }
+    }
 }
 
 fn several(found: usize) -> Problem {
@@ -162,39 +178,46 @@ pub async fn delete(
     Segments((kind, segment)): Segments<(String, String)>,
     request: Incoming,
 ) -> Result<Response, Problem> {
-    known_kind(&kind)?;
+    let kind = known_kind(&kind)?;
     request.query(&[], &[])?;
     let (name, version) = name_and_version(&segment)?;
     api.definitions().caught_up().await?;
     let versions: Vec<u32> = api
         .definitions()
-        .list(&kind)
+        .list(kind)
         .iter()
         .filter(|stored| {
-            stored.name.as_ref() == name && version.is_none_or(|version| stored.version == version)
+            let found = &stored.definition;
+            found.name.as_ref() == name && version.is_none_or(|version| found.version == version)
         })
-        .map(|stored| stored.version)
+        .map(|stored| stored.definition.version)
         .collect();
     if versions.is_empty() {
-        return Err(unknown(&kind, &segment));
+        return Err(unknown(kind, &segment));
     }
-    if let Some(run) = any_live_run_pins(&api, name, &versions).await? {
+    if kind == Kind::Workflow
+        && let Some(run) = any_live_run_pins(&api, name, &versions).await?
+    {
         return Err(Problem::new(
             StatusCode::CONFLICT,
             "definition-in-use",
             "Runs that have not ended need the definition",
-            format!("run `{run}` needs {kind} `{segment}`; delete it once such runs have ended or are cancelled"),
+            format!("run `{run}` needs workflow `{segment}`; delete it once such runs have ended or are cancelled"),
         )
         .with("run_id", run));
     }
     for version in versions {
-        api.definitions().delete(&kind, name, version).await?;
+        api.definitions().delete(kind, name, version).await?;
     }
     Ok(StatusCode::NO_CONTENT.into_response())
 }
 
 fn definition(request: &Incoming, status: StatusCode, stored: &Stored) -> Response {
-    answer(request, status, stored.source.as_str().to_owned())
+    answer(
+        request,
+        status,
+        stored.definition.source.as_str().to_owned(),
+    )
 }
 
 /// JSON text as it is, or as YAML where the caller asks for that.

@@ -15,7 +15,7 @@ use super::incoming::{Incoming, Segments, run_id, span_parameter, split_verb};
 use super::owner::{self, Local};
 use super::problem::{Problem, payload_too_large, refused, unknown_run};
 use super::view::run_view;
-use crate::engine::Outcome;
+use crate::engine::{Definitions as _, Outcome};
 use crate::model::{Command, Json, RunId, RunState, Signal, SignalId, SignalName, Start, Verb};
 use crate::runtime::Answered;
 
@@ -257,10 +257,8 @@ pub fn run_response(api: &Api, status: StatusCode, run: &RunState) -> Response {
 
 /// The run's view as JSON text.
 pub fn view_json(api: &Api, run: &RunState) -> String {
-    let stored = api
-        .definitions()
-        .get("workflow", &run.workflow, Some(run.version));
-    let view = run_view(run, stored.as_ref().map(|stored| stored.workflow.as_ref()));
+    let workflow = api.definitions().workflow(&run.workflow, Some(run.version));
+    let view = run_view(run, workflow.as_deref());
     serde_json::to_string(&view).expect("a view serialises")
 }
 

@@ -15,7 +15,7 @@ use super::owner::{self, Local};
 use super::problem::{Problem, refused};
 use super::runs::json_response;
 use crate::agents::{HandedOut, Held, PollError};
-use crate::engine::Outcome;
+use crate::engine::{Definitions as _, Outcome};
 use crate::model::{Failure, Json, Reply, ReplyStatus, RunId, RunState, TaskId, class};
 use crate::runtime::Answered;
 use crate::runtime::membership::Owner;
@@ -136,14 +136,10 @@ async fn has_passed(api: &Api, task_id: &str) -> bool {
 }
 
 fn passed_locally(api: &Api, run: &RunState, id: &TaskId) -> bool {
-    let Some(stored) = api
-        .definitions()
-        .get("workflow", &run.workflow, Some(run.version))
-    else {
+    let Some(workflow) = api.definitions().workflow(&run.workflow, Some(run.version)) else {
         return run.status.is_ended();
     };
-    let Some(step) = stored
-        .workflow
+    let Some(step) = workflow
         .by_id
         .get(id.step.as_str())
         .and_then(|index| run.steps.get(*index))

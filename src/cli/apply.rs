@@ -8,12 +8,40 @@ use super::args::{ApplyArgs, ValidateArgs};
 use super::client::{Api, segment};
 use super::{CliError, Context};
 use crate::instance::definition_defaults;
-use crate::workflow::definition::{self, Defaults, Definition, Violation};
+use crate::runtime::kinds::{self, Definition, Kind};
+use crate::workflow::definition::{Defaults, Violation};
 
 /// What reading files came to: every definition that is good, every fault of those that are not.
 pub struct Gathered {
     pub definitions: Vec<(PathBuf, Definition)>,
     pub violations: Vec<Violation>,
+}
+
+impl Gathered {
+    /// Puts kinds into the order in which they are best applied; within a kind nothing moves.
+    pub fn sort(&mut self) {
+        let rank = |definition: &Definition| {
+            let kind = definition.kind();
+            Kind::ALL.iter().position(|known| *known == kind)
+        };
+        self.definitions
+            .sort_by_key(|(_, definition)| rank(definition));
+    }
+
+    /// Whether a warning is about a workflow that is among these files.
+    fn answers(&self, warning: &str) -> bool {
+        let is_named = |definition: &Definition| {
+            let (name, version) = (&definition.name, definition.version);
+            definition.kind() == Kind::Workflow
+                && [
+                    format!("workflow `{name}`"),
+                    format!("workflow `{name}@{version}`"),
+                ]
+                .iter()
+                .any(|words| warning.contains(words))
+        };
+        self.definitions.iter().any(|(_, found)| is_named(found))
+    }
 }
 
 /// `validate PATH…`.
@@ -22,17 +50,8 @@ pub fn validate(context: &Context, args: ValidateArgs) -> Result<(), CliError> {
     let output = &context.output;
     if output.is_table() {
         for (path, definition) in &gathered.definitions {
-            let name = format!(
-                "{} {}@{}",
-                definition.kind.name(),
-                definition.name,
-                definition.version
-            );
-            output.line(&format!(
-                "{}: {name} {}",
-                path.display(),
-                output.status("ok")
-            ));
+            let (path, name) = (path.display(), definition.title());
+            output.line(&format!("{path}: {name} {}", output.status("ok")));
         }
     } else {
         let definitions: Vec<_> = gathered
@@ -49,38 +68,45 @@ pub fn validate(context: &Context, args: ValidateArgs) -> Result<(), CliError> {
     refuse(&gathered.violations)
 }
 
-/// `apply PATH… [--dry-run]`. Nothing is applied where anything is wrong.
+/// `apply PATH… [--dry-run]`. Nothing is applied where anything is wrong; workflows go before the
+/// rules that start them.
 pub async fn apply(context: &Context, args: ApplyArgs) -> Result<(), CliError> {
-    let gathered = gather(&args.paths, &definition_defaults(&context.config))?;
+    let mut gathered = gather(&args.paths, &definition_defaults(&context.config))?;
     if !gathered.violations.is_empty() && !context.output.is_table() {
         context
             .output
             .document(&json!({"applied": [], "violations": gathered.violations}));
     }
     refuse(&gathered.violations)?;
+    gathered.sort();
     let api = Api::new(&context.config.client.api)?;
     let mut applied = Vec::new();
     let mut first_error = None;
     for (path, definition) in &gathered.definitions {
         let result = put(&api, definition, args.dry_run).await;
-        let word = match &result {
-            Ok(word) => (*word).to_owned(),
-            Err(error) => error.to_string(),
+        let (word, mut warnings) = match &result {
+            Ok(done) => (done.word.to_owned(), done.warnings.clone()),
+            Err(error) => (error.to_string(), Vec::new()),
         };
+        if args.dry_run {
+            // What a dry run has not applied yet is not missing.
+            warnings.retain(|warning| !gathered.answers(warning));
+        }
         if context.output.is_table() {
-            let name = format!(
-                "{} {}@{}",
-                definition.kind.name(),
-                definition.name,
-                definition.version
-            );
+            let name = definition.title();
             let note = if args.dry_run { " (dry run)" } else { "" };
             context
                 .output
                 .line(&format!("{name}: {}{note}", context.output.status(&word)));
         }
+        for warning in &warnings {
+            context.output.say(&format!("warning: {warning}"));
+        }
         let mut entry = identity(path, definition);
         entry["result"] = word.into();
+        if !warnings.is_empty() {
+            entry["warnings"] = warnings.into();
+        }
         applied.push(entry);
         if let Err(error) = result {
             let is_away = matches!(error, CliError::Unreachable(_));
@@ -99,46 +125,49 @@ pub async fn apply(context: &Context, args: ApplyArgs) -> Result<(), CliError> {
     first_error.map_or(Ok(()), Err)
 }
 
-/// Applies one definition and says `created` or `unchanged`.
-pub async fn put(
-    api: &Api,
-    definition: &Definition,
-    dry_run: bool,
-) -> Result<&'static str, CliError> {
+/// What an apply came to.
+pub struct Put {
+    /// `created` or `unchanged`.
+    pub word: &'static str,
+    /// What is odd and no fault, each a sentence.
+    pub warnings: Vec<String>,
+}
+
+/// Applies one definition.
+pub async fn put(api: &Api, definition: &Definition, dry_run: bool) -> Result<Put, CliError> {
     let name = format!("{}@{}", definition.name, definition.version);
-    let path = format!(
-        "/v1/definitions/{}/{}",
-        definition.kind.name(),
-        segment(&name)
-    );
+    let kind = definition.kind().name();
+    let path = format!("/v1/definitions/{kind}/{}", segment(&name));
+    let source = definition.source.as_str().to_owned();
     if dry_run {
         // Whether it is there already is what a dry run is asked for.
         let there = api.get(&path, &[]).await;
-        api.put(
-            &format!("{path}?dry_run=true"),
-            definition.source.as_str().to_owned(),
-        )
-        .await?;
-        return match there {
-            Ok(_) => Ok("unchanged"),
-            Err(CliError::NotFoundOrConflict(_)) => Ok("created"),
-            Err(error) => Err(error),
+        let answer = api.put(&format!("{path}?dry_run=true"), source).await?;
+        let word = match there {
+            Ok(_) => "unchanged",
+            Err(CliError::NotFoundOrConflict(_)) => "created",
+            Err(error) => return Err(error),
         };
+        return Ok(Put {
+            word,
+            warnings: answer.warnings,
+        });
     }
-    let answer = api
-        .put(&path, definition.source.as_str().to_owned())
-        .await?;
-    Ok(if answer.status.as_u16() == 201 {
-        "created"
-    } else {
-        "unchanged"
+    let answer = api.put(&path, source).await?;
+    Ok(Put {
+        word: if answer.status.as_u16() == 201 {
+            "created"
+        } else {
+            "unchanged"
+        },
+        warnings: answer.warnings,
     })
 }
 
 fn identity(path: &Path, definition: &Definition) -> Value {
     json!({
         "file": path.display().to_string(),
-        "kind": definition.kind.name(),
+        "kind": definition.kind().name(),
         "name": &*definition.name,
         "version": definition.version,
     })
@@ -181,7 +210,7 @@ pub fn gather(paths: &[PathBuf], defaults: &Defaults) -> Result<Gathered, CliErr
                 continue;
             }
         };
-        match definition::parse(&text, Some(&file.display().to_string()), defaults) {
+        match kinds::parse(&text, Some(&file.display().to_string()), defaults) {
             Ok(found) => gathered
                 .definitions
                 .extend(found.into_iter().map(|found| (file.clone(), found))),

@@ -330,7 +330,7 @@ pub struct ApplyArgs {
 
 #[derive(Debug, Args)]
 pub struct GetArgs {
-    /// Kind, such as workflow.
+    /// Kind: workflow or rule.
     pub kind: String,
     /// NAME, for all its versions' newest, or NAME@VERSION.
     #[arg(value_name = "NAME[@VERSION]")]
@@ -339,7 +339,7 @@ pub struct GetArgs {
 
 #[derive(Debug, Args)]
 pub struct DeleteArgs {
-    /// Kind, such as workflow.
+    /// Kind: workflow or rule.
     pub kind: String,
     #[arg(value_name = "NAME@VERSION")]
     pub name: String,

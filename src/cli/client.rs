@@ -17,6 +17,8 @@ pub struct Api {
 pub struct Answer {
     pub status: StatusCode,
     pub text: String,
+    /// What the server warns of, each a sentence.
+    pub warnings: Vec<String>,
 }
 
 impl Answer {
@@ -104,12 +106,20 @@ impl Api {
             .await
             .map_err(|error| self.unreachable(&error))?;
         let status = response.status();
+        let warnings = response.headers().get_all("warning").iter();
+        let warnings = warnings
+            .filter_map(|value| warning(value.to_str().ok()?))
+            .collect();
         let text = response
             .text()
             .await
             .map_err(|error| self.unreachable(&error))?;
         if status.is_success() {
-            Ok(Answer { status, text })
+            Ok(Answer {
+                status,
+                text,
+                warnings,
+            })
         } else {
             Err(refusal(status, &text))
         }
@@ -133,6 +143,12 @@ impl Api {
             "cannot reach the API at {base}: {cause}\nstart an instance with `partita dev` or `partita serve`, or name another with --api"
         ))
     }
+}
+
+/// The words of a `Warning` header: `299 - "words"`.
+fn warning(header: &str) -> Option<String> {
+    let quoted = header.split_once('"')?.1.strip_suffix('"')?;
+    Some(quoted.replace("\\\"", "\"").replace("\\\\", "\\"))
 }
 
 /// A refusal in words: problem details where the server gave them.

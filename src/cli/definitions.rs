@@ -25,9 +25,14 @@ pub async fn get(context: &Context, args: GetArgs) -> Result<(), CliError> {
             .as_array()
             .into_iter()
             .flatten()
-            .map(row)
+            .map(if kind == "rule" { rule } else { row })
             .collect();
-        output.table(&["NAME", "VERSION", "STEPS", "DESCRIPTION"], &rows);
+        let columns = if kind == "rule" {
+            &["NAME", "VERSION", "SHAPE", "STARTS", "MODE", "DESCRIPTION"][..]
+        } else {
+            &["NAME", "VERSION", "STEPS", "DESCRIPTION"]
+        };
+        output.table(columns, &rows);
         return Ok(());
     };
     let answer = api
@@ -54,6 +59,26 @@ fn row(definition: &Value) -> Vec<String> {
         cell(definition, "name"),
         cell(definition, "version"),
         steps.to_string(),
+        shorten(&cell(definition, "description"), 60),
+    ]
+}
+
+fn rule(definition: &Value) -> Vec<String> {
+    let shapes = definition["match"].as_object();
+    let mode = if definition["enabled"] == false {
+        "disabled"
+    } else {
+        definition["mode"].as_str().unwrap_or("live")
+    };
+    let starts = definition["start"]["workflow"].as_str();
+    vec![
+        cell(definition, "name"),
+        cell(definition, "version"),
+        shapes
+            .and_then(|shapes| shapes.keys().next().cloned())
+            .unwrap_or_default(),
+        starts.unwrap_or("-").to_owned(),
+        mode.to_owned(),
         shorten(&cell(definition, "description"), 60),
     ]
 }

@@ -147,20 +147,21 @@ async fn apply_all(
     api: &Api,
     paths: &[PathBuf],
 ) -> Result<(), CliError> {
-    let gathered = gather(paths, &definition_defaults(config))?;
+    let mut gathered = gather(paths, &definition_defaults(config))?;
+    gathered.sort();
     for violation in &gathered.violations {
         complain(&violation.to_string());
     }
     for (_, definition) in &gathered.definitions {
-        let name = format!(
-            "{} {}@{}",
-            definition.kind.name(),
-            definition.name,
-            definition.version
-        );
+        let name = definition.title();
         match put(api, definition, false).await {
-            Ok("unchanged") => {}
-            Ok(word) => context.output.say(&format!("{name}: {word}")),
+            Ok(done) if done.word == "unchanged" => {}
+            Ok(done) => {
+                context.output.say(&format!("{name}: {}", done.word));
+                for warning in &done.warnings {
+                    context.output.say(&format!("warning: {warning}"));
+                }
+            }
             Err(error @ CliError::Unreachable(_)) => return Err(error.about(&name)),
             Err(error) => complain(&format!("{name}: {error}")),
         }

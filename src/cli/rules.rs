@@ -5,8 +5,10 @@ use serde_json::{Value, json};
 use super::args::{RulesCommand, RulesTestArgs};
 use super::output::shorten;
 use super::{CliError, Context};
+use crate::instance::definition_defaults;
 use crate::model::Timestamp;
-use crate::pattern::{replay, syntax};
+use crate::pattern::replay;
+use crate::runtime::kinds::{self, Definition};
 
 pub fn rules(context: &Context, command: RulesCommand) -> Result<(), CliError> {
     match command {
@@ -21,12 +23,19 @@ fn test(context: &Context, args: &RulesTestArgs) -> Result<(), CliError> {
         })
     };
     let file = args.rule.display().to_string();
-    let rules = syntax::parse(&read(&args.rule)?, Some(&file))
+    let defaults = definition_defaults(&context.config);
+    let definitions = kinds::parse(&read(&args.rule)?, Some(&file), &defaults)
         .map_err(|violations| CliError::Usage(violations.to_string()))?;
+    let rules: Vec<_> = definitions.iter().filter_map(Definition::rule).collect();
+    if rules.is_empty() {
+        return Err(CliError::Usage(format!(
+            "{file}: there is no rule in this file"
+        )));
+    }
     let events = read(&args.events)?;
     let advance_to = args.advance_to.as_deref().map(instant).transpose()?;
     let mut shown = json!({"matches": [], "late": [], "timed_out": []});
-    for rule in &rules {
+    for rule in rules {
         let found = replay::replay(rule, &events, advance_to)
             .map_err(|error| CliError::Usage(format!("{}: {error}", args.events.display())))?;
         for (name, list) in found.as_object().into_iter().flatten() {

@@ -3,14 +3,18 @@
 //! [`input`] reads what comes in on `commands` and `replies`, JSON or Avro (`avro_input`); [`output`] writes tasks, lifecycle
 //! events and dead letters; [`state`] is the entry of a run in the changelog, written once for
 //! each transition and therefore by hand on top of [`avro`], Avro's binary primitives;
-//! [`parked`] is the entry of a reply that waits for its run; [`keys`] names entries.
+//! [`parked`] is the entry of a reply that waits for its run; [`keys`] names entries. [`event`] reads
+//! the records of users' event topics, and [`signal`] is what the intake makes of them for patterns.
 
 pub mod avro;
 mod avro_input;
+pub mod event;
 pub mod input;
 pub mod keys;
 pub mod output;
 pub mod parked;
+pub mod pattern_state;
+pub mod signal;
 pub mod state;
 #[cfg(test)]
 mod state_tests;

@@ -84,12 +84,12 @@ fn padded_sequence(out: &mut Vec<u8>, sequence: u64) {
 }
 
 /// Headers of a dead letter: those of the record, then why. Earlier reasons (of a record that was
-/// put back) give way.
+/// put back) give way. `about` is what the record is about, such as `("run", id)`.
 pub fn dead_letter_headers(
     origin: &Origin,
     failure: &Failure,
     stage: &str,
-    run: Option<&str>,
+    about: Option<(&str, &str)>,
 ) -> Vec<(String, Vec<u8>)> {
     let is_ours = |name: &str| name.starts_with(header::ERROR_PREFIX) || name == header::REQUEST;
     let mut headers: Vec<(String, Vec<u8>)> = origin
@@ -110,8 +110,8 @@ pub fn dead_letter_headers(
     add("partition", &origin.partition.to_string());
     add("offset", &origin.offset.to_string());
     add("stage", stage);
-    if let Some(run) = run {
-        add("run", run);
+    if let Some((kind, name)) = about {
+        add(kind, name);
     }
     headers
 }

@@ -82,6 +82,12 @@ pub const BOUNDS: &[Bound] = &[
         Span::millis(100),
         Span::seconds(3_600),
     ),
+    count("events.workers", 1, 64),
+    time(
+        "schema_registry.timeout",
+        Span::millis(100),
+        Span::seconds(300),
+    ),
 ];
 
 impl Range {
@@ -181,6 +187,7 @@ pub fn check(config: &Config, sources: &Sources, faults: &mut Vec<Fault>) {
     for (path, url) in [
         ("client.api", Some(&config.client.api)),
         ("http.advertise", config.http.advertise.as_ref()),
+        ("schema_registry.url", config.schema_registry.url.as_ref()),
     ] {
         if url.is_some_and(|url| !url.starts_with("http://") && !url.starts_with("https://")) {
             let message = format!(

@@ -17,9 +17,9 @@ use figment::providers::Serialized;
 use serde_json::{Map, Value};
 
 pub use settings::{
-    AgentsSettings, BackoffSettings, ClientSettings, Config, EchoAgentSettings, HttpAgentSettings,
-    HttpSettings, KafkaSettings, RetrySettings, RuntimeSettings, SaslMechanism, SecuritySettings,
-    StoreSettings, TelemetrySettings, TopicsSettings,
+    AgentsSettings, BackoffSettings, ClientSettings, Config, EchoAgentSettings, EventsSettings,
+    HttpAgentSettings, HttpSettings, KafkaSettings, RetrySettings, RuntimeSettings, SaslMechanism,
+    SchemaRegistrySettings, SecuritySettings, StoreSettings, TelemetrySettings, TopicsSettings,
 };
 pub use values::{Secret, Span};
 

@@ -20,6 +20,8 @@ pub struct Config {
     pub store: StoreSettings,
     pub http: HttpSettings,
     pub agents: AgentsSettings,
+    pub events: EventsSettings,
+    pub schema_registry: SchemaRegistrySettings,
     pub client: ClientSettings,
     pub telemetry: TelemetrySettings,
 }
@@ -145,6 +147,24 @@ pub struct EchoAgentSettings {
 pub struct HttpAgentSettings {
     pub allow: Vec<String>,
     pub max_response_bytes: usize,
+    pub timeout: Span,
+}
+
+/// The intake of events for rules.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct EventsSettings {
+    pub workers: usize,
+    pub schemas: Vec<PathBuf>,
+}
+
+/// Where schemas of events in Avro are asked for.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct SchemaRegistrySettings {
+    pub url: Option<String>,
+    pub username: Option<String>,
+    pub password: Option<Secret>,
     pub timeout: Span,
 }
 
@@ -305,6 +325,26 @@ impl Default for HttpAgentSettings {
             allow: Vec::new(),
             max_response_bytes: 256 * 1024,
             timeout: Span::seconds(30),
+        }
+    }
+}
+
+impl Default for EventsSettings {
+    fn default() -> Self {
+        Self {
+            workers: 1,
+            schemas: Vec::new(),
+        }
+    }
+}
+
+impl Default for SchemaRegistrySettings {
+    fn default() -> Self {
+        Self {
+            url: None,
+            username: None,
+            password: None,
+            timeout: Span::seconds(5),
         }
     }
 }

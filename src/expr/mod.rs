@@ -8,13 +8,14 @@
 //! The way of an expression: `text` finds it between `${` and `}` and bounds its length and depth;
 //! `expression` parses it, takes out its paths (`path`: `steps.a.output.x`), and lowers what is
 //! simple to a tree of ours (`lowered`), which reads the JSON text in place (`walk`). Whatever the
-//! tree does not cover, and every error, is left to the CEL interpreter (`interpreter`), so the
-//! two cannot differ in what they refuse.
+//! tree does not cover, and every error, is left to the CEL interpreter (`interpreter`, with the
+//! functions of `lists` beside its own), so the two cannot differ in what they refuse.
 
 mod condition;
 mod error;
 mod expression;
 mod interpreter;
+mod lists;
 pub(crate) mod lowered;
 mod path;
 mod template;

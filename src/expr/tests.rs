@@ -332,3 +332,33 @@ fn compiled_forms_are_shared_between_threads() {
     shared::<Template>();
     shared::<Condition>();
 }
+
+#[test]
+fn lists_of_numbers_have_a_sum_an_average_and_extremes() {
+    for (text, value) in [
+        ("${sum([1, 2, 3])}", json!(6)),
+        ("${[1, 2.5].sum()}", json!(3.5)),
+        ("${sum([])}", json!(0)),
+        ("${avg([1, 2])}", json!(1.5)),
+        ("${min([3, 1, 2])}", json!(1)),
+        ("${[3, 1.5, 2].max()}", json!(3.0)),
+        (
+            "${max([9007199254740993, 9007199254740992])}",
+            json!(9_007_199_254_740_993_i64),
+        ),
+        ("${sum(input.list.filter(e, type(e) == int))}", json!(1)),
+        ("${sum(steps.a.output.items.map(i, i.id)) + 1}", json!(8)),
+    ] {
+        assert_eq!(render(json!(text)), Ok(value), "{text}");
+    }
+    for (text, words) in [
+        ("${avg([])}", "the list is empty"),
+        ("${min([])}", "the list is empty"),
+        ("${sum(['a'])}", "no number"),
+        ("${max(input.n)}", "a list of numbers"),
+        ("${sum([9223372036854775807, 1])}", "too large"),
+    ] {
+        let error = render(json!(text)).expect_err(text);
+        assert!(error.contains(words), "{text}: {error}");
+    }
+}

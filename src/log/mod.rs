@@ -1,5 +1,5 @@
 //! The log: what a worker needs of Kafka, and no more. One [`Log`] is one worker's session: a
-//! consumer in the group of the workflows' stage and a transactional producer.
+//! consumer in the group of a stage ([`StageKind`]) and a transactional producer.
 //!
 //! Data passes in this order: `poll` brings records and changes of ownership; a partition that
 //! was assigned is restored through [`Log::changelog`] and only then started with
@@ -18,18 +18,50 @@ pub mod partitioner;
 
 use std::time::Duration;
 
-/// Which of the two inputs of a partition.
+/// An input of a partition.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum Source {
     Commands,
     Replies,
+    Signals,
 }
 
 impl Source {
+    /// The inputs of the workflows' stage.
     pub const BOTH: [Source; 2] = [Source::Commands, Source::Replies];
 
+    /// Its place among the inputs of its stage.
     pub fn index(self) -> usize {
-        self as usize
+        match self {
+            Source::Commands | Source::Signals => 0,
+            Source::Replies => 1,
+        }
+    }
+}
+
+/// A stage that keeps state by partition: which topics it reads, and which is its changelog.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum StageKind {
+    #[default]
+    Workflows,
+    Patterns,
+}
+
+impl StageKind {
+    /// What its consumer group is called, after the prefix.
+    pub fn name(self) -> &'static str {
+        match self {
+            StageKind::Workflows => "workflows",
+            StageKind::Patterns => "patterns",
+        }
+    }
+
+    /// At most two. The group shares out the first; the same partition of the other goes with it.
+    pub fn inputs(self) -> &'static [Source] {
+        match self {
+            StageKind::Workflows => &Source::BOTH,
+            StageKind::Patterns => &[Source::Signals],
+        }
     }
 }
 
@@ -40,6 +72,8 @@ pub struct Topics {
     pub replies: String,
     pub state: String,
     pub events: String,
+    pub signals: String,
+    pub pattern_state: String,
     pub dead_letter: String,
     task_prefix: String,
 }
@@ -52,6 +86,8 @@ impl Topics {
             replies: name("replies"),
             state: name("state"),
             events: name("events"),
+            signals: name("signals"),
+            pattern_state: name("pattern-state"),
             dead_letter: name("dead-letter"),
             task_prefix: name("tasks."),
         }
@@ -61,6 +97,23 @@ impl Topics {
         match source {
             Source::Commands => &self.commands,
             Source::Replies => &self.replies,
+            Source::Signals => &self.signals,
+        }
+    }
+
+    /// The changelog of a stage.
+    pub fn changelog(&self, stage: StageKind) -> &str {
+        match stage {
+            StageKind::Workflows => &self.state,
+            StageKind::Patterns => &self.pattern_state,
+        }
+    }
+
+    /// The topics that must agree on the number of partitions for a stage to work.
+    pub fn co_partitioned(&self, stage: StageKind) -> Vec<&str> {
+        match stage {
+            StageKind::Workflows => vec![&self.commands, &self.replies, &self.state, &self.events],
+            StageKind::Patterns => vec![&self.signals, &self.pattern_state],
         }
     }
 
@@ -100,11 +153,16 @@ impl Record {
 pub enum Target<'a> {
     /// An input of another partition: a record that was in the wrong one.
     Input(Source, i32),
+    /// `commands`; the key, a run's id, decides on the partition.
+    Command,
+    /// The changelog of the stage.
     State(i32),
     /// `events`, in the partition that belongs to this run's.
     Events(i32),
     /// `tasks.<agent>`; the key decides on the partition.
     Tasks(&'a str),
+    /// `signals`, in the partition of a rule's key.
+    Signals(i32),
     /// `dead-letter`; the key decides on the partition.
     DeadLetter,
 }
@@ -128,7 +186,7 @@ pub enum OwnershipChange {
     Revoked(Vec<i32>),
 }
 
-/// The next offsets to read of a partition's two inputs, by [`Source::index`].
+/// The next offsets to read of a partition's inputs, by [`Source::index`].
 pub type Positions = [i64; 2];
 
 /// How much one `poll` may bring. The first record is always accepted.
@@ -174,7 +232,7 @@ pub trait Log: Send {
     /// Known once connected.
     fn cluster(&self) -> &str;
 
-    /// Partitions of `commands`, and so of everything that goes by run id. Known once connected.
+    /// Partitions of the stage's inputs and of its changelog. Known once connected.
     fn partitions(&self) -> i32;
 
     /// Appends what is ready to `records`, waiting at most `limits.wait` for the first; returns

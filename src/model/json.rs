@@ -90,14 +90,22 @@ impl Default for Json {
     }
 }
 
+/// As the value in formats that people read (which are JSON, in this house), as its text in others.
 impl Serialize for Json {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        if !serializer.is_human_readable() {
+            return serializer.serialize_str(self.as_str());
+        }
         self.0.serialize(serializer)
     }
 }
 
 impl<'de> Deserialize<'de> for Json {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        if !deserializer.is_human_readable() {
+            let text = String::deserialize(deserializer)?;
+            return Json::from_text(&text).map_err(serde::de::Error::custom);
+        }
         Box::<RawValue>::deserialize(deserializer).map(|raw| Self(Arc::from(raw)))
     }
 }

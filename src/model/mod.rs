@@ -4,8 +4,10 @@
 //! Reading order: [`json`] (a payload is JSON text that we carry and rarely look into), [`time`],
 //! [`ids`], [`failure`] (an error with a class), then the records by direction: [`command`] and
 //! [`reply`] come in, each from an [`origin`]; [`task`] and [`event`] go out; [`run`] with its
-//! [`inbox`] and [`parked`] are what a partition remembers.
+//! [`inbox`] and [`parked`] are what a partition remembers. [`signal`] is what the intake of events
+//! hands to patterns, and [`cloud_event`] the envelope that they may have come in.
 
+pub mod cloud_event;
 pub mod command;
 pub mod event;
 pub mod failure;
@@ -16,6 +18,7 @@ pub mod origin;
 pub mod parked;
 pub mod reply;
 pub mod run;
+pub mod signal;
 pub mod task;
 pub mod time;
 

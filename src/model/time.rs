@@ -112,8 +112,12 @@ impl fmt::Debug for Timestamp {
     }
 }
 
+/// RFC 3339 in formats that people read, milliseconds in others.
 impl Serialize for Timestamp {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        if !serializer.is_human_readable() {
+            return serializer.serialize_i64(self.0);
+        }
         let mut text = String::with_capacity(24);
         self.write(&mut text);
         serializer.serialize_str(&text)
@@ -122,6 +126,9 @@ impl Serialize for Timestamp {
 
 impl<'de> Deserialize<'de> for Timestamp {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        if !deserializer.is_human_readable() {
+            return i64::deserialize(deserializer).map(Timestamp);
+        }
         let text = std::borrow::Cow::<str>::deserialize(deserializer)?;
         Timestamp::parse(&text).ok_or_else(|| {
             serde::de::Error::custom(format!(

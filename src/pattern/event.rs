@@ -3,10 +3,12 @@
 use std::hash::{Hash, Hasher};
 use std::sync::Arc;
 
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
+
 use crate::model::{Json, Timestamp};
 
 /// The value of a field.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
 pub enum Scalar {
     /// The event has no such field.
     #[default]
@@ -16,9 +18,17 @@ pub enum Scalar {
     Int(i64),
     /// Every JSON number that is no 64-bit integer.
     Float(f64),
-    Text(Arc<str>),
+    Text(#[serde(serialize_with = "put_text", deserialize_with = "take_text")] Arc<str>),
     /// A list or an object, as its JSON text.
     Container(Json),
+}
+
+fn put_text<S: Serializer>(text: &Arc<str>, serializer: S) -> Result<S::Ok, S::Error> {
+    serializer.serialize_str(text)
+}
+
+fn take_text<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Arc<str>, D::Error> {
+    String::deserialize(deserializer).map(Arc::from)
 }
 
 impl Scalar {
@@ -106,10 +116,10 @@ pub struct Event<'a> {
 }
 
 /// An event that a partial match holds.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Taken {
     pub at: Timestamp,
-    /// Dense order of arrival at the matcher, after reordering; breaks ties of event time.
+    /// Dense number among the events of its key, after reordering; breaks ties of event time.
     pub order: u64,
     pub position: u64,
     /// Kept only by rules whose conditions look back at earlier events.

@@ -4,15 +4,19 @@
 //! time is event time (milliseconds since 1970), handed in, and the caller moves it on where
 //! nothing arrives.
 //!
-//! Beside them, not yet reached by any rule, are the numeric pieces: [`aggregate`] summarises
-//! values, [`window`] cuts a stream into spans of event time and compares a value with what came
-//! before, [`anomaly`] says how far a value lies from what a detector has learned. Their state is
-//! plain data that serialises without loss ([`exact`]).
+//! Behind windows, changes and anomalies are the numeric pieces: [`aggregate`] summarises values,
+//! [`window`] cuts a stream into spans of event time and compares a value with what came before,
+//! [`anomaly`] says how far a value lies from what a detector has learned, and [`gauge`] puts the
+//! last two under one roof for conditions. Their state is plain data that serialises without loss
+//! ([`exact`]).
 
+mod actions;
 pub mod aggregate;
 pub mod anomaly;
 mod event;
 pub mod exact;
+pub mod filter;
+pub mod gauge;
 pub mod matcher;
 mod output;
 pub mod predicate;

@@ -7,10 +7,10 @@ use std::cmp::Ordering;
 use std::sync::Arc;
 
 use super::event::{Event, Scalar, Taken};
-use super::rule::Rule;
+use super::rule::{Aggregate, Rule, Window};
 use crate::expr::lowered::{Arithmetic, Comparison, Literal, Lowered, Search};
 use crate::expr::{Bindings, Condition, Path, Segment};
-use crate::model::Json;
+use crate::model::{Json, Timestamp};
 
 /// A condition on the events of one topic.
 #[derive(Clone, Debug)]
@@ -44,6 +44,10 @@ pub(super) trait Scope {
     fn slot(&mut self, path: &[Segment]) -> u16;
     fn key(&self, name: &str) -> Option<u16>;
     fn name(&self, id: &str) -> Option<u16>;
+    /// The slot of a name that an expression begins with; conditions on events have none.
+    fn root(&self, _name: &str) -> Option<u16> {
+        None
+    }
 }
 
 #[derive(Clone, Debug)]
@@ -135,6 +139,15 @@ impl Predicate {
         }
     }
 
+    /// A field that has one of these values in every event that meets the condition; none where
+    /// the condition does not ask for that.
+    pub(super) fn requires(&self) -> Option<(u16, Vec<Scalar>)> {
+        match &self.test {
+            Test::Value(operand) => operand.requires(),
+            _ => None,
+        }
+    }
+
     /// Whether it holds for an event of its topic; `None`: it has no answer.
     pub fn holds(
         &self,
@@ -142,6 +155,23 @@ impl Predicate {
         event: &Event<'_>,
         key: &[Scalar],
         history: &dyn History,
+    ) -> Option<bool> {
+        let bindings = EventBindings {
+            rule,
+            event,
+            key,
+            history,
+        };
+        self.answer(event, key, history, &bindings)
+    }
+
+    /// `bindings` are asked only where the tree has no answer.
+    fn answer(
+        &self,
+        event: &Event<'_>,
+        key: &[Scalar],
+        history: &dyn History,
+        bindings: &dyn Bindings,
     ) -> Option<bool> {
         let answer = match &self.test {
             Test::Always => return Some(true),
@@ -175,15 +205,7 @@ impl Predicate {
         match answer {
             Ok(answer) => Some(answer),
             Err(Stop::Error) => None,
-            Err(Stop::Ask) => {
-                let bindings = EventBindings {
-                    rule,
-                    event,
-                    key,
-                    history,
-                };
-                self.condition.as_ref()?.eval(&bindings).ok()
-            }
+            Err(Stop::Ask) => self.condition.as_ref()?.eval(bindings).ok(),
         }
     }
 }
@@ -246,6 +268,7 @@ fn lower_path(path: &Path, scope: &mut dyn Scope) -> Option<Operand> {
         [Segment::Name(root), Segment::Name(name)] if root == "key" => {
             scope.key(name).map(Operand::Key)
         }
+        [Segment::Name(root)] => scope.root(root).map(Operand::Slot),
         [
             Segment::Name(root),
             Segment::Name(id),
@@ -271,6 +294,26 @@ fn constant(literal: &Literal) -> Scalar {
 }
 
 impl Operand {
+    /// See [`Predicate::requires`]. An operand of `&&` that does not hold leaves the whole false or
+    /// without an answer, so what one side asks for the whole asks for.
+    fn requires(&self) -> Option<(u16, Vec<Scalar>)> {
+        match self {
+            Operand::And(left, right) => left.requires().or_else(|| right.requires()),
+            Operand::Compare(Comparison::Equal, left, right) => match (&**left, &**right) {
+                (Operand::Slot(slot), Operand::Constant(value))
+                | (Operand::Constant(value), Operand::Slot(slot)) => {
+                    Some((*slot, vec![value.clone()]))
+                }
+                _ => None,
+            },
+            Operand::In(needle, values) => match &**needle {
+                Operand::Slot(slot) => Some((*slot, values.clone())),
+                _ => None,
+            },
+            _ => None,
+        }
+    }
+
     fn value<'a>(&'a self, moment: &Moment<'a>) -> Result<Cow<'a, Scalar>, Stop> {
         let found = match self {
             Operand::Constant(value) => value,
@@ -412,6 +455,92 @@ fn calculate(operation: Arithmetic, left: &Scalar, right: &Scalar) -> Result<Sca
     }
 }
 
+/// A condition on the aggregates of a window.
+#[derive(Clone, Debug)]
+pub struct Having(Predicate);
+
+/// The names of aggregates, and the key.
+struct Aggregates<'a>(&'a [Aggregate], &'a dyn Scope);
+
+impl Scope for Aggregates<'_> {
+    fn slot(&mut self, _: &[Segment]) -> u16 {
+        unreachable!("a condition on aggregates does not name `event`")
+    }
+
+    fn key(&self, name: &str) -> Option<u16> {
+        self.1.key(name)
+    }
+
+    fn name(&self, _: &str) -> Option<u16> {
+        None
+    }
+
+    fn root(&self, name: &str) -> Option<u16> {
+        let found = self.0.iter().position(|of| *of.name == *name);
+        found.and_then(|place| u16::try_from(place).ok())
+    }
+}
+
+impl Having {
+    /// `condition` names no more than `aggregates` and `key`.
+    pub(super) fn new(condition: Condition, aggregates: &[Aggregate], scope: &dyn Scope) -> Self {
+        Self(Predicate::new(
+            0,
+            condition,
+            &mut Aggregates(aggregates, scope),
+        ))
+    }
+
+    /// Whether it holds for the values of a window's aggregates; `None`: it has no answer, since
+    /// one of them has no value.
+    pub fn holds(
+        &self,
+        rule: &Rule,
+        window: &Window,
+        values: &[Scalar],
+        key: &[Scalar],
+    ) -> Option<bool> {
+        let event = Event {
+            topic: 0,
+            at: Timestamp(0),
+            position: 0,
+            slots: values,
+            payload: &Json::null(),
+        };
+        let bindings = WindowBindings {
+            rule,
+            window,
+            values,
+            key,
+        };
+        self.0.answer(&event, key, &Nothing, &bindings)
+    }
+}
+
+/// What the names of aggregates and `key` stand for.
+struct WindowBindings<'a> {
+    rule: &'a Rule,
+    window: &'a Window,
+    values: &'a [Scalar],
+    key: &'a [Scalar],
+}
+
+impl Bindings for WindowBindings<'_> {
+    fn lookup(&self, path: &[&str]) -> Option<(Json, usize)> {
+        let name = *path.first()?;
+        if name == "key" {
+            return Some((key_json(self.rule, self.key), 1));
+        }
+        let place = self
+            .window
+            .aggregates
+            .iter()
+            .position(|of| *of.name == *name)?;
+        let value = &self.values[place];
+        (!matches!(value, Scalar::Missing)).then(|| (Json::from(value.to_json()), 1))
+    }
+}
+
 /// What `event`, `key` and `matches` stand for in a condition.
 struct EventBindings<'a> {
     rule: &'a Rule,
@@ -432,6 +561,17 @@ impl Bindings for EventBindings<'_> {
             _ => None,
         }
     }
+}
+
+/// Reads a correlation key from the text of a JSON array; `None` where it is none.
+pub fn key_values(text: &str) -> Option<Vec<Scalar>> {
+    let values: Vec<&serde_json::value::RawValue> = serde_json::from_str(text).ok()?;
+    Some(
+        values
+            .into_iter()
+            .map(|value| Scalar::from_json(value.get()))
+            .collect(),
+    )
 }
 
 /// The correlation key as an object of its names.

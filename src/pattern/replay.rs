@@ -1,15 +1,17 @@
 //! A rule over a file of events: what `rules test` prints.
 
-use serde_json::{Map, Value, json};
+use std::collections::HashMap;
 use std::sync::Arc;
+
+use serde_json::{Map, Value, json};
 
 use super::event::{Event, Scalar, Taken};
 use super::matcher::Matcher;
 use super::output::{Match, Outputs, TimedOut};
-use super::predicate::{key_json, matches_json};
-use super::rule::{Rule, Start};
-use crate::expr::walk;
-use crate::expr::{Bindings, ExprError, Segment};
+use super::predicate::key_json;
+use super::rule::Rule;
+use crate::expr::{ExprError, Segment, walk};
+use crate::model::cloud_event::{Attributes, Structured};
 use crate::model::{Json, Timestamp};
 
 /// A line that is no event, which ends the replay.
@@ -56,7 +58,7 @@ impl Rule {
     }
 }
 
-fn scalar_time(value: &Scalar) -> Option<Timestamp> {
+pub(super) fn scalar_time(value: &Scalar) -> Option<Timestamp> {
     match value {
         Scalar::Int(millis) => Some(Timestamp(*millis)),
         Scalar::Float(millis) => Some(Timestamp(millis.floor() as i64)),
@@ -65,7 +67,7 @@ fn scalar_time(value: &Scalar) -> Option<Timestamp> {
     }
 }
 
-fn value_at(text: &str, path: &[Segment]) -> Scalar {
+pub(super) fn value_at(text: &str, path: &[Segment]) -> Scalar {
     let mut at = text;
     for segment in path {
         let range = match segment {
@@ -83,7 +85,8 @@ fn value_at(text: &str, path: &[Segment]) -> Scalar {
 
 /// Feeds the lines of a file to a rule and shows what came of them, as one JSON document. Each
 /// line is a record as kcat writes it (`topic`, `payload`, `ts`, `headers`) or, where the rule
-/// reads one topic, the event itself; records of other topics are passed over. After the last line
+/// reads one topic, the event itself; records of topics that the rule joins are the table, up to
+/// that line; records of other topics are passed over. After the last line
 /// event time moves to `advance_to`, or to the end of all windows.
 ///
 /// # Errors
@@ -95,6 +98,8 @@ pub fn replay(
 ) -> Result<Value, LineError> {
     let mut matcher = Matcher::new(rule.clone(), true);
     let mut out = Outputs::default();
+    let mut matches: Vec<Value> = Vec::new();
+    let mut tables = Tables::new(rule);
     for (place, text) in lines.lines().enumerate() {
         let line = place + 1;
         if text.trim().is_empty() {
@@ -103,6 +108,7 @@ pub fn replay(
         let failed = |message: String| LineError { line, message };
         let tree: Value = serde_json::from_str(text)
             .map_err(|error| failed(format!("this is no JSON: {error}")))?;
+        tables.take(rule, &tree).map_err(failed)?;
         let Some(record) = read_record(rule, tree).map_err(failed)? else {
             continue;
         };
@@ -116,11 +122,14 @@ pub fn replay(
             payload: &record.payload,
         };
         matcher.push(&event, &mut out);
+        let found = out.matches.drain(..);
+        matches.extend(found.map(|found| shown(rule, &found, &tables)));
     }
     if let Some(end) = advance_to.or_else(|| matcher.end_of_windows()) {
         matcher.advance(end, &mut out);
     }
-    let matches: Vec<Value> = out.matches.iter().map(|found| shown(rule, found)).collect();
+    let found = out.matches.iter();
+    matches.extend(found.map(|found| shown(rule, found, &tables)));
     let timed_out: Vec<Value> = out
         .timed_out
         .iter()
@@ -145,6 +154,54 @@ struct Record {
     payload: Json,
 }
 
+/// What a file holds of the topics that a rule joins, as far as it was read.
+struct Tables(Vec<HashMap<String, Json>>);
+
+impl Tables {
+    fn new(rule: &Rule) -> Self {
+        Self(rule.enrich.iter().map(|_| HashMap::new()).collect())
+    }
+
+    /// Takes a record of a joined topic, by its key; one without a value removes the key.
+    fn take(&mut self, rule: &Rule, tree: &Value) -> Result<(), String> {
+        for (enrich, table) in rule.enrich.iter().zip(&mut self.0) {
+            if tree["topic"].as_str() != Some(&*enrich.topic) {
+                continue;
+            }
+            let key = match &tree["key"] {
+                Value::Null => continue,
+                Value::String(text) => text.clone(),
+                other => other.to_string(),
+            };
+            match payload(tree)? {
+                Some(value) => table.insert(key, unwrapped(value, &tree["headers"]).0),
+                None => table.remove(&key),
+            };
+        }
+        Ok(())
+    }
+
+    fn joined(&self, rule: &Rule, found: &Match) -> Vec<Json> {
+        let keys = rule.lookups(found).into_iter();
+        let values = keys.zip(&self.0).map(|(key, table)| {
+            let value = key.and_then(|key| table.get(&key).cloned());
+            value.unwrap_or_else(Json::null)
+        });
+        values.collect()
+    }
+}
+
+/// The value of a record as kcat writes it: JSON, or text that is JSON. `None`: there is none.
+fn payload(tree: &Value) -> Result<Option<Value>, String> {
+    Ok(match &tree["payload"] {
+        Value::Null => None,
+        Value::String(text) => Some(
+            serde_json::from_str(text).map_err(|error| format!("`payload` is no JSON: {error}"))?,
+        ),
+        other => Some(other.clone()),
+    })
+}
+
 /// `None`: the rule does not read it.
 fn read_record(rule: &Rule, tree: Value) -> Result<Option<Record>, String> {
     let is_record =
@@ -156,52 +213,57 @@ fn read_record(rule: &Rule, tree: Value) -> Result<Option<Record>, String> {
                 rule.topics.join(", ")
             ));
         }
-        let (payload, at) = unwrapped(tree);
+        let (payload, at) = unwrapped(tree, &Value::Null);
         return Ok(Some(Record {
             topic: 0,
             at,
-            payload: Json::from(payload),
+            payload,
         }));
     }
     let name = tree["topic"].as_str().unwrap_or_default();
     let Some(topic) = rule.topics.iter().position(|topic| **topic == *name) else {
         return Ok(None);
     };
-    let payload = match &tree["payload"] {
-        Value::Null => return Ok(None),
-        Value::String(text) => {
-            serde_json::from_str(text).map_err(|error| format!("`payload` is no JSON: {error}"))?
-        }
-        other => other.clone(),
+    let Some(payload) = payload(&tree)? else {
+        return Ok(None);
     };
     let recorded = tree.get("ts").and_then(Value::as_i64).map(Timestamp);
-    let (payload, stated) = unwrapped(payload);
+    let (payload, stated) = unwrapped(payload, &tree["headers"]);
     Ok(Some(Record {
         topic: u16::try_from(topic).unwrap_or(u16::MAX),
-        at: stated
-            .or_else(|| header_time(&tree["headers"]))
-            .or(recorded),
-        payload: Json::from(payload),
+        at: stated.or(recorded),
+        payload,
     }))
 }
 
-/// The data and the time of a structured CloudEvent; anything else is the event itself.
-fn unwrapped(tree: Value) -> (Value, Option<Timestamp>) {
-    if tree.get("specversion").is_none() || tree.get("data").is_none() {
-        return (tree, None);
+/// An event as rules see it, and its own time: of a CloudEvent, structured or by `headers` as kcat
+/// writes them (names and values in turn), the data with the attributes; anything else as it is.
+fn unwrapped(tree: Value, headers: &Value) -> (Json, Option<Timestamp>) {
+    let json = Json::from(tree);
+    let headers: &[Value] = headers.as_array().map_or(&[], Vec::as_slice);
+    let mut attributes = Attributes::default();
+    let mut is_binary = false;
+    for pair in headers.chunks_exact(2) {
+        let (Some(name), Some(value)) = (pair[0].as_str(), pair[1].as_str()) else {
+            continue;
+        };
+        if let Some(name) = name.strip_prefix("ce_") {
+            is_binary |= matches!(name, "specversion" | "type");
+            attributes.set(name, value);
+        }
     }
-    let at = tree["time"].as_str().and_then(Timestamp::parse);
-    (tree["data"].clone(), at)
+    if is_binary {
+        return (attributes.beside(&json), attributes.time);
+    }
+    match Structured::read(json.as_str()) {
+        Some(envelope) => (envelope.payload(), envelope.attributes.time),
+        // A time among the headers is taken even where nothing else of a CloudEvent is.
+        None => (json, attributes.time),
+    }
 }
 
-/// `ce_time` among headers as kcat writes them: names and values in turn.
-fn header_time(headers: &Value) -> Option<Timestamp> {
-    let headers = headers.as_array()?;
-    let pair = headers.chunks(2).find(|pair| pair[0] == "ce_time")?;
-    Timestamp::parse(pair.get(1)?.as_str()?)
-}
-
-fn shown(rule: &Rule, found: &Match) -> Value {
+fn shown(rule: &Rule, found: &Match, tables: &Tables) -> Value {
+    let joined = tables.joined(rule, found);
     let mut shown = json!({
         "rule": &*rule.name,
         "key": key_json(rule, &found.key).parse::<Value>().unwrap_or(Value::Null),
@@ -210,10 +272,18 @@ fn shown(rule: &Rule, found: &Match) -> Value {
         "start": null,
     });
     if let Some(start) = &rule.start {
-        shown["start"] = match start.request(rule, found) {
+        shown["start"] = match start.request(rule, found, &joined) {
             Ok(request) => request,
             Err(error) => json!({"workflow": &*start.workflow, "error": error.to_string()}),
         };
+    }
+    if !rule.steers.is_empty() {
+        let commands = rule.steers.iter().map(|steer| {
+            let failed =
+                |error: ExprError| json!({"type": steer.verb.name(), "error": error.to_string()});
+            steer.request(rule, found, &joined).unwrap_or_else(failed)
+        });
+        shown["commands"] = commands.collect();
     }
     shown
 }
@@ -235,59 +305,4 @@ fn lines_of(rule: &Rule, events: &[(u16, Taken)]) -> Value {
         }
     }
     Value::Object(lines)
-}
-
-impl Start {
-    /// The workflow and its input for a match, with `version`, `priority` and `tags` where the
-    /// rule gives them.
-    ///
-    /// # Errors
-    /// Where an expression has no value.
-    pub fn request(&self, rule: &Rule, found: &Match) -> Result<Value, ExprError> {
-        let bindings = MatchBindings { rule, found };
-        let render = |template: &crate::expr::Template| {
-            let json = template.render(&bindings)?;
-            Ok::<Value, ExprError>(json.parse().unwrap_or(Value::Null))
-        };
-        let input = self.input.as_ref().map(render).transpose()?;
-        let mut request = json!({"workflow": &*self.workflow, "input": input});
-        if let Some(version) = self.version {
-            request["version"] = version.into();
-        }
-        if let Some(priority) = self.priority {
-            request["priority"] = priority.into();
-        }
-        if !self.tags.is_empty() {
-            let mut tags = Map::new();
-            for (name, template) in &self.tags {
-                tags.insert(name.clone(), render(template)?);
-            }
-            request["tags"] = Value::Object(tags);
-        }
-        Ok(request)
-    }
-}
-
-struct MatchBindings<'a> {
-    rule: &'a Rule,
-    found: &'a Match,
-}
-
-impl Bindings for MatchBindings<'_> {
-    fn lookup(&self, path: &[&str]) -> Option<(Json, usize)> {
-        let json = match *path.first()? {
-            "key" => key_json(self.rule, &self.found.key),
-            "matches" => matches_json(self.rule, |name| {
-                let of_name = self.found.events.iter().filter(|event| event.0 == name);
-                of_name.map(|(_, taken)| taken).collect()
-            }),
-            "rule" => Json::from(json!({
-                "name": &*self.rule.name,
-                "version": self.rule.version,
-                "at": self.found.at,
-            })),
-            _ => return None,
-        };
-        Some((json, 1))
-    }
 }

@@ -2,7 +2,10 @@
 
 use std::sync::Arc;
 
-use super::predicate::Predicate;
+use super::aggregate::{Function, Summary};
+use super::event::Scalar;
+use super::gauge::Gauge;
+use super::predicate::{Having, Predicate};
 use crate::expr::{Segment, Template};
 use crate::model::{Json, Millis};
 
@@ -28,24 +31,80 @@ pub struct Rule {
     /// Conditions, steps and groups by their ids; names of [`Match::events`](super::Match::events).
     pub names: Vec<Arc<str>>,
     pub predicates: Vec<Predicate>,
+    /// Conditions that compare an event with those before it in its series.
+    pub measures: Vec<Measure>,
     pub shape: Shape,
     pub emit: Emit,
     pub limits: Limits,
     pub start: Option<Start>,
+    /// Commands to other runs; all of them, beside the start.
+    pub steers: Vec<Steer>,
+    /// Topics that are joined to a match.
+    pub enrich: Vec<Enrich>,
+    /// The part of the keys that the rule acts for; without one all.
+    pub canary: Option<Canary>,
+    /// `false`: applied and not in force.
+    pub enabled: bool,
     pub mode: Mode,
     pub on_update: OnUpdate,
 }
 
+impl Rule {
+    /// The workflows that matches start, with the version where one is asked for.
+    pub fn workflows(&self) -> Vec<(&str, Option<u32>)> {
+        let starts = self.start.iter();
+        starts
+            .map(|start| (&*start.workflow, start.version))
+            .collect()
+    }
+}
+
+impl Rule {
+    /// The topic of the events that a name of [`Rule::names`] stands for; empty for a group.
+    pub fn topic_of(&self, name: u16) -> &str {
+        let predicate = match &self.shape {
+            Shape::Any { conditions } | Shape::All { conditions, .. } => {
+                let of_name = conditions.iter().find(|condition| condition.name == name);
+                of_name.map(|condition| condition.predicate)
+            }
+            Shape::Count { condition, .. } => Some(condition.predicate),
+            Shape::Sequence(sequence) => predicate_of(&sequence.steps, name),
+            Shape::Window(window) => Some(window.predicate),
+        };
+        let topic = predicate.map(|place| self.predicates[usize::from(place)].topic);
+        topic.map_or("", |topic| &self.topics[usize::from(topic)])
+    }
+}
+
+fn predicate_of(steps: &[Step], name: u16) -> Option<u16> {
+    steps.iter().find_map(|step| match &step.part {
+        Part::Group(steps) => predicate_of(steps, name),
+        Part::Event(predicate) | Part::Absent(predicate) if step.name == name => Some(*predicate),
+        Part::Event(_) | Part::Absent(_) => None,
+    })
+}
+
 /// Where event time comes from, and how far it may be out of order.
-#[derive(Clone, Debug, Default, PartialEq)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct Time {
     /// Slot of the field that holds it; `None`: the record's own time.
     pub field: Option<u16>,
     pub out_of_order: Millis,
     /// How long beyond `out_of_order` an event is still taken, after what it should have preceded.
     pub allowed_lateness: Millis,
-    /// An idle source stops holding time back after this.
-    pub idle_after: Option<Millis>,
+    /// A source from which nothing came for so long stops holding time back.
+    pub idle_after: Millis,
+}
+
+impl Default for Time {
+    fn default() -> Self {
+        Self {
+            field: None,
+            out_of_order: Millis(0),
+            allowed_lateness: Millis(0),
+            idle_after: Millis(60_000),
+        }
+    }
 }
 
 /// What a rule looks for.
@@ -67,6 +126,87 @@ pub enum Shape {
         condition: Condition,
     },
     Sequence(Sequence),
+    /// A span of event time whose aggregates meet a threshold.
+    Window(Window),
+}
+
+/// A condition's comparison of an event with those before it. Where the event meets the rest of the
+/// condition it enters the series, and it meets the whole if the gauge says so.
+#[derive(Clone, Debug)]
+pub struct Measure {
+    /// Place in [`Rule::predicates`].
+    pub predicate: u16,
+    /// The condition's place in [`Rule::names`].
+    pub name: u16,
+    /// Slot of the value.
+    pub field: u16,
+    /// Slots of what tells series of one key apart.
+    pub series: Vec<u16>,
+    pub gauge: Gauge,
+}
+
+/// Windows of the events of one condition, and what their aggregates must meet.
+#[derive(Clone, Debug)]
+pub struct Window {
+    /// Place in [`Rule::names`].
+    pub name: u16,
+    /// Place in [`Rule::predicates`].
+    pub predicate: u16,
+    pub span: Span,
+    /// Whether a window matches as soon as it meets the threshold, once; else it does at its close.
+    pub early: bool,
+    /// Slots of the fields that are aggregated; `None`: events are counted. At least one.
+    pub samples: Vec<Option<u16>>,
+    /// At least one.
+    pub aggregates: Vec<Aggregate>,
+    pub having: Option<Having>,
+    /// What the aggregate at this place is compared by with those of the windows before.
+    pub gauge: Option<(u16, Gauge)>,
+}
+
+/// Which events are together in a window. All in ms.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Span {
+    /// One window after the other, aligned to the epoch.
+    Tumbling { size: i64 },
+    /// Windows of `size`, one beginning at each `every`.
+    Hopping { size: i64, every: i64 },
+    /// The last `size` at each event.
+    Trailing { size: i64 },
+    /// Events less than `gap` apart.
+    Session { gap: i64 },
+}
+
+impl Span {
+    /// How long after its first or its last event a window may close, at most.
+    pub fn reach(self) -> Millis {
+        let (Span::Tumbling { size: reach }
+        | Span::Hopping { size: reach, .. }
+        | Span::Trailing { size: reach }
+        | Span::Session { gap: reach }) = self;
+        Millis(reach.unsigned_abs())
+    }
+}
+
+/// One aggregate of a window, by the name that conditions and `matches` know it by.
+#[derive(Clone, Debug)]
+pub struct Aggregate {
+    pub name: Arc<str>,
+    pub function: Function,
+    /// Place in [`Window::samples`].
+    pub sample: u16,
+}
+
+impl Aggregate {
+    /// Its value of what `summary` holds; missing where it is not defined, such as the average of
+    /// no values.
+    pub fn value(&self, summary: &Summary) -> Scalar {
+        match (self.function, self.function.of(summary)) {
+            (_, None) => Scalar::Missing,
+            (Function::Count | Function::Distinct, Some(count)) => Scalar::Int(count as i64),
+            (_, Some(value)) => Scalar::Float(value),
+        }
+    }
 }
 
 /// A name and a place in [`Rule::predicates`].
@@ -200,10 +340,74 @@ pub enum OnOverflow {
 pub struct Start {
     pub workflow: Arc<str>,
     pub version: Option<u32>,
-    /// May begin with `key`, `matches` and `rule`.
+    /// May begin with `key`, `matches`, `rule` and the names of enrichments.
     pub input: Option<Template>,
     pub priority: Option<i32>,
     pub tags: Vec<(String, Template)>,
+}
+
+/// A command to runs that are under way.
+#[derive(Clone, Debug)]
+pub struct Steer {
+    pub verb: Verb,
+    pub target: Target,
+}
+
+/// What a command does. Its templates may begin with `key`, `matches`, `rule` and the names of
+/// enrichments.
+#[derive(Clone, Debug)]
+pub enum Verb {
+    Signal {
+        name: Template,
+        data: Option<Template>,
+    },
+    Cancel {
+        reason: Option<Template>,
+    },
+    Pause {
+        reason: Option<Template>,
+    },
+    Resume {
+        reason: Option<Template>,
+    },
+}
+
+impl Verb {
+    /// As it stands in the `type` of a command.
+    pub fn name(&self) -> &'static str {
+        match self {
+            Verb::Signal { .. } => "signal",
+            Verb::Cancel { .. } => "cancel",
+            Verb::Pause { .. } => "pause",
+            Verb::Resume { .. } => "resume",
+        }
+    }
+}
+
+/// Which runs a command is for.
+#[derive(Clone, Debug)]
+pub enum Target {
+    /// The run of this id.
+    Run(Template),
+    /// Every run that has all of these tags; at least one.
+    Tags(Vec<(String, Template)>),
+}
+
+/// The latest value of a key of a compacted topic, as of the match.
+#[derive(Clone, Debug)]
+pub struct Enrich {
+    pub topic: Arc<str>,
+    /// What templates know it by; null where the topic has no such key.
+    pub name: Arc<str>,
+    pub key: Template,
+}
+
+/// A rule that acts for a part of its keys, chosen by their hash; for the others its matches are
+/// recorded only.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Canary {
+    /// 0 to 100.
+    pub percent: f64,
 }
 
 /// Whether matches start anything.

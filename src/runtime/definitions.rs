@@ -1,13 +1,12 @@
 //! The registry of definitions: the compacted topic `definitions`, read whole by each instance
-//! and held compiled in memory. Key `workflow/<name>/<version>`, value the canonical JSON of the
+//! and held compiled in memory. Key `<kind>/<name>/<version>`, value the canonical JSON of the
 //! definition; a tombstone deletes.
 //!
 //! An applied version never changes: a run pins the version it started with, so what that version
 //! says must stay. Applying the same content again changes nothing; other content under the same
 //! version is refused, and the remedy is a higher version.
 
-use std::collections::{BTreeMap, HashMap};
-use std::sync::{Arc, PoisonError, RwLock};
+use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard};
 use std::time::Duration;
 
 use rdkafka::ClientConfig;
@@ -18,11 +17,15 @@ use rdkafka::producer::{FutureProducer, FutureRecord};
 use rdkafka::types::RDKafkaErrorCode;
 
 use super::DefinitionRegistry;
+pub use super::applied::Stored;
+use super::applied::Table;
 use super::follower::{Entry, FollowError, Follower};
+use super::kinds::{self, Definition, Kind};
 use crate::engine::Definitions;
-use crate::model::{Json, Timestamp};
+use crate::model::Timestamp;
+use crate::pattern::Rule;
 use crate::workflow::Workflow;
-use crate::workflow::definition::{self, Defaults, Definition, Kind, Violations};
+use crate::workflow::definition::{Defaults, Violations};
 use crate::workflow::program::StepKind;
 
 /// How long an apply may wait for the broker, and for its own record to come back.
@@ -47,18 +50,6 @@ pub struct RegistrySettings {
     pub defaults: Defaults,
 }
 
-/// One applied definition.
-#[derive(Debug)]
-pub struct Stored {
-    pub kind: Kind,
-    pub name: Arc<str>,
-    pub version: u32,
-    /// The definition as one JSON object, aliases resolved; parsing it gives the same definition.
-    pub source: Json,
-    pub applied_at: Timestamp,
-    pub workflow: Arc<Workflow>,
-}
-
 /// What an apply did to one definition.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Change {
@@ -71,6 +62,8 @@ pub enum Change {
 pub struct Applied {
     pub stored: Arc<Stored>,
     pub change: Change,
+    /// What is odd about it though it is applied, each a sentence.
+    pub warnings: Vec<String>,
 }
 
 /// Why definitions were not applied, or not deleted.
@@ -108,14 +101,11 @@ fn count(violations: &Violations) -> String {
     }
 }
 
-type Versions = BTreeMap<u32, Arc<Stored>>;
-type Table = Arc<RwLock<HashMap<String, Versions>>>;
-
 /// See the module. One per instance.
 pub struct Registry {
     settings: RegistrySettings,
     topic: String,
-    table: Table,
+    table: Arc<RwLock<Table>>,
     follower: Follower,
     producer: FutureProducer,
     admin: AdminClient<DefaultClientContext>,
@@ -137,7 +127,7 @@ impl Registry {
     /// called within a tokio runtime.
     pub fn start(settings: RegistrySettings) -> Result<Arc<Self>, RegistryStartError> {
         let topic = format!("{}definitions", settings.prefix);
-        let table = Table::default();
+        let table: Arc<RwLock<Table>> = Arc::default();
         let mut producing = settings.client.clone();
         producing
             .set("enable.idempotence", "true")
@@ -167,27 +157,17 @@ impl Registry {
     }
 
     /// That version, or the highest where none is given.
-    pub fn get(&self, kind: &str, name: &str, version: Option<u32>) -> Option<Arc<Stored>> {
-        let table = self.table.read().unwrap_or_else(PoisonError::into_inner);
-        let versions = table.get(name)?;
-        let stored = match version {
-            Some(version) => versions.get(&version),
-            None => versions.last_key_value().map(|(_, stored)| stored),
-        }?;
-        (stored.kind.name() == kind).then(|| Arc::clone(stored))
+    pub fn get(&self, kind: Kind, name: &str, version: Option<u32>) -> Option<Arc<Stored>> {
+        self.table().get(kind, name, version).cloned()
     }
 
     /// All versions of all definitions of a kind, by name, highest version first.
-    pub fn list(&self, kind: &str) -> Vec<Arc<Stored>> {
-        let table = self.table.read().unwrap_or_else(PoisonError::into_inner);
-        let mut all: Vec<_> = table
-            .values()
-            .flat_map(|versions| versions.values().rev())
-            .filter(|stored| stored.kind.name() == kind)
-            .cloned()
-            .collect();
-        all.sort_by(|a, b| a.name.cmp(&b.name).then(b.version.cmp(&a.version)));
-        all
+    pub fn list(&self, kind: Kind) -> Vec<Arc<Stored>> {
+        self.table().list(kind).cloned().collect()
+    }
+
+    fn table(&self) -> RwLockReadGuard<'_, Table> {
+        self.table.read().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Waits until everything is known that was applied anywhere before the call.
@@ -197,7 +177,7 @@ impl Registry {
 
     /// Checks and compiles `text` (YAML or JSON, one document or many) without applying it.
     pub fn check(&self, text: &str, file: Option<&str>) -> Result<Vec<Definition>, RegistryError> {
-        definition::parse(text, file, &self.settings.defaults).map_err(RegistryError::Invalid)
+        kinds::parse(text, file, &self.settings.defaults).map_err(RegistryError::Invalid)
     }
 
     /// Applies all definitions in `text`, or none where one of them is invalid or conflicts.
@@ -218,10 +198,12 @@ impl Registry {
         }
         if !dry_run {
             for (definition, change) in parsed.iter().zip(&changes) {
-                self.ensure_task_topics(&definition.workflow).await?;
+                if let Some(workflow) = definition.workflow() {
+                    self.ensure_task_topics(workflow).await?;
+                }
                 if *change == Change::Created {
-                    self.write(&key_of(definition), Some(definition.source.as_str()))
-                        .await?;
+                    let key = key(definition.kind(), &definition.name, definition.version);
+                    self.write(&key, Some(definition.source.as_str())).await?;
                 }
             }
         }
@@ -236,7 +218,7 @@ impl Registry {
     /// caller's question: it takes all instances to answer.
     pub async fn delete(
         &self,
-        kind: &str,
+        kind: Kind,
         name: &str,
         version: u32,
     ) -> Result<bool, RegistryError> {
@@ -245,39 +227,33 @@ impl Registry {
         if self.get(kind, name, Some(version)).is_none() {
             return Ok(false);
         }
-        self.write(&format!("{kind}/{name}/{version}"), None)
-            .await?;
+        self.write(&key(kind, name, version), None).await?;
         Ok(true)
     }
 
     fn compare(&self, definition: &Definition) -> Result<Change, RegistryError> {
-        let conflict = |highest| RegistryError::Conflict {
-            kind: definition.kind.name(),
-            name: Arc::clone(&definition.name),
-            version: definition.version,
-            highest,
-        };
-        match self.get(
-            definition.kind.name(),
-            &definition.name,
-            Some(definition.version),
-        ) {
+        let (kind, name, version) = (definition.kind(), &definition.name, definition.version);
+        match self.get(kind, name, Some(version)) {
             None => Ok(Change::Created),
-            Some(stored) if stored.source == definition.source => Ok(Change::Unchanged),
+            Some(stored) if stored.definition.source == definition.source => Ok(Change::Unchanged),
             Some(_) => {
-                let highest = self.get(definition.kind.name(), &definition.name, None);
-                Err(conflict(
-                    highest.map_or(definition.version, |stored| stored.version),
-                ))
+                let highest = self.get(kind, name, None);
+                Err(RegistryError::Conflict {
+                    kind: kind.name(),
+                    name: name.clone(),
+                    version,
+                    highest: highest.map_or(version, |stored| stored.definition.version),
+                })
             }
         }
     }
 
     /// The definition as it stands now; before its record is read back (a dry run), as it would.
     fn applied(&self, definition: Definition, change: Change) -> Applied {
+        let warnings = self.table().warnings(&definition);
         let stored = self
             .get(
-                definition.kind.name(),
+                definition.kind(),
                 &definition.name,
                 Some(definition.version),
             )
@@ -286,9 +262,16 @@ impl Registry {
                     chrono::DateTime::<chrono::Utc>::from(std::time::SystemTime::now())
                         .timestamp_millis(),
                 );
-                Arc::new(stored(definition, applied_at))
+                Arc::new(Stored {
+                    definition,
+                    applied_at,
+                })
             });
-        Applied { stored, change }
+        Applied {
+            stored,
+            change,
+            warnings,
+        }
     }
 
     async fn write(&self, key: &str, value: Option<&str>) -> Result<(), RegistryError> {
@@ -356,8 +339,9 @@ impl Registry {
 
 impl Definitions for Registry {
     fn workflow(&self, name: &str, version: Option<u32>) -> Option<Arc<Workflow>> {
-        self.get("workflow", name, version)
-            .map(|stored| Arc::clone(&stored.workflow))
+        let table = self.table();
+        let stored = table.get(Kind::Workflow, name, version)?;
+        stored.definition.workflow().cloned()
     }
 }
 
@@ -367,31 +351,25 @@ impl DefinitionRegistry for Registry {
             tracing::warn!(%error, "definitions may be behind");
         }
     }
-}
 
-fn key_of(definition: &Definition) -> String {
-    format!(
-        "{}/{}/{}",
-        definition.kind.name(),
-        definition.name,
-        definition.version
-    )
-}
-
-fn stored(definition: Definition, applied_at: Timestamp) -> Stored {
-    Stored {
-        kind: definition.kind,
-        name: definition.name,
-        version: definition.version,
-        source: definition.source,
-        applied_at,
-        workflow: definition.workflow,
+    fn rules(&self) -> (u64, Arc<[Arc<Rule>]>) {
+        self.table().rules()
     }
+
+    fn rule(&self, name: &str, version: u32) -> Option<Arc<Rule>> {
+        let table = self.table();
+        let stored = table.get(Kind::Rule, name, Some(version))?;
+        stored.definition.rule().cloned()
+    }
+}
+
+fn key(kind: Kind, name: &str, version: u32) -> String {
+    format!("{}/{name}/{version}", kind.name())
 }
 
 /// Takes one record into the table. A record that cannot be read is said and skipped: whoever
 /// wrote it past the registry may write it again.
-fn read(table: &Table, defaults: &Defaults, entry: &Entry<'_>) {
+fn read(table: &RwLock<Table>, defaults: &Defaults, entry: &Entry<'_>) {
     let skipped = |reason: &str| {
         tracing::warn!(
             key = %String::from_utf8_lossy(entry.key),
@@ -402,45 +380,40 @@ fn read(table: &Table, defaults: &Defaults, entry: &Entry<'_>) {
         );
     };
     let Some((kind, name, version)) = read_key(entry.key) else {
-        return skipped("the key is not `kind/name/version`");
+        return skipped("the key is not `kind/name/version` of a known kind");
     };
     let Some(value) = entry.value else {
         let mut table = table.write().unwrap_or_else(PoisonError::into_inner);
-        if let Some(versions) = table.get_mut(name) {
-            versions.remove(&version);
-            if versions.is_empty() {
-                table.remove(name);
-            }
-        }
+        table.remove(kind, name, version);
         return;
     };
     let Ok(text) = std::str::from_utf8(value) else {
         return skipped("the value is not UTF-8");
     };
-    match definition::parse(text, None, defaults) {
+    match kinds::parse(text, None, defaults) {
         Err(violations) => skipped(&violations.to_string()),
         Ok(definitions) => {
             let mut matching = definitions.into_iter().filter(|definition| {
-                definition.kind.name() == kind
+                definition.kind() == kind
                     && definition.name.as_ref() == name
                     && definition.version == version
             });
             let Some(definition) = matching.next() else {
                 return skipped("the value is another definition than its key says");
             };
-            let stored = Arc::new(stored(definition, Timestamp(entry.timestamp)));
+            let stored = Stored {
+                definition,
+                applied_at: Timestamp(entry.timestamp),
+            };
             let mut table = table.write().unwrap_or_else(PoisonError::into_inner);
-            table
-                .entry(name.to_owned())
-                .or_default()
-                .insert(version, stored);
+            table.insert(stored);
         }
     }
 }
 
-fn read_key(key: &[u8]) -> Option<(&str, &str, u32)> {
+fn read_key(key: &[u8]) -> Option<(Kind, &str, u32)> {
     let mut parts = std::str::from_utf8(key).ok()?.split('/');
-    let kind = parts.next()?;
+    let kind = Kind::of(parts.next()?)?;
     let name = parts.next()?;
     let version = parts.next()?.parse().ok()?;
     parts.next().is_none().then_some((kind, name, version))

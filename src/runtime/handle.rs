@@ -17,6 +17,7 @@ use crate::engine::{Definitions, Outcome};
 use crate::log::kafka::ClientSettings;
 use crate::log::{Source, Topics};
 use crate::model::{Command, Millis, Reply, RunId, RunState, RunStatus, Timestamp};
+use crate::pattern::Rule;
 
 /// Settings of the runtime of one instance.
 #[derive(Clone, Debug)]
@@ -88,6 +89,19 @@ pub trait DefinitionRegistry: Definitions + Send + Sync {
     /// Blocks (a few seconds at most) until everything is read that was applied anywhere before
     /// the call. A worker calls it once before a start of an unknown workflow is refused.
     fn catch_up(&self);
+
+    /// The rules in force, by name: of each the highest version, unless that says `enabled: false`.
+    /// The number grows whenever the list is another than before. A registry of workflows alone has
+    /// none.
+    fn rules(&self) -> (u64, Arc<[Arc<Rule>]>) {
+        (0, Arc::from([]))
+    }
+
+    /// A version of a rule that is applied, in force or not: what drains after an update is found
+    /// here.
+    fn rule(&self, _name: &str, _version: u32) -> Option<Arc<Rule>> {
+        None
+    }
 }
 
 /// Why the runtime does not start. A broker that is away is no reason: workers wait for it.

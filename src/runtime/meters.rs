@@ -80,7 +80,33 @@ pub fn effects(effects: &[Emitted]) {
 }
 
 pub fn dead_letter(class: &str) {
-    counter!(names::DEAD_LETTERS_TOTAL, "class" => class.to_owned()).increment(1);
+    dead_letters(class, 1);
+}
+
+pub fn dead_letters(class: &str, records: u64) {
+    counter!(names::DEAD_LETTERS_TOTAL, "class" => class.to_owned()).increment(records);
+}
+
+pub fn intake_events(topic: &str, records: u64) {
+    counter!(names::INTAKE_EVENTS_TOTAL, "topic" => topic.to_owned()).increment(records);
+}
+
+pub fn intake_signals(rule: &str, signals: u64) {
+    counter!(names::INTAKE_SIGNALS_TOTAL, "rule" => rule.to_owned()).increment(signals);
+}
+
+pub fn intake_unkeyed(rule: &str, events: u64) {
+    counter!(names::INTAKE_UNKEYED_TOTAL, "rule" => rule.to_owned()).increment(events);
+}
+
+pub fn intake_unreadable(records: u64) {
+    if records > 0 {
+        counter!(names::INTAKE_UNREADABLE_TOTAL).increment(records);
+    }
+}
+
+pub fn missing_topics(topics: usize) {
+    gauge!(names::INTAKE_MISSING_TOPICS).set(topics as f64);
 }
 
 pub fn forwarded(topic: &str, records: usize) {
@@ -117,6 +143,37 @@ pub fn restoring(partition: i32, remaining: u64) {
 pub fn lag(topic: &str, partition: i32, records: u64) {
     gauge!(names::CONSUMER_LAG_RECORDS, "topic" => topic.to_owned(), "partition" => partition.to_string())
         .set(records as f64);
+}
+
+/// Matches of `rule`, in a batch that was committed.
+pub fn pattern_matches(rule: &str, count: u64) {
+    counter!(names::PATTERN_MATCHES_TOTAL, "rule" => rule.to_owned()).increment(count);
+}
+
+/// Events that came too late for `rule`.
+pub fn pattern_late(rule: &str, count: u64) {
+    counter!(names::PATTERN_LATE_EVENTS_TOTAL, "rule" => rule.to_owned()).increment(count);
+}
+
+/// Matches that `debounce` or `cooldown` held back for good.
+pub fn pattern_suppressed(rule: &str, count: u64) {
+    counter!(names::PATTERN_SUPPRESSED_TOTAL, "rule" => rule.to_owned()).increment(count);
+}
+
+/// Conditions without an answer.
+pub fn pattern_condition_errors(rule: &str, count: u64) {
+    counter!(names::PATTERN_CONDITION_ERRORS_TOTAL, "rule" => rule.to_owned()).increment(count);
+}
+
+/// Partial matches, events or matches given up at a bound of `rule`.
+pub fn pattern_overflows(rule: &str, limit: &'static str, count: u64) {
+    counter!(names::PATTERN_OVERFLOWS_TOTAL, "rule" => rule.to_owned(), "limit" => limit)
+        .increment(count);
+}
+
+/// Signals for rules that are not in force.
+pub fn pattern_ownerless(count: u64) {
+    counter!(names::PATTERN_OWNERLESS_SIGNALS_TOTAL).increment(count);
 }
 
 /// Sums over the partitions of an instance.

@@ -7,27 +7,36 @@
 //! index of their `tags`, and behind it the store, which is written later. [`shared`] is what API threads see of it; `list`
 //! and `history` look back, `submit` brings their records in, `sweep` removes what is long over.
 //!
-//! [`definitions`] (what workflows there are) and [`membership`] (who owns which partition) stand
+//! [`intake`] is the stage before: events of users' topics become signals for [`patterns`], which start
+//! runs. Both stages that keep state are driven by one loop: [`worker`] over a `stage`.
+//!
+//! [`definitions`] (what workflows and rules there are; [`kinds`] reads them) and [`membership`] (who
+//! owns which partition) stand
 //! beside the workers; each reads a small compacted topic whole, by a [`follower`].
 
+mod applied;
 pub mod cache;
 pub mod definitions;
 pub mod follower;
 pub mod handle;
 mod history;
+pub mod intake;
+pub mod kinds;
 mod list;
 pub mod membership;
 mod meters;
 pub mod partition;
-mod restore;
+pub mod patterns;
 mod send;
 pub mod shared;
+mod stage;
 mod submit;
 mod supervisor;
 mod sweep;
 mod tags;
 mod transaction;
 pub mod worker;
+mod workflows;
 
 pub use handle::{
     Answered, DefinitionRegistry, EventsTail, Handle, HistoryEvent, ListCursor, PartitionInfo,

@@ -136,7 +136,8 @@ impl<'t> Sender<'t> {
         failure: &Failure,
         run: Option<&str>,
     ) -> Result<(), LogError> {
-        let headers = output::dead_letter_headers(origin, failure, STAGE, run);
+        let headers =
+            output::dead_letter_headers(origin, failure, STAGE, run.map(|run| ("run", run)));
         let headers: Vec<(&str, &[u8])> = headers
             .iter()
             .map(|(name, value)| (name.as_str(), value.as_slice()))

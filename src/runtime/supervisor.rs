@@ -7,11 +7,13 @@ use std::time::{Duration, Instant};
 
 use super::handle::{DefinitionRegistry, RuntimeConfig, StartError};
 use super::meters;
+use super::patterns::Patterns;
 use super::shared::Shared;
-use super::worker::{Stepped, Worker, WorkerConfig};
+use super::stage::Stage;
+use super::worker::{LoopConfig, Stepped, Worker, WorkerConfig};
 use crate::clock::{Clock, SystemClock};
-use crate::log::Topics;
 use crate::log::kafka::{KafkaLog, KafkaLogConfig};
+use crate::log::{Log, StageKind, Topics};
 use crate::store::Stores;
 use crate::store::memory::MemoryStores;
 use crate::store::sled::SledStores;
@@ -46,18 +48,8 @@ impl Supervisor {
             threads: Vec::new(),
         };
         for number in 0..config.workers.max(1) {
-            let log = KafkaLog::new(KafkaLogConfig {
-                client: config.client.clone(),
-                prefix: config.prefix.clone(),
-                transactional_id: format!(
-                    "{}workflows.{}.{number}",
-                    config.prefix, config.instance
-                ),
-                transaction_timeout: config.transaction_timeout,
-                session_timeout: config.session_timeout,
-                static_membership: config.static_membership,
-            })
-            .map_err(|error| StartError::Client(error.to_string()))?;
+            let log = KafkaLog::new(log_config(config, StageKind::Workflows, number))
+                .map_err(|error| StartError::Client(error.to_string()))?;
             let worker = Worker::new(
                 worker_config(config, number),
                 Box::new(log),
@@ -71,6 +63,13 @@ impl Supervisor {
                 drive(worker, &stop)
             })?;
         }
+        let patterns = KafkaLog::new(log_config(config, StageKind::Patterns, 0))
+            .map_err(|error| StartError::Client(error.to_string()))?;
+        let patterns = pattern_worker(config, Box::new(patterns), definitions, shared);
+        let (stop, rules) = (Arc::clone(&supervisor.stop), Arc::clone(definitions));
+        supervisor.spawn("partita-patterns".to_owned(), move || {
+            drive_once_there_are_rules(patterns, rules.as_ref(), &stop);
+        })?;
         let (stop, shared) = (Arc::clone(&supervisor.stop), Arc::clone(shared));
         let every = Duration::from(config.write_behind).max(Duration::from_millis(10));
         supervisor.spawn("partita-store".to_owned(), move || {
@@ -120,6 +119,40 @@ fn open_stores(config: &RuntimeConfig) -> Result<Arc<dyn Stores>, StartError> {
     Ok(Arc::new(stores.map_err(|error| failed(error.to_string()))?))
 }
 
+fn log_config(config: &RuntimeConfig, stage: StageKind, number: usize) -> KafkaLogConfig {
+    KafkaLogConfig {
+        client: config.client.clone(),
+        prefix: config.prefix.clone(),
+        stage,
+        transactional_id: format!(
+            "{}{}.{}.{number}",
+            config.prefix,
+            stage.name(),
+            config.instance
+        ),
+        transaction_timeout: config.transaction_timeout,
+        session_timeout: config.session_timeout,
+        static_membership: config.static_membership,
+    }
+}
+
+fn pattern_worker(
+    config: &RuntimeConfig,
+    log: Box<dyn Log>,
+    definitions: &Arc<dyn DefinitionRegistry>,
+    shared: &Arc<Shared>,
+) -> Worker<Patterns> {
+    let number = config.workers.max(1);
+    let of_loop = LoopConfig {
+        number,
+        batch_records: config.batch_records.max(1),
+        batch_bytes: config.batch_bytes.max(1),
+    };
+    let topics = Topics::new(&config.prefix);
+    let stage = Patterns::new(number, topics, Arc::clone(definitions), Arc::clone(shared));
+    Worker::of(of_loop, log, stage)
+}
+
 fn worker_config(config: &RuntimeConfig, number: usize) -> WorkerConfig {
     WorkerConfig {
         number,
@@ -134,7 +167,7 @@ fn worker_config(config: &RuntimeConfig, number: usize) -> WorkerConfig {
     }
 }
 
-fn drive(mut worker: Worker, stop: &AtomicBool) {
+fn drive<S: Stage>(mut worker: Worker<S>, stop: &AtomicBool) {
     let clock = SystemClock;
     let mut observed = Instant::now();
     while !stop.load(Ordering::Acquire) {
@@ -152,8 +185,23 @@ fn drive(mut worker: Worker, stop: &AtomicBool) {
     worker.leave();
 }
 
+/// An installation without rules reaches for no topic of the patterns.
+fn drive_once_there_are_rules(
+    worker: Worker<Patterns>,
+    definitions: &dyn DefinitionRegistry,
+    stop: &AtomicBool,
+) {
+    while definitions.rules().1.is_empty() {
+        if stop.load(Ordering::Acquire) {
+            return;
+        }
+        std::thread::sleep(IDLE_WAIT);
+    }
+    drive(worker, stop);
+}
+
 /// Sleeps, but not through a request to stop.
-fn pause(span: Duration, stop: &AtomicBool) {
+pub(super) fn pause(span: Duration, stop: &AtomicBool) {
     let until = Instant::now() + span;
     while !stop.load(Ordering::Acquire) {
         let left = until.saturating_duration_since(Instant::now());

@@ -8,11 +8,12 @@ use super::cache::Due;
 use super::meters;
 use super::partition::{Change, Partition, View};
 use super::send::Sender;
-use super::worker::{Phase, Worker};
+use super::stage::{Owned, Phase, Stage};
+use super::workflows::{RunsPartition, Workflows};
 use crate::codec::input::{self, Commanded, Unreadable};
 use crate::codec::{header, keys};
 use crate::engine::{Effect, Engine, Finished, Input, Origin};
-use crate::log::{ErrorClass, LogError, Positions, Record, Source, partitioner};
+use crate::log::{ErrorClass, Log, LogError, Positions, Record, Source, partitioner};
 use crate::model::{Command, Millis, RunId, Timestamp};
 use crate::store::StoreError;
 
@@ -52,19 +53,24 @@ impl Prepared<'_> {
     }
 }
 
-impl Worker {
+impl Workflows {
     /// Applies the records and what is due; how many inputs there were.
-    pub(super) fn transact(
+    pub(super) fn commit_batch(
         &mut self,
-        records: &mut [Record],
+        log: &mut dyn Log,
+        owned: &mut Owned<RunsPartition>,
+        records: &[Record],
         now: Timestamp,
     ) -> Result<usize, LogError> {
-        records.sort_by_key(|record| record.partition);
-        let prepared = match self.prepare_all(records, now) {
+        let prepared = match self.prepare_all(log.partitions(), owned, records, now) {
             Ok(prepared) => prepared,
             Err((number, error)) => {
                 tracing::error!(%error, partition = number, "the store failed; rebuilding it");
-                self.reopen_empty(number);
+                let emptied = self.open_empty(number, log.cluster());
+                if let Some(failed) = owned.get_mut(&number) {
+                    failed.partition = Some(emptied);
+                    failed.phase = Phase::Opening;
+                }
                 // What was polled is read again; other partitions lose nothing by it.
                 let reason = error.to_string();
                 return Err(LogError {
@@ -87,22 +93,22 @@ impl Worker {
         let mut changelog_offsets = Vec::new();
         let mut changes = Vec::with_capacity(prepared.len());
         if has_output {
-            self.log.begin()?;
+            log.begin()?;
             for part in &prepared {
-                changes.push(sender.send(self.log.as_mut(), part)?);
+                changes.push(sender.send(log, part)?);
             }
-            changelog_offsets = self.log.settle()?;
+            changelog_offsets = log.settle()?;
             // Timers alone move no position, but theirs go along all the same: only offsets carry
             // the group's generation, and without it an owner of yesterday would not be fenced.
             let positions: Vec<(i32, Positions)> = prepared
                 .iter()
                 .filter_map(|part| {
-                    let resting = || Some(self.owned.get(&part.number)?.positions);
+                    let resting = || Some(owned.get(&part.number)?.positions);
                     Some((part.number, part.positions.or_else(resting)?))
                 })
                 .collect();
-            self.log.send_offsets(&positions)?;
-            self.log.commit()?;
+            log.send_offsets(&positions)?;
+            log.commit()?;
             meters::committed(inputs, began.elapsed());
         }
         let mut changes = changes.into_iter();
@@ -114,7 +120,7 @@ impl Worker {
             let positions = part.positions;
             let number = part.number;
             self.conclude(part, changes.next().unwrap_or_default(), next, now);
-            if let (Some(owned), Some(positions)) = (self.owned.get_mut(&number), positions) {
+            if let (Some(owned), Some(positions)) = (owned.get_mut(&number), positions) {
                 owned.positions = positions;
             }
         }
@@ -123,7 +129,9 @@ impl Worker {
 
     /// Runs every partition's inputs through the engine. Changes nothing.
     fn prepare_all<'r>(
-        &mut self,
+        &self,
+        count: i32,
+        owned: &mut Owned<RunsPartition>,
         records: &'r [Record],
         now: Timestamp,
     ) -> Result<Vec<Prepared<'r>>, (i32, StoreError)> {
@@ -131,16 +139,16 @@ impl Worker {
         let Some(engine) = &self.engine else {
             return Ok(Vec::new());
         };
-        let count = self.log.partitions();
         let mut prepared = Vec::new();
-        for (&number, owned) in &mut self.owned {
-            let (Phase::Working, Some(partition)) = (&owned.phase, &owned.partition) else {
+        for (&number, owned) in owned {
+            let positions = owned.positions;
+            let Some(RunsPartition { partition, sweep }) = owned.working_mut() else {
                 continue;
             };
             let first = records.partition_point(|record| record.partition < number);
             let last = records.partition_point(|record| record.partition <= number);
             let due = partition.cache().due(now, self.config.batch_records);
-            let expired = owned.sweep.pass(partition, self.config.retention, now);
+            let expired = sweep.pass(partition, self.config.retention, now);
             let expired = expired.map_err(|error| (number, error))?;
             if first == last && due.is_empty() && expired.is_empty() {
                 continue;
@@ -158,7 +166,7 @@ impl Worker {
                 ticked: Vec::new(),
             };
             if first < last {
-                let mut positions = owned.positions;
+                let mut positions = positions;
                 for record in &records[first..last] {
                     let position = &mut positions[record.source.index()];
                     *position = (record.offset + 1).max(*position);
@@ -365,7 +373,8 @@ fn read(record: &Record) -> Read {
                 run,
             ))
         }
-        Source::Replies => {
+        // The workflows' stage has no other input.
+        Source::Replies | Source::Signals => {
             let content_type = record.header(header::CONTENT_TYPE);
             let reply = input::reply(record.key.as_deref(), record.value.as_deref(), content_type)?;
             let run = Some(reply.run_id.clone());

@@ -1,117 +1,58 @@
 //! One worker: a log session and the partitions that it owns, moved on by [`Worker::step`]. No
-//! thread and no clock of its own, so that the simulation drives this very code.
+//! thread and no clock of its own, so that the simulation drives this very code. What its partitions
+//! hold, and what a batch does to them, is its [`Stage`]'s.
 //!
 //! A step polls; carries out changes of ownership; goes on with restoring; and turns what came in
-//! and what fell due into one transaction (`transaction`). Errors are met here: an abortable one
-//! gives up the transaction and goes back to the committed positions; a fatal one makes a new
+//! and what fell due into one transaction ([`Stage::transact`]). Errors are met here: an abortable
+//! one gives up the transaction and goes back to the committed positions; a fatal one makes a new
 //! session, which reads committed positions and the tail of each changelog anew.
+//!
+//! From assigned to working: open what is kept of the partition, ask where the input begins, read the
+//! changelog from there to its end. In that order: what the committed positions stand for lies below
+//! an end that is asked for after them.
 
-use std::collections::BTreeMap;
-use std::sync::Arc;
 use std::time::Duration;
 
-use super::handle::{DefinitionRegistry, SubmitError};
 use super::meters;
-use super::partition::Partition;
-use super::restore::Restoring;
-use super::shared::Shared;
-use super::sweep::Sweep;
-use crate::engine::{Engine, EngineConfig};
-use crate::log::{
-    ErrorClass, Log, LogError, OwnershipChange, PollLimits, Positions, Record, Source, Topics,
-};
-use crate::model::{Millis, Timestamp};
-use crate::store::Stores;
+use super::stage::{Owned, OwnedPartition, Phase, Restoring, Stage};
+use super::workflows::Workflows;
+use crate::log::{ErrorClass, Log, LogError, OwnershipChange, PollLimits, Record};
+use crate::model::Timestamp;
 
-/// Bounds of one worker, from configuration.
-#[derive(Clone, Debug)]
-pub struct WorkerConfig {
-    /// Its place among the workers of the instance.
+pub use super::stage::Stepped;
+pub use super::workflows::WorkerConfig;
+
+/// Bounds of one worker's loop.
+#[derive(Clone, Copy, Debug)]
+pub struct LoopConfig {
+    /// Its place among the workers of the stage, for logs.
     pub number: usize,
-    pub topics: Topics,
+    /// Records and bytes of one batch; the first record is always taken.
     pub batch_records: usize,
     pub batch_bytes: usize,
-    pub max_payload_bytes: usize,
-    /// Of the installation; a partition has an equal share.
-    pub max_concurrent_runs: usize,
-    pub park_for: Millis,
-    pub retention: Millis,
-    /// Of one partition's cache.
-    pub cache_bytes: usize,
 }
-
-/// Replies of one run that wait for it, at most.
-const MAX_PARKED_PER_RUN: usize = 100;
-
-/// Signals of one run that no step has taken, at most.
-const MAX_SIGNALS_PER_RUN: usize = 100;
-
-/// Runs of one partition that one order by tags is carried out for in one transaction: some
-/// milliseconds of work.
-const MAX_SELECTED: usize = 500;
 
 /// Longest wait between two tries.
 const MAX_BACKOFF: Duration = Duration::from_secs(5);
 
-/// A partition and how far it is.
-pub(super) struct Owned {
-    pub partition: Option<Arc<Partition>>,
-    pub phase: Phase,
-    /// Next offsets to read, as committed.
-    pub positions: Positions,
-    pub sweep: Sweep,
-}
-
-pub(super) enum Phase {
-    /// Another worker of this instance has not given it up yet.
-    Held,
-    /// To be opened, or read again after a lost session.
-    Opening,
-    Restoring(Restoring),
-    Working,
-}
-
-/// What a step came to.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Stepped {
-    /// Something moved; so many inputs were applied.
-    Worked(usize),
-    /// Nothing was there to do.
-    Idle,
-    /// Something failed; try again after this.
-    Failed { retry_after: Duration },
-}
-
 /// See the module.
-pub struct Worker {
-    pub(super) config: WorkerConfig,
-    pub(super) log: Box<dyn Log>,
-    pub(super) stores: Arc<dyn Stores>,
-    pub(super) definitions: Arc<dyn DefinitionRegistry>,
-    pub(super) shared: Arc<Shared>,
-    pub(super) engine: Option<Engine>,
-    pub(super) owned: BTreeMap<i32, Owned>,
+pub struct Worker<S: Stage = Workflows> {
+    config: LoopConfig,
+    log: Box<dyn Log>,
+    stage: S,
+    owned: Owned<S::Partition>,
     is_connected: bool,
     records: Vec<Record>,
     failures: u32,
 }
 
-impl Worker {
-    pub fn new(
-        config: WorkerConfig,
-        log: Box<dyn Log>,
-        stores: Arc<dyn Stores>,
-        definitions: Arc<dyn DefinitionRegistry>,
-        shared: Arc<Shared>,
-    ) -> Self {
+impl<S: Stage> Worker<S> {
+    pub fn of(config: LoopConfig, log: Box<dyn Log>, stage: S) -> Self {
         Self {
             config,
             log,
-            stores,
-            definitions,
-            shared,
-            engine: None,
-            owned: BTreeMap::new(),
+            stage,
+            owned: Owned::new(),
             is_connected: false,
             records: Vec::new(),
             failures: 0,
@@ -125,7 +66,7 @@ impl Worker {
             Ok(applied) => {
                 if self.failures > 0 {
                     self.failures = 0;
-                    self.shared.set_trouble(self.config.number, None);
+                    self.stage.set_trouble(None);
                 }
                 match applied {
                     0 if self.is_settled() => Stepped::Idle,
@@ -136,20 +77,20 @@ impl Worker {
         }
     }
 
-    /// When a timer falls due next.
+    /// When there is something to do though no record comes.
     pub fn next_due(&self) -> Option<Timestamp> {
-        self.working()
-            .filter_map(|(_, partition)| partition.cache().next_due())
+        let working = self.owned.values().filter_map(OwnedPartition::working);
+        working
+            .filter_map(|partition| self.stage.next_due(partition))
             .min()
     }
 
-    /// Leaves the group and writes the store. What is not committed was never done.
+    /// Leaves the group and gives up its partitions. What is not committed was never done.
     pub fn leave(&mut self) {
         self.log.leave();
         self.is_connected = false;
-        let numbers: Vec<i32> = self.owned.keys().copied().collect();
-        for number in numbers {
-            self.give_up(number);
+        for (number, owned) in std::mem::take(&mut self.owned) {
+            self.stage.give_up(number, owned.partition);
         }
     }
 
@@ -157,45 +98,25 @@ impl Worker {
     /// nothing to do, no failure would.
     pub fn observe(&self) {
         if self.is_connected && self.failures == 0 {
-            let outage = self.log.outage();
-            self.shared.set_trouble(self.config.number, outage);
+            self.stage.set_trouble(self.log.outage());
         }
         for (number, owned) in &self.owned {
             if let Some(partition) = &owned.partition {
                 let behind = self.log.lag(*number, owned.positions);
-                partition.set_lag(behind[0] + behind[1]);
-                for source in Source::BOTH {
-                    meters::lag(
-                        self.config.topics.of(source),
-                        *number,
-                        behind[source.index()],
-                    );
-                }
+                self.stage.observe(*number, partition, behind);
             }
         }
     }
 
     fn is_settled(&self) -> bool {
-        self.owned
-            .values()
-            .all(|owned| matches!(owned.phase, Phase::Working))
+        let mut owned = self.owned.values();
+        owned.all(|owned| matches!(owned.phase, Phase::Working))
     }
 
     /// Whether a partition can be moved on without waiting for anybody.
     fn is_restoring(&self) -> bool {
-        self.owned
-            .values()
-            .any(|owned| matches!(owned.phase, Phase::Opening | Phase::Restoring(_)))
-    }
-
-    /// Partitions that are restored.
-    pub(super) fn working(&self) -> impl Iterator<Item = (i32, &Arc<Partition>)> {
-        self.owned
-            .iter()
-            .filter_map(|(number, owned)| match (&owned.phase, &owned.partition) {
-                (Phase::Working, Some(partition)) => Some((*number, partition)),
-                _ => None,
-            })
+        let mut owned = self.owned.values();
+        owned.any(|owned| matches!(owned.phase, Phase::Opening | Phase::Restoring(_)))
     }
 
     fn try_step(&mut self, now: Timestamp, wait: Duration) -> Result<usize, LogError> {
@@ -221,11 +142,13 @@ impl Worker {
         }
         let is_working = |record: &Record| {
             let owned = self.owned.get(&record.partition);
-            owned.is_some_and(|owned| matches!(owned.phase, Phase::Working))
+            owned.is_some_and(|owned| owned.working().is_some())
         };
         records.retain(is_working);
         let restored = self.go_on_restoring(now)?;
-        let applied = self.transact(&mut records, now)?;
+        records.sort_by_key(|record| record.partition);
+        let (log, owned) = (self.log.as_mut(), &mut self.owned);
+        let applied = self.stage.transact(log, owned, &records, now)?;
         self.records = records;
         Ok(applied + restored)
     }
@@ -233,20 +156,9 @@ impl Worker {
     fn connect(&mut self) -> Result<(), LogError> {
         self.log.connect()?;
         let partitions = self.log.partitions();
-        self.shared.set_partition_count(partitions);
-        let share =
-            self.config.max_concurrent_runs / usize::try_from(partitions).unwrap_or(1).max(1);
-        let config = EngineConfig {
-            max_payload_bytes: self.config.max_payload_bytes,
-            max_live_runs: share.max(1),
-            park_for: self.config.park_for,
-            max_parked_per_run: MAX_PARKED_PER_RUN,
-            max_signals_per_run: MAX_SIGNALS_PER_RUN,
-            max_selected: self.config.batch_records.min(MAX_SELECTED),
-        };
-        self.engine = Some(Engine::new(config, Arc::clone(&self.definitions) as _));
+        self.stage.connected(partitions);
         self.is_connected = true;
-        self.shared.set_trouble(self.config.number, None);
+        self.stage.set_trouble(None);
         tracing::info!(
             worker = self.config.number,
             partitions,
@@ -263,52 +175,107 @@ impl Worker {
             OwnershipChange::Assigned(numbers) => {
                 tracing::info!(worker = self.config.number, partitions = ?numbers, "assigned");
                 for number in numbers {
-                    let owned = Owned {
-                        partition: None,
-                        phase: Phase::Opening,
-                        positions: Positions::default(),
-                        sweep: Sweep::default(),
-                    };
-                    self.owned.insert(number, owned);
+                    self.owned.insert(number, OwnedPartition::default());
                 }
             }
             OwnershipChange::Revoked(numbers) => {
                 tracing::info!(worker = self.config.number, partitions = ?numbers, "revoked");
                 for number in numbers {
-                    self.give_up(number);
+                    if let Some(owned) = self.owned.remove(&number) {
+                        self.stage.give_up(number, owned.partition);
+                    }
                 }
             }
         }
     }
 
-    fn give_up(&mut self, number: i32) {
-        let Some(owned) = self.owned.remove(&number) else {
-            return;
+    /// Moves each partition that is not working yet on by a piece; how many pieces.
+    fn go_on_restoring(&mut self, now: Timestamp) -> Result<usize, LogError> {
+        let waiting: Vec<i32> = self
+            .owned
+            .iter()
+            .filter(|(_, owned)| !matches!(owned.phase, Phase::Working))
+            .map(|(number, _)| *number)
+            .collect();
+        for &number in &waiting {
+            let Some(owned) = self.owned.get_mut(&number) else {
+                continue;
+            };
+            match std::mem::replace(&mut owned.phase, Phase::Opening) {
+                Phase::Held | Phase::Opening => self.open(number)?,
+                Phase::Restoring(restoring) => self.restore(number, restoring, now)?,
+                Phase::Working => {}
+            }
+        }
+        Ok(waiting.len())
+    }
+
+    fn open(&mut self, number: i32) -> Result<(), LogError> {
+        let Some(owned) = self.owned.get_mut(&number) else {
+            return Ok(());
         };
-        if !self.shared.is_held_by(number, self.config.number) {
-            return;
+        let known = owned.partition.take();
+        let cluster = self.log.cluster();
+        let Some(mut partition) = self.stage.open(number, cluster, known) else {
+            owned.phase = Phase::Held;
+            return Ok(());
+        };
+        let from = self.stage.changelog_offset(&partition);
+        let began = self.log.committed(number).and_then(|positions| {
+            let reader = self.log.changelog(number, from)?;
+            Ok(Restoring { reader, positions })
+        });
+        if let Ok(restoring) = &began {
+            if restoring.reader.position() < from {
+                tracing::warn!(
+                    partition = number,
+                    from,
+                    "the store is of another changelog; rebuilding"
+                );
+                partition = self.stage.open_empty(number, self.log.cluster());
+            }
+            self.stage.restoring(number, &partition);
         }
-        self.shared.remove_partition(number);
-        for source in Source::BOTH {
-            meters::lag(self.config.topics.of(source), number, 0);
+        owned.partition = Some(partition);
+        owned.phase = Phase::Restoring(began?);
+        Ok(())
+    }
+
+    fn restore(
+        &mut self,
+        number: i32,
+        mut restoring: Restoring,
+        now: Timestamp,
+    ) -> Result<(), LogError> {
+        let Some(owned) = self.owned.get_mut(&number) else {
+            return Ok(());
+        };
+        let Some(partition) = &mut owned.partition else {
+            return Ok(());
+        };
+        let progress = self
+            .stage
+            .replay(number, partition, restoring.reader.as_mut())?;
+        meters::restoring(number, progress.remaining);
+        if !progress.done {
+            owned.phase = Phase::Restoring(restoring);
+            return Ok(());
         }
-        meters::restoring(number, 0);
-        // Whoever opens the store next, perhaps this instance, finds it as far as it can be.
-        if let Some(Err(error)) = owned.partition.map(|partition| partition.write_behind()) {
-            tracing::warn!(%error, partition = number, "the store is left behind");
-        }
-        self.shared.release(number);
+        self.log.start(number, restoring.positions)?;
+        owned.positions = restoring.positions;
+        owned.phase = Phase::Working;
+        self.stage.restored(number, partition, now);
+        Ok(())
     }
 
     fn recover(&mut self, error: LogError) -> Stepped {
         self.failures = self.failures.saturating_add(1);
-        let retry_after = Duration::from_millis(10 << self.failures.min(9)).min(MAX_BACKOFF);
+        let retry_after = backoff(self.failures);
         tracing::warn!(
             worker = self.config.number, %error, class = ?error.class, attempt = self.failures,
             retry_ms = retry_after.as_millis() as u64, "trying again"
         );
-        self.shared
-            .set_trouble(self.config.number, Some(error.to_string()));
+        self.stage.set_trouble(Some(error.to_string()));
         match error.class {
             ErrorClass::Retriable if !self.is_connected => {}
             ErrorClass::Retriable | ErrorClass::Abortable => {
@@ -329,14 +296,15 @@ impl Worker {
     /// Gives up the open transaction and reads its input again.
     fn go_back(&mut self) -> Result<(), LogError> {
         self.log.abort()?;
-        let working: Vec<(i32, Positions)> = self
-            .owned
-            .iter()
-            .filter(|(_, owned)| matches!(owned.phase, Phase::Working))
-            .map(|(number, owned)| (*number, owned.positions))
-            .collect();
-        for (number, positions) in working {
-            self.log.start(number, positions)?;
+        for (number, owned) in &mut self.owned {
+            let Some(partition) = owned.working() else {
+                continue;
+            };
+            if self.stage.survives_abort(partition) {
+                self.log.start(*number, owned.positions)?;
+            } else {
+                owned.phase = Phase::Opening;
+            }
         }
         Ok(())
     }
@@ -347,12 +315,14 @@ impl Worker {
         self.is_connected = false;
         for (number, owned) in &mut self.owned {
             owned.phase = Phase::Opening;
-            let Some(partition) = &owned.partition else {
-                continue;
-            };
-            partition.set_restored(false);
-            let unknown = SubmitError::Broker("the session was lost; ask again".to_owned());
-            self.shared.fail_requests(*number, &unknown);
+            if let Some(partition) = &owned.partition {
+                self.stage.session_lost(*number, partition);
+            }
         }
     }
+}
+
+/// How long to wait after so many failures in a row.
+pub(super) fn backoff(failures: u32) -> Duration {
+    Duration::from_millis(10 << failures.min(9)).min(MAX_BACKOFF)
 }

@@ -1,6 +1,6 @@
 //! Every metric, once: name, unit, help, buckets. Names follow Prometheus practice (`_seconds`,
 //! `_bytes`, `_total`); no label ever carries a run id, so the number of series is bounded by
-//! the number of workflows, agents, topics and partitions.
+//! the number of workflows, rules, agents, topics and partitions.
 
 use metrics::Unit;
 
@@ -32,6 +32,18 @@ pub const RESTORE_RECORDS_REMAINING: &str = "partita_restore_records_remaining";
 pub const REBALANCES_TOTAL: &str = "partita_rebalances_total";
 /// Records sent to the dead-letter topic. Label: `class`.
 pub const DEAD_LETTERS_TOTAL: &str = "partita_dead_letters_total";
+/// Matches of a rule, those of rules in shadow too. Label: `rule` (`name@version`).
+pub const PATTERN_MATCHES_TOTAL: &str = "partita_pattern_matches_total";
+/// Events beyond a rule's `allowed_lateness`. Label: `rule`.
+pub const PATTERN_LATE_EVENTS_TOTAL: &str = "partita_pattern_late_events_total";
+/// Matches that `debounce` or `cooldown` held back for good. Label: `rule`.
+pub const PATTERN_SUPPRESSED_TOTAL: &str = "partita_pattern_suppressed_total";
+/// Conditions that had no answer. Label: `rule`.
+pub const PATTERN_CONDITION_ERRORS_TOTAL: &str = "partita_pattern_condition_errors_total";
+/// What was given up at a bound of a rule. Labels: `rule`, `limit`.
+pub const PATTERN_OVERFLOWS_TOTAL: &str = "partita_pattern_overflows_total";
+/// Signals for rules that are not in force any more.
+pub const PATTERN_OWNERLESS_SIGNALS_TOTAL: &str = "partita_pattern_ownerless_signals_total";
 /// Replies that changed nothing. Label: `reason`.
 pub const REPLIES_IGNORED_TOTAL: &str = "partita_replies_ignored_total";
 /// Signals that changed nothing. Label: `reason`.
@@ -44,6 +56,16 @@ pub const RUNS_PENDING: &str = "partita_runs_pending";
 pub const TRANSACTIONS_ABORTED_TOTAL: &str = "partita_transactions_aborted_total";
 /// Encoded run entries held in memory.
 pub const CACHE_BYTES: &str = "partita_cache_bytes";
+/// Records of event topics taken in. Label: `topic`.
+pub const INTAKE_EVENTS_TOTAL: &str = "partita_intake_events_total";
+/// Events that a rule wanted. Label: `rule`.
+pub const INTAKE_SIGNALS_TOTAL: &str = "partita_intake_signals_total";
+/// Records of event topics that are no events. Dead letters all.
+pub const INTAKE_UNREADABLE_TOTAL: &str = "partita_intake_unreadable_total";
+/// Events that a rule wanted, but for its key. Label: `rule`.
+pub const INTAKE_UNKEYED_TOTAL: &str = "partita_intake_unkeyed_total";
+/// Topics that rules read and that are not there.
+pub const INTAKE_MISSING_TOPICS: &str = "partita_intake_missing_topics";
 
 /// Connections of the API turned away or cut off. Label: `reason`.
 pub const HTTP_CONNECTIONS_DROPPED_TOTAL: &str = "partita_http_connections_dropped_total";
@@ -222,6 +244,36 @@ pub const METRICS: &[Metric] = &[
         &["class"],
     ),
     counter(
+        PATTERN_MATCHES_TOTAL,
+        "Matches of rules, those in shadow too.",
+        &["rule"],
+    ),
+    counter(
+        PATTERN_LATE_EVENTS_TOTAL,
+        "Events that came later than a rule allows, and went to the dead letters.",
+        &["rule"],
+    ),
+    counter(
+        PATTERN_SUPPRESSED_TOTAL,
+        "Matches that a debounce or a cooldown held back for good.",
+        &["rule"],
+    ),
+    counter(
+        PATTERN_CONDITION_ERRORS_TOTAL,
+        "Conditions that had no answer: a field is missing or of another type.",
+        &["rule"],
+    ),
+    counter(
+        PATTERN_OVERFLOWS_TOTAL,
+        "Partial matches, events or matches given up at a bound of a rule.",
+        &["rule", "limit"],
+    ),
+    counter(
+        PATTERN_OWNERLESS_SIGNALS_TOTAL,
+        "Signals for rules that are not in force any more.",
+        &[],
+    ),
+    counter(
         REPLIES_IGNORED_TOTAL,
         "Replies that changed nothing, by reason.",
         &["reason"],
@@ -251,6 +303,32 @@ pub const METRICS: &[Metric] = &[
         CACHE_BYTES,
         Unit::Bytes,
         "Encoded run entries held in memory.",
+        &[],
+    ),
+    counter(
+        INTAKE_EVENTS_TOTAL,
+        "Records taken in from event topics.",
+        &["topic"],
+    ),
+    counter(
+        INTAKE_SIGNALS_TOTAL,
+        "Events handed to the patterns, by the rule that wants them.",
+        &["rule"],
+    ),
+    counter(
+        INTAKE_UNREADABLE_TOTAL,
+        "Records of event topics that could not be read and are dead letters.",
+        &[],
+    ),
+    counter(
+        INTAKE_UNKEYED_TOTAL,
+        "Events that a rule wants and that lack a value of its correlation key.",
+        &["rule"],
+    ),
+    gauge(
+        INTAKE_MISSING_TOPICS,
+        Unit::Count,
+        "Topics that rules read and that do not exist yet.",
         &[],
     ),
     counter(

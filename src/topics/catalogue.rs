@@ -156,6 +156,7 @@ impl Catalogue {
             "state",
             "definitions",
             "agents",
+            "signals",
             "dead-letter",
         ] {
             if !topics

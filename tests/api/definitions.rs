@@ -1,5 +1,7 @@
 //! The registry, over HTTP and by itself.
 
+use partita::runtime::DefinitionRegistry as _;
+use partita::runtime::kinds::Kind;
 use rdkafka::consumer::{BaseConsumer, Consumer};
 use reqwest::{Method, StatusCode};
 
@@ -78,6 +80,90 @@ async fn a_definition_is_applied_once_and_an_applied_version_never_changes() {
         .fetch_metadata(Some(&format!("{PREFIX}tasks.tester")), SOON)
         .unwrap();
     assert_eq!(metadata.topics()[0].partitions().len(), 2);
+}
+
+const TAKEOVER: &str = "kind: rule
+name: takeover
+topic: auth
+correlate: {by: [user]}
+match: {count: {id: fails, where: \"event.kind == 'fail'\", at_least: 3, within: 10m}}
+start: {workflow: two_steps, input: {user: \"${key.user}\"}}
+";
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_rule_is_applied_as_a_workflow_is() {
+    let broker = Broker::start().await;
+    let one = Instance::alone(&broker).await;
+    let path = "/v1/definitions/rule/takeover";
+    assert_eq!(
+        put(&one, &format!("{path}?dry_run=true"), TAKEOVER).await.0,
+        StatusCode::OK
+    );
+    assert_eq!(one.get(path).await.0, StatusCode::NOT_FOUND);
+    let send = |text: &str| {
+        one.http
+            .put(format!("{}{path}", one.url))
+            .header("content-type", "application/yaml")
+            .body(text.to_owned())
+            .send()
+    };
+    // The workflow is not there: a warning, and the rule is applied.
+    let answer = send(TAKEOVER).await.unwrap();
+    assert_eq!(answer.status(), StatusCode::CREATED);
+    let warning = answer.headers()["warning"].to_str().unwrap().to_owned();
+    assert!(
+        warning.starts_with("299 - \"") && warning.contains("workflow `two_steps`"),
+        "{warning}"
+    );
+    let created: serde_json::Value = answer.json().await.unwrap();
+    assert_eq!(
+        (&created["kind"], &created["version"]),
+        (&"rule".into(), &1.into())
+    );
+    one.apply("two_steps", TWO_STEPS).await;
+    let again = send(&created.to_string()).await.unwrap();
+    assert_eq!(again.status(), StatusCode::OK);
+    assert!(again.headers().get("warning").is_none());
+    let changed = TAKEOVER.replace("at_least: 3", "at_least: 4");
+    let (status, body) = put(&one, path, &changed).await;
+    assert_eq!(status, StatusCode::CONFLICT, "{body}");
+    let (generation, live) = one.registry.rules();
+    assert_eq!((live.len(), live[0].version), (1, 1));
+    let second = format!("version: 2\nenabled: false\n{changed}");
+    assert_eq!(put(&one, path, &second).await.0, StatusCode::CREATED);
+    let (later, live) = one.registry.rules();
+    assert!(live.is_empty() && later > generation);
+    assert!(one.registry.rule("takeover", 1).is_some());
+
+    assert_eq!(one.get(path).await.1["version"], 2);
+    let (_, all) = one.get("/v1/definitions/rule").await;
+    assert_eq!(all["definitions"].as_array().unwrap().len(), 2, "{all}");
+    let (_, workflows) = one.get("/v1/definitions/workflow").await;
+    assert_eq!(workflows["definitions"].as_array().unwrap().len(), 1);
+    let delete = async |version: u32| {
+        let path = format!("{path}@{version}");
+        one.ask(Method::DELETE, &path, None).await.0
+    };
+    assert_eq!(delete(2).await, StatusCode::NO_CONTENT);
+    assert_eq!(
+        one.registry.rules().1.len(),
+        1,
+        "the version before is in force again"
+    );
+    assert_eq!(delete(2).await, StatusCode::NOT_FOUND);
+
+    // Another instance reads them all back.
+    let two = Instance::owning(&broker, "two", vec![]).await;
+    until("the other instance knows the rule", async || {
+        two.registry.rules().1.len() == 1
+    })
+    .await;
+    let (status, body) = put(&one, "/v1/definitions/rule/x", "kind: rule\nname: x\n").await;
+    assert_eq!(status, StatusCode::UNPROCESSABLE_ENTITY, "{body}");
+    assert_eq!(
+        body["violations"][0]["message"], "a rule needs a `match`",
+        "{body}"
+    );
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -171,12 +257,16 @@ async fn instances_share_definitions_and_skip_what_they_cannot_read() {
     let two = Instance::owning(&broker, "two", vec![2, 3]).await;
     one.apply("two_steps", TWO_STEPS).await;
     two.registry.caught_up().await.unwrap();
-    assert!(two.registry.get("workflow", "two_steps", Some(1)).is_some());
-    assert_eq!(two.registry.list("workflow").len(), 1);
+    assert!(
+        two.registry
+            .get(Kind::Workflow, "two_steps", Some(1))
+            .is_some()
+    );
+    assert_eq!(two.registry.list(Kind::Workflow).len(), 1);
     // After a deletion that is the topic's last record, a newcomer still gets to the end.
     assert!(
         one.registry
-            .delete("workflow", "two_steps", 1)
+            .delete(Kind::Workflow, "two_steps", 1)
             .await
             .unwrap()
     );
@@ -184,7 +274,7 @@ async fn instances_share_definitions_and_skip_what_they_cannot_read() {
     until("the deletion is seen everywhere", async || {
         [&two, &three]
             .iter()
-            .all(|instance| instance.registry.list("workflow").is_empty())
+            .all(|instance| instance.registry.list(Kind::Workflow).is_empty())
     })
     .await;
 }

@@ -88,7 +88,7 @@ async fn malformed_requests_are_problems() {
         404,
         "nonsense",
     );
-    problem(&one.get("/v1/definitions/rule").await, 404, "workflow");
+    problem(&one.get("/v1/definitions/policy").await, 404, "workflow");
     problem(
         &one.get("/v1/events?type=partita.run.danced").await,
         400,

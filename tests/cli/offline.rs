@@ -272,3 +272,29 @@ fn a_rule_is_tried_over_a_file_of_events() {
         ended.stderr
     );
 }
+
+#[test]
+fn validate_reads_files_that_mix_kinds() {
+    let folder = folder(&[]);
+    let file = folder.path().join("mixed.yaml");
+    let rule =
+        "kind: rule\nname: storm\ntopic: t\nmatch: {any: [{id: a}]}\nstart: {workflow: good}\n";
+    std::fs::write(&file, format!("{rule}---\n{GOOD}")).unwrap();
+    let path = file.to_str().unwrap();
+    let shown = run(&["validate", path]).code(0).stdout;
+    assert!(
+        shown.contains("rule storm@1") && shown.contains("workflow good@1"),
+        "{shown}"
+    );
+    std::fs::write(
+        &file,
+        format!("{rule}---\n{}", rule.replace("match", "mtach")),
+    )
+    .unwrap();
+    let ended = run(&["validate", path]).code(2);
+    assert!(
+        ended.stderr.contains("did you mean `match`?"),
+        "{}",
+        ended.stderr
+    );
+}

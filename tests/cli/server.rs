@@ -282,3 +282,22 @@ fn runs_that_are_steered_are_shown_as_the_server_said_whatever_became_of_the_oth
         );
     }
 }
+
+#[test]
+fn rules_are_listed_with_what_they_start() {
+    let server = Server::answering(&[(
+        "GET /v1/definitions/rule",
+        200,
+        r#"{"definitions":[{"kind":"rule","name":"storm","version":2,"match":{"count":{}},"start":{"workflow":"w"}},{"kind":"rule","name":"still","version":1,"enabled":false,"match":{"any":[]}}]}"#,
+    )]);
+    let shown = server.run(&["get", "rules"]).code(0).stdout;
+    let line = |name: &str| {
+        shown
+            .lines()
+            .find(|line| line.contains(name))
+            .unwrap_or_default()
+    };
+    let words: Vec<&str> = line("storm").split_whitespace().collect();
+    assert_eq!(words, ["storm", "2", "count", "w", "live", "-"], "{shown}");
+    assert!(line("still").contains("disabled"), "{shown}");
+}

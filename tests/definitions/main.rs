@@ -5,7 +5,8 @@
 
 use std::path::{Path, PathBuf};
 
-use partita::workflow::definition::{Defaults, parse};
+use partita::runtime::kinds::{Definition, parse};
+use partita::workflow::definition::Defaults;
 use proptest::prelude::*;
 
 fn cases() -> Vec<PathBuf> {
@@ -70,10 +71,13 @@ fn every_valid_case_reads_back_from_its_canonical_form() {
                 "{}",
                 case.display()
             );
-            let steps = |workflow: &partita::workflow::Workflow| format!("{:?}", workflow.steps);
+            let program = |of: &Definition| match of.workflow() {
+                Some(workflow) => format!("{:?}", workflow.steps),
+                None => format!("{:?}", of.program),
+            };
             assert_eq!(
-                steps(&again[0].workflow),
-                steps(&definition.workflow),
+                program(&again[0]),
+                program(&definition),
                 "{}",
                 case.display()
             );

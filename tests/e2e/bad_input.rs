@@ -5,9 +5,6 @@ use std::process::Stdio;
 use std::time::Duration;
 
 use kafka_harness::EmbeddedBroker;
-use rdkafka::ClientConfig;
-use rdkafka::admin::{AdminClient, AdminOptions, NewTopic, TopicReplication};
-use rdkafka::client::DefaultClientContext;
 use rdkafka::message::{Header, OwnedHeaders};
 use rdkafka::producer::{BaseRecord, Producer};
 use serde_json::{Value, json};
@@ -19,6 +16,7 @@ use crate::support::chain;
 use crate::support::driver::{Sender, producer};
 use crate::support::installation::{Installation, command};
 use crate::support::reader::{Record, read_all};
+use crate::support::topics::create;
 use crate::support::wait_for;
 
 const LIMIT: Duration = Duration::from_secs(120);
@@ -192,19 +190,12 @@ fn an_output_that_is_too_large_fails_its_step() {
 #[test]
 fn topics_that_lack_partitions_are_refused() {
     let broker = EmbeddedBroker::start();
-    let admin: AdminClient<DefaultClientContext> = ClientConfig::new()
-        .set("bootstrap.servers", broker.bootstrap())
-        .create()
-        .expect("an admin client");
-    let shapes = [("partita.commands", 4), ("partita.replies", 2)]
-        .map(|(name, partitions)| NewTopic::new(name, partitions, TopicReplication::Fixed(1)));
-    let options = AdminOptions::new();
-    tokio::runtime::Runtime::new()
-        .expect("a runtime")
-        .block_on(admin.create_topics(&shapes, &options))
-        .expect("two topics");
-    let folder = TempDir::new().expect("a temporary folder");
     let bootstrap = broker.bootstrap();
+    create(
+        &bootstrap,
+        &[("partita.commands", 4), ("partita.replies", 2)],
+    );
+    let folder = TempDir::new().expect("a temporary folder");
     for verb in [
         &["serve", "--http", "127.0.0.1:0", "--data", "data"][..],
         &["topics", "check"],

@@ -87,7 +87,7 @@ fn survive(mut installation: Installation) {
 
 /// Kills the instances in turn until `total` runs have ended; each is ready again before the next
 /// one dies. Returns how many it killed.
-fn kill_until(
+pub fn kill_until(
     installation: &mut Installation,
     ended: impl Fn() -> usize,
     total: usize,

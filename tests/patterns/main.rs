@@ -1,16 +1,26 @@
-//! The table suite of patterns: each case is a rule, its events and what must come out.
+//! The table suite of patterns: each case is a rule, its events and what must come out. The same
+//! cases pass in the matcher, driven event by event, and in the naive matcher of `reference`;
+//! `agreement` holds both against each other on random rules and streams.
+
+mod agreement;
+mod drive;
+mod random;
+mod reference;
 
 use std::path::Path;
+use std::sync::Arc;
 
-use partita::pattern::{replay, syntax};
-use serde_json::{Value, json};
+use partita::pattern::{Limits, Matcher, Rule, Shape, replay, syntax};
+use serde_json::{Map, Value, json};
 
 /// Events may be short: `{a: 1}` at its place gets `t` (event time) from the case's `step`, and the
 /// topic is the rule's only one unless `topic` stands in the event.
 fn record(event: &Value, place: usize) -> String {
     let at = event.get("t").cloned().unwrap_or(json!(place + 1));
     match event.get("topic") {
-        Some(topic) => json!({"topic": topic, "ts": at, "payload": event.to_string()}),
+        Some(topic) => {
+            json!({"topic": topic, "key": event["key"], "ts": at, "payload": event.to_string()})
+        }
         None => json!({"topic": "t", "ts": at, "payload": event.to_string()}),
     }
     .to_string()
@@ -85,10 +95,75 @@ fn run(case: &Value) -> Result<(), String> {
         }
         other => other.clone(),
     };
-    if agrees(&expected, &found) {
-        Ok(())
-    } else {
-        Err(format!("expected {expected}\nfound {found}"))
+    if !agrees(&expected, &found) {
+        return Err(format!("expected {expected}\nfound {found}"));
+    }
+    check_others(&rules[0], events, advance, &found)
+}
+
+/// What becomes of the matcher between two events: all that it knows is saved, and put into another.
+fn between_events(mut matcher: Matcher) -> Matcher {
+    let mut other = Matcher::new(matcher.rule().clone(), true);
+    // What is put back counts as changed, so that it is saved again the next time.
+    other.note_changes();
+    other.resume(matcher.progress());
+    matcher.take_changed(&mut |key, saved| {
+        if let Some(saved) = saved {
+            other.restore(key, &saved).expect("what was just saved");
+        }
+    });
+    other
+}
+
+/// The matcher driven event by event, and the reference, find the same as the replay did.
+fn check_others(
+    rule: &Arc<Rule>,
+    events: &[Value],
+    advance: Option<i64>,
+    found: &Value,
+) -> Result<(), String> {
+    let inputs = random::inputs(rule, events);
+    let driven = drive::drive(rule, &inputs, advance, &between_events);
+    let lines = |events: &[(u16, u64)]| {
+        let mut lines = Map::new();
+        for (name, position) in events {
+            let name = rule.names[usize::from(*name)].to_string();
+            let of_name = lines.entry(name).or_insert_with(|| json!([]));
+            of_name
+                .as_array_mut()
+                .expect("a list")
+                .push(json!(position));
+        }
+        json!({ "events": lines })
+    };
+    let shown: Vec<Value> = driven
+        .matches
+        .iter()
+        .map(|found| lines(&found.events))
+        .collect();
+    if !agrees(&json!(shown), &found["matches"]) {
+        return Err(format!("driven event by event, {}", json!(shown)));
+    }
+    // The reference knows neither bounds nor windows and comparisons with earlier values.
+    let is_beyond_it = rule.limits != Limits::default()
+        || matches!(rule.shape, Shape::Window(_))
+        || !rule.measures.is_empty();
+    let end = advance.or_else(|| {
+        let mut matcher = Matcher::new(rule.clone(), false);
+        for input in &inputs {
+            matcher.push(&input.event(), &mut Default::default());
+        }
+        matcher.end_of_windows().map(|end| end.0)
+    });
+    let Some(end) = end.filter(|_| !is_beyond_it) else {
+        return Ok(());
+    };
+    match reference::run(rule, &inputs, end) {
+        Ok(expected) if drive::by_key(expected.clone()) == drive::by_key(driven.clone()) => Ok(()),
+        Ok(expected) => Err(format!(
+            "the reference found {expected:?}, the matcher {driven:?}"
+        )),
+        Err(reference::TooMany) => Err("too much for the reference".to_owned()),
     }
 }
 

@@ -5,7 +5,7 @@ use std::time::Duration;
 use kafka_harness::{EmbeddedBroker, Kafka};
 use partita::log::conformance::{Setup, a_static_member_keeps_its_place, conforms};
 use partita::log::kafka::{ClientSettings, KafkaLog, KafkaLogConfig};
-use partita::log::{Log, OwnershipChange, PollLimits};
+use partita::log::{Log, OwnershipChange, PollLimits, StageKind};
 use partita::model::Millis;
 use partita_broker::{Broker, Config};
 use rdkafka::ClientConfig;
@@ -44,6 +44,7 @@ async fn an_outage_does_not_stand_before_the_loss_of_partitions() {
     let mut log = KafkaLog::new(KafkaLogConfig {
         client: ClientSettings::plain(&brokers),
         prefix: PREFIX.to_owned(),
+        stage: StageKind::Workflows,
         transactional_id: format!("{PREFIX}worker"),
         transaction_timeout: Millis(10_000),
         session_timeout: EXPIRES_SOON,
@@ -108,6 +109,7 @@ async fn run(
                 let config = KafkaLogConfig {
                     client: ClientSettings::plain(&brokers),
                     prefix: prefix.to_owned(),
+                    stage: StageKind::Workflows,
                     transactional_id: format!("{prefix}{id}"),
                     transaction_timeout: Millis(10_000),
                     session_timeout,

@@ -2,6 +2,7 @@
 
 mod agent;
 mod http_agent;
+mod intake;
 mod log;
 mod scenarios;
 mod signals;

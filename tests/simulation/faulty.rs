@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex};
 use partita::log::memory::{Cluster, MemoryLog, TopicKey};
 use partita::log::{
     ChangelogPositions, ChangelogReader, ChangelogRecord, ErrorClass, Log, LogError, Outgoing,
-    OwnershipChange, PollLimits, Positions, Record, RestoreProgress, Target,
+    OwnershipChange, PollLimits, Positions, Record, RestoreProgress, StageKind, Target,
 };
 use partita::store::memory::MemoryStores;
 use partita::store::{StoreChange, Stores};
@@ -96,7 +96,18 @@ impl FaultyLog {
         disk: Arc<MemoryStores>,
         sabotage: Sabotage,
     ) -> Self {
-        let inner = MemoryLog::new(cluster.clone(), id);
+        Self::of_stage(StageKind::Workflows, cluster, id, plan, disk, sabotage)
+    }
+
+    pub fn of_stage(
+        stage: StageKind,
+        cluster: Cluster,
+        id: &str,
+        plan: Arc<Mutex<Plan>>,
+        disk: Arc<MemoryStores>,
+        sabotage: Sabotage,
+    ) -> Self {
+        let inner = MemoryLog::of_stage(stage, cluster.clone(), id);
         Self {
             inner,
             cluster,

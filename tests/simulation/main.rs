@@ -29,6 +29,7 @@
 
 mod check;
 mod faulty;
+mod patterns;
 mod random;
 mod retention;
 mod schedule;

@@ -26,8 +26,8 @@ use super::serve::{SHUTDOWN_WITHIN, stop_signal};
 use super::{CliError, Context, sse};
 use crate::agent;
 use crate::instance::{Instance, Start, definition_defaults};
+use crate::runtime::kinds;
 use crate::telemetry;
-use crate::workflow::definition;
 
 /// Runs started a second: enough to see the engine at work, few enough to see latencies and not
 /// queues on a small machine.
@@ -122,7 +122,7 @@ async fn play(context: &Context, args: &DemoArgs) -> Result<(), CliError> {
     }
     let api = Arc::new(Api::new(&instance.api_url())?);
     for (name, text) in examples::WORKFLOWS {
-        let parsed = definition::parse(text, Some(name), &definition_defaults(&config))
+        let parsed = kinds::parse(text, Some(name), &definition_defaults(&config))
             .map_err(|violations| CliError::Failed(violations.to_string()))?;
         for definition in &parsed {
             put(&api, definition, false).await?;

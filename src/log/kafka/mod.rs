@@ -3,18 +3,22 @@
 //!
 //! [`settings`] says how to reach the cluster; [`ownership`] turns rebalances into lists;
 //! [`session`] is the [`super::Log`] itself; [`producer`] its transactional half, of
-//! which [`turns`] keeps several; [`restore`] reads changelogs; [`errors`] sorts what librdkafka
+//! which [`turns`] keeps several; [`restore`] reads changelogs; [`sources`] is the session of
+//! the intake, over topics of others; [`errors`] sorts what librdkafka
 //! reports.
 
+mod drain;
 pub mod errors;
 pub mod ownership;
 pub mod producer;
 pub mod restore;
 pub mod session;
 pub mod settings;
+pub mod sources;
 pub mod turns;
 
 pub use session::{KafkaLog, KafkaLogConfig};
 pub use settings::{
     ClientSettings, READERS_GROUP, Sasl, SaslMechanism, Security, Tls, reader_config,
 };
+pub use sources::SourceLog;

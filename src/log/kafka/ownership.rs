@@ -1,6 +1,6 @@
-//! Rebalances. The group's subscription is to `commands` alone, because no cooperative assignor
-//! keeps the partitions of two topics together; whoever owns partition p of `commands` owns p of
-//! `replies` as well. The callbacks assign nothing: a partition is fetched from once it has been
+//! Rebalances. The group's subscription is to the stage's first input alone (`commands`, of the
+//! workflows), because no cooperative assignor keeps the partitions of two topics together; whoever
+//! owns partition p of it owns p of the other (`replies`) as well. The callbacks assign nothing: a partition is fetched from once it has been
 //! restored, from offsets that we know. So all that a callback does is note what changed.
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -14,8 +14,9 @@ use rdkafka::error::KafkaError;
 use rdkafka::types::RDKafkaRespErr;
 use rdkafka::{Statistics, TopicPartitionList};
 
+use super::drain::Notes;
 use super::errors;
-use crate::log::{OwnershipChange, Positions, Source, Topics};
+use crate::log::{OwnershipChange, Positions, StageKind, Topics};
 
 /// A broker that is restarted, or a connection that is replaced, is no outage.
 const OUTAGE_AFTER: Duration = Duration::from_secs(3);
@@ -23,6 +24,7 @@ const OUTAGE_AFTER: Duration = Duration::from_secs(3);
 /// The consumer's context. Callbacks run within `poll`, on the worker's thread.
 pub struct Ownership {
     pub(super) topics: Arc<Topics>,
+    stage: StageKind,
     inner: Mutex<Inner>,
 }
 
@@ -41,20 +43,27 @@ struct Inner {
     reports: u64,
 }
 
+impl Notes for Ownership {
+    fn reports(&self) -> u64 {
+        self.lock().reports
+    }
+
+    fn has_changes(&self) -> bool {
+        !self.lock().changes.is_empty()
+    }
+}
+
 impl Ownership {
-    pub(super) fn new(topics: Arc<Topics>) -> Self {
+    pub(super) fn new(topics: Arc<Topics>, stage: StageKind) -> Self {
         Self {
             topics,
+            stage,
             inner: Mutex::default(),
         }
     }
 
     pub(super) fn take_changes(&self) -> Vec<OwnershipChange> {
         std::mem::take(&mut self.lock().changes)
-    }
-
-    pub(super) fn has_changes(&self) -> bool {
-        !self.lock().changes.is_empty()
     }
 
     /// Notes that the partition is fetched from; whether it was before.
@@ -74,11 +83,6 @@ impl Ownership {
             .unwrap_or_default()
     }
 
-    /// Grows with each line of the log and each statistics that a poll has taken from the queue.
-    pub(super) fn reports(&self) -> u64 {
-        self.lock().reports
-    }
-
     pub(super) fn outage(&self) -> Option<String> {
         let inner = self.lock();
         let away = inner.away_since?.elapsed() >= OUTAGE_AFTER;
@@ -89,12 +93,13 @@ impl Ownership {
         self.inner.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Both inputs of these partitions.
+    /// All inputs of these partitions.
     pub(super) fn inputs(&self, partitions: &[i32]) -> TopicPartitionList {
         let mut list = TopicPartitionList::with_capacity(2 * partitions.len());
         for &partition in partitions {
-            list.add_partition(&self.topics.commands, partition);
-            list.add_partition(&self.topics.replies, partition);
+            for &source in self.stage.inputs() {
+                list.add_partition(self.topics.of(source), partition);
+            }
         }
         list
     }
@@ -118,7 +123,7 @@ impl ClientContext for Ownership {
         } else {
             inner.away_since.get_or_insert_with(Instant::now);
         }
-        for source in Source::BOTH {
+        for &source in self.stage.inputs() {
             let Some(topic) = statistics.topics.get(self.topics.of(source)) else {
                 continue;
             };

@@ -9,14 +9,12 @@ use rdkafka::consumer::ConsumerGroupMetadata;
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 use rdkafka::message::{Header, OwnedHeaders};
 use rdkafka::producer::{BaseProducer, BaseRecord, DeliveryResult, Producer, ProducerContext};
-use rdkafka::{Message, Offset, TopicPartitionList};
+use rdkafka::{Message, TopicPartitionList};
 
 use super::errors;
 use super::session::KafkaLogConfig;
 use super::settings::ClientSettings;
-use crate::log::{
-    ChangelogPositions, ErrorClass, LogError, Outgoing, Positions, Source, Target, Topics,
-};
+use crate::log::{ChangelogPositions, ErrorClass, LogError, Outgoing, StageKind, Target, Topics};
 
 /// How long one call may take before it counts as failed. Longer than any election of a leader.
 const CALL_TIMEOUT: Duration = Duration::from_secs(30);
@@ -78,6 +76,7 @@ impl ProducerContext for Deliveries {
 pub(super) struct TransactionalProducer {
     producer: BaseProducer<Deliveries>,
     topics: Arc<Topics>,
+    stage: StageKind,
     settings: ClientSettings,
     task_topics: HashMap<String, Arc<str>>,
     is_open: bool,
@@ -97,6 +96,8 @@ impl TransactionalProducer {
         client.set("batch.num.messages", "100000");
         client.set("queue.buffering.max.messages", "1000000");
         client.set("partitioner", "murmur2_random");
+        // What a broker takes by default, with room for the headers of a dead letter.
+        client.set("message.max.bytes", "2097152");
         client.set("message.timeout.ms", &timeout);
         client.set("transaction.timeout.ms", &timeout);
         client.set("transactional.id", id);
@@ -106,6 +107,7 @@ impl TransactionalProducer {
         let connected = Self {
             producer,
             topics,
+            stage: config.stage,
             settings: config.client.clone(),
             task_topics: HashMap::new(),
             is_open: false,
@@ -130,8 +132,12 @@ impl TransactionalProducer {
         let task_topic;
         let (topic, partition, opaque) = match record.target {
             Target::Input(source, partition) => (topics.of(source), Some(partition), 0),
-            Target::State(partition) => (topics.state.as_str(), Some(partition), OF_CHANGELOG),
+            Target::Command => (topics.commands.as_str(), None, 0),
+            Target::State(partition) => {
+                (topics.changelog(self.stage), Some(partition), OF_CHANGELOG)
+            }
             Target::Events(partition) => (topics.events.as_str(), Some(partition), 0),
+            Target::Signals(partition) => (topics.signals.as_str(), Some(partition), 0),
             Target::DeadLetter => (topics.dead_letter.as_str(), None, 0),
             Target::Tasks(agent) => {
                 task_topic = self.task_topic(agent)?;
@@ -224,21 +230,14 @@ impl TransactionalProducer {
         }
     }
 
+    /// `positions` are the next offsets to read of the group's inputs.
     pub(super) fn send_offsets(
         &mut self,
-        positions: &[(i32, Positions)],
+        positions: &TopicPartitionList,
         group: &ConsumerGroupMetadata,
     ) -> Result<(), LogError> {
-        let mut list = TopicPartitionList::with_capacity(2 * positions.len());
-        for (partition, offsets) in positions {
-            for source in Source::BOTH {
-                let offset = Offset::Offset(offsets[source.index()]);
-                list.add_partition_offset(self.topics.of(source), *partition, offset)
-                    .map_err(|error| errors::abortable("sending offsets", error))?;
-            }
-        }
         self.repeat("sending offsets to the transaction", |producer| {
-            producer.send_offsets_to_transaction(&list, group, CALL_TIMEOUT)
+            producer.send_offsets_to_transaction(positions, group, CALL_TIMEOUT)
         })
     }
 

@@ -5,10 +5,11 @@ use std::time::{Duration, Instant};
 
 use rdkafka::admin::{AdminClient, AdminOptions, NewTopic, TopicReplication};
 use rdkafka::client::{Client, ClientContext, DefaultClientContext};
-use rdkafka::consumer::{BaseConsumer, Consumer};
+use rdkafka::consumer::{BaseConsumer, Consumer, ConsumerContext};
 use rdkafka::message::{BorrowedMessage, Headers};
-use rdkafka::{Message, Offset, TopicPartitionList};
+use rdkafka::{ClientConfig, Message, Offset, TopicPartitionList};
 
+use super::drain::drain;
 use super::errors;
 use super::ownership::Ownership;
 use super::restore::ChangelogOfKafka;
@@ -16,12 +17,12 @@ use super::settings::{ClientSettings, reader_config};
 use super::turns::TurnsOfProducers;
 use crate::log::{
     ChangelogPositions, ChangelogReader, Log, LogError, Outgoing, OwnershipChange, PollLimits,
-    Positions, Record, Source, Topics,
+    Positions, Record, StageKind, Topics,
 };
 use crate::model::Millis;
 
 /// Timeout of questions to the cluster.
-const ASK_TIMEOUT: Duration = Duration::from_secs(5);
+pub(super) const ASK_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// How long a broker may hold a fetch that finds nothing.
 const FETCH_WAIT: Duration = Duration::from_millis(100);
@@ -31,6 +32,7 @@ const FETCH_WAIT: Duration = Duration::from_millis(100);
 pub struct KafkaLogConfig {
     pub client: ClientSettings,
     pub prefix: String,
+    pub stage: StageKind,
     /// Stable over restarts of this worker, unique among all.
     pub transactional_id: String,
     pub transaction_timeout: Millis,
@@ -40,9 +42,26 @@ pub struct KafkaLogConfig {
 }
 
 impl KafkaLogConfig {
-    /// The consumer group of the workflows' stage.
-    pub fn group(prefix: &str) -> String {
-        format!("{prefix}workflows")
+    /// The consumer group of a stage.
+    pub fn group(prefix: &str, stage: StageKind) -> String {
+        format!("{prefix}{}", stage.name())
+    }
+
+    /// Configuration of a consumer that is a member of `group`.
+    pub(super) fn member(&self, group: &str) -> ClientConfig {
+        let mut client = reader_config(self.client.client_config(), group, FETCH_WAIT);
+        if self.static_membership {
+            client.set("group.instance.id", &self.transactional_id);
+        }
+        client.set("partition.assignment.strategy", "cooperative-sticky");
+        client.set("session.timeout.ms", self.session_timeout.0.to_string());
+        let heartbeat = (self.session_timeout.0 / 5).clamp(100, 3_000);
+        client.set("heartbeat.interval.ms", heartbeat.to_string());
+        client.set("fetch.error.backoff.ms", "20");
+        client.set("queued.min.messages", "4000");
+        client.set("fetch.max.bytes", "8388608");
+        client.set("statistics.interval.ms", "2000");
+        client
     }
 }
 
@@ -90,43 +109,23 @@ impl KafkaLog {
     }
 
     fn join(&mut self) -> Result<(), LogError> {
-        let group = KafkaLogConfig::group(&self.config.prefix);
-        let mut client = reader_config(self.config.client.client_config(), &group, FETCH_WAIT);
-        if self.config.static_membership {
-            client.set("group.instance.id", &self.config.transactional_id);
-        }
-        client.set("partition.assignment.strategy", "cooperative-sticky");
-        client.set(
-            "session.timeout.ms",
-            self.config.session_timeout.0.to_string(),
-        );
-        let heartbeat = (self.config.session_timeout.0 / 5).clamp(100, 3_000);
-        client.set("heartbeat.interval.ms", heartbeat.to_string());
-        client.set("fetch.error.backoff.ms", "20");
-        client.set("queued.min.messages", "4000");
-        client.set("fetch.max.bytes", "8388608");
-        client.set("statistics.interval.ms", "2000");
-        let context = Ownership::new(Arc::clone(&self.topics));
+        let group = KafkaLogConfig::group(&self.config.prefix, self.config.stage);
+        let client = self.config.member(&group);
+        let context = Ownership::new(Arc::clone(&self.topics), self.config.stage);
         let consumer: BaseConsumer<Ownership> = client
             .create_with_context(context)
             .map_err(|error| errors::fatal("making a consumer", error))?;
         consumer
-            .subscribe(&[&self.topics.commands])
+            .subscribe(&[self.topics.of(self.config.stage.inputs()[0])])
             .map_err(|error| errors::retriable("subscribing", error))?;
         self.consumer = Some(consumer);
         Ok(())
     }
 
-    /// The topics that go by run id must agree on the number of partitions.
+    /// The topics of a stage must agree on the number of partitions.
     fn learn_partitions(&self) -> Result<i32, LogError> {
-        let topics = &self.topics;
         let mut agreed = None;
-        for topic in [
-            &topics.commands,
-            &topics.replies,
-            &topics.state,
-            &topics.events,
-        ] {
+        for topic in self.topics.co_partitioned(self.config.stage) {
             let count = partition_count(self.probe.client(), topic)?.ok_or_else(|| {
                 errors::retriable(
                     "looking up topics",
@@ -151,29 +150,15 @@ impl KafkaLog {
     }
 
     fn accept(&self, message: &BorrowedMessage<'_>) -> Option<Record> {
-        let source = match message.topic() {
-            topic if topic == self.topics.commands => Source::Commands,
-            topic if topic == self.topics.replies => Source::Replies,
-            _ => return None,
-        };
-        let headers = message.headers().map_or_else(Vec::new, |headers| {
-            headers
-                .iter()
-                .map(|header| {
-                    (
-                        header.key.to_owned(),
-                        header.value.unwrap_or_default().to_vec(),
-                    )
-                })
-                .collect()
-        });
+        let mut inputs = self.config.stage.inputs().iter();
+        let source = *inputs.find(|source| self.topics.of(**source) == message.topic())?;
         Some(Record {
             source,
             partition: message.partition(),
             offset: message.offset(),
             key: message.key().map(<[u8]>::to_vec),
             value: message.payload().map(<[u8]>::to_vec),
-            headers,
+            headers: headers_of(message),
         })
     }
 }
@@ -209,43 +194,15 @@ impl Log for KafkaLog {
         records: &mut Vec<Record>,
     ) -> Result<Vec<OwnershipChange>, LogError> {
         let consumer = self.consumer()?;
-        let mut wait = limits.wait;
-        let mut bytes = 0;
-        let mut taken = 0;
-        // A change of ownership ends the batch: what was taken before it may be void by now. Reports
-        // (lines of librdkafka's log, statistics, errors) must not: an outage leaves hundreds in the
-        // queue, a change may stand behind them, and one a call would keep it from us for as long as
-        // calls are rare, which they are while transactions fail for want of it.
-        while taken < limits.records && bytes < limits.bytes {
-            let reports = consumer.context().reports();
-            let polled = consumer.poll(wait);
-            wait = Duration::ZERO;
-            let Some(result) = polled else {
-                // rdkafka returns none, too, where what it took from the queue was a report.
-                if consumer.context().has_changes() || consumer.context().reports() == reports {
-                    break;
-                }
-                continue;
-            };
-            match result {
-                Ok(message) => {
-                    if let Some(record) = self.accept(&message)
-                        && consumer.context().is_started(record.partition)
-                    {
-                        bytes += record.size();
-                        taken += 1;
-                        records.push(record);
-                    }
-                }
-                Err(rdkafka::error::KafkaError::MessageConsumptionFatal(code)) => {
-                    return Err(errors::fatal("consuming", code));
-                }
-                Err(error) => tracing::debug!(%error, "consuming"),
+        drain(consumer, limits, |message| {
+            let record = self.accept(message)?;
+            if !consumer.context().is_started(record.partition) {
+                return None;
             }
-            if consumer.context().has_changes() {
-                break;
-            }
-        }
+            let size = record.size();
+            records.push(record);
+            Some(size)
+        })?;
         Ok(consumer.context().take_changes())
     }
 
@@ -257,7 +214,7 @@ impl Log for KafkaLog {
             .committed_offsets(asked, ASK_TIMEOUT)
             .map_err(|error| errors::retriable(DOING, error))?;
         let mut positions = Positions::default();
-        for source in Source::BOTH {
+        for &source in self.config.stage.inputs() {
             let topic = self.topics.of(source);
             let found = answered.find_partition(topic, partition);
             positions[source.index()] =
@@ -280,12 +237,16 @@ impl Log for KafkaLog {
     ) -> Result<Box<dyn ChangelogReader>, LogError> {
         let (low, high) = self
             .probe
-            .fetch_watermarks(&self.topics.state, partition, ASK_TIMEOUT)
+            .fetch_watermarks(
+                self.topics.changelog(self.config.stage),
+                partition,
+                ASK_TIMEOUT,
+            )
             .map_err(|error| errors::retriable("asking for the end of the changelog", error))?;
         let from = if from > high { low } else { from.max(low) };
         let reader = ChangelogOfKafka::new(
             &self.config.client,
-            &self.topics.state,
+            self.topics.changelog(self.config.stage),
             partition,
             from,
             high,
@@ -296,7 +257,7 @@ impl Log for KafkaLog {
     fn start(&mut self, partition: i32, from: Positions) -> Result<(), LogError> {
         let consumer = self.consumer()?;
         let mut list = TopicPartitionList::with_capacity(2);
-        for source in Source::BOTH {
+        for &source in self.config.stage.inputs() {
             list.add_partition_offset(
                 self.topics.of(source),
                 partition,
@@ -305,25 +266,7 @@ impl Log for KafkaLog {
             .map_err(|error| errors::fatal("starting a partition", error))?;
         }
         if consumer.context().note_started(partition) {
-            // Seeking a partition whose fetcher has not begun yet is refused; it begins soon.
-            let deadline = Instant::now() + ASK_TIMEOUT;
-            loop {
-                let result = consumer.seek_partitions(list.clone(), ASK_TIMEOUT);
-                let failure = match result {
-                    Ok(done) => done
-                        .elements()
-                        .iter()
-                        .find_map(|element| element.error().err()),
-                    Err(error) => Some(error),
-                };
-                match failure {
-                    None => return Ok(()),
-                    Some(error) if Instant::now() > deadline => {
-                        return Err(errors::fatal("seeking", error));
-                    }
-                    Some(_) => std::thread::sleep(Duration::from_millis(10)),
-                }
-            }
+            return seek(consumer, &list);
         }
         consumer
             .incremental_assign(&list)
@@ -346,7 +289,15 @@ impl Log for KafkaLog {
         let group = self.consumer()?.group_metadata();
         let group =
             group.ok_or_else(|| errors::abortable("sending offsets", "not in the group"))?;
-        self.producer()?.send_offsets(positions, &group)
+        let mut list = TopicPartitionList::with_capacity(2 * positions.len());
+        for (partition, offsets) in positions {
+            for &source in self.config.stage.inputs() {
+                let offset = Offset::Offset(offsets[source.index()]);
+                list.add_partition_offset(self.topics.of(source), *partition, offset)
+                    .map_err(|error| errors::abortable("sending offsets", error))?;
+            }
+        }
+        self.producer()?.send_offsets(&list, &group)
     }
 
     fn commit(&mut self) -> Result<(), LogError> {
@@ -362,8 +313,8 @@ impl Log for KafkaLog {
             return [0; 2];
         };
         let ends = consumer.context().ends(partition);
-        Source::BOTH.map(|source| {
-            let behind = ends[source.index()].saturating_sub(positions[source.index()]);
+        std::array::from_fn(|input| {
+            let behind = ends[input].saturating_sub(positions[input]);
             u64::try_from(behind).unwrap_or(0)
         })
     }
@@ -379,6 +330,43 @@ impl Log for KafkaLog {
         // Dropping the consumer closes it, which leaves the group unless the member is static.
         self.consumer = None;
     }
+}
+
+/// Goes to these offsets of partitions that are fetched from.
+pub(super) fn seek<C: ConsumerContext>(
+    consumer: &BaseConsumer<C>,
+    list: &TopicPartitionList,
+) -> Result<(), LogError> {
+    // Seeking a partition whose fetcher has not begun yet is refused; it begins soon.
+    let deadline = Instant::now() + ASK_TIMEOUT;
+    loop {
+        let result = consumer.seek_partitions(list.clone(), ASK_TIMEOUT);
+        let failure = match result {
+            Ok(done) => done
+                .elements()
+                .iter()
+                .find_map(|element| element.error().err()),
+            Err(error) => Some(error),
+        };
+        match failure {
+            None => return Ok(()),
+            Some(error) if Instant::now() > deadline => {
+                return Err(errors::fatal("seeking", error));
+            }
+            Some(_) => std::thread::sleep(Duration::from_millis(10)),
+        }
+    }
+}
+
+/// Headers of a record, in their order.
+pub(super) fn headers_of(message: &BorrowedMessage<'_>) -> Vec<(String, Vec<u8>)> {
+    message.headers().map_or_else(Vec::new, |headers| {
+        let owned = |header: rdkafka::message::Header<'_, &[u8]>| {
+            let value = header.value.unwrap_or_default().to_vec();
+            (header.key.to_owned(), value)
+        };
+        headers.iter().map(owned).collect()
+    })
 }
 
 /// Partitions of a topic; `None` where there is no such topic.

@@ -8,11 +8,12 @@
 
 use std::sync::Arc;
 
+use rdkafka::TopicPartitionList;
 use rdkafka::consumer::ConsumerGroupMetadata;
 
 use super::producer::TransactionalProducer;
 use super::session::KafkaLogConfig;
-use crate::log::{ChangelogPositions, LogError, Outgoing, Positions, Topics};
+use crate::log::{ChangelogPositions, LogError, Outgoing, Topics};
 
 /// Producers of one worker. Each costs a connection to every broker that it writes to, two threads
 /// at rest, and an entry in the broker's table of transactional ids.
@@ -56,7 +57,7 @@ impl TurnsOfProducers {
 
     pub(super) fn send_offsets(
         &mut self,
-        positions: &[(i32, Positions)],
+        positions: &TopicPartitionList,
         group: &ConsumerGroupMetadata,
     ) -> Result<(), LogError> {
         self.current().send_offsets(positions, group)

@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use crate::log::{OwnershipChange, Positions, Source, Target};
+use crate::log::{Outgoing, OwnershipChange, Positions, Source, Target, partitioner};
 
 /// A topic, by what it is for.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -12,18 +12,24 @@ pub enum TopicKey {
     State,
     Events,
     Tasks(String),
+    Signals,
     DeadLetter,
 }
 
 impl TopicKey {
     /// The topic and the partition that a record goes to; topics that go by their own key have
     /// one partition here.
-    pub fn of(target: &Target<'_>) -> (TopicKey, i32) {
-        match target {
+    pub fn of(record: &Outgoing<'_>, partitions: i32) -> (TopicKey, i32) {
+        match &record.target {
+            Target::Command => {
+                let home = partitioner::partition_of(record.key.unwrap_or_default(), partitions);
+                (TopicKey::Input(Source::Commands), home)
+            }
             Target::Input(source, partition) => (TopicKey::Input(*source), *partition),
             Target::State(partition) => (TopicKey::State, *partition),
             Target::Events(partition) => (TopicKey::Events, *partition),
             Target::Tasks(agent) => (TopicKey::Tasks((*agent).to_owned()), 0),
+            Target::Signals(partition) => (TopicKey::Signals, *partition),
             Target::DeadLetter => (TopicKey::DeadLetter, 0),
         }
     }

@@ -5,13 +5,14 @@ use std::collections::BTreeMap;
 use super::cluster::{Cluster, ProducerId, Refused, TopicKey};
 use crate::log::{
     ChangelogPositions, ChangelogReader, ChangelogRecord, ErrorClass, Log, LogError, Outgoing,
-    OwnershipChange, PollLimits, Positions, Record, RestoreProgress, Source, Target,
+    OwnershipChange, PollLimits, Positions, Record, RestoreProgress, StageKind, Target,
 };
 
 /// See [`super`].
 pub struct MemoryLog {
     cluster: Cluster,
     transactional_id: String,
+    stage: StageKind,
     member: Option<u64>,
     producer: Option<ProducerId>,
     /// Next offsets to deliver of the partitions that were started.
@@ -35,10 +36,17 @@ fn refused(doing: &'static str, why: Refused) -> LogError {
 }
 
 impl MemoryLog {
+    /// A session of the workflows' stage.
     pub fn new(cluster: Cluster, transactional_id: &str) -> Self {
+        Self::of_stage(StageKind::Workflows, cluster, transactional_id)
+    }
+
+    /// A session of any stage. A cluster has one group, and so serves one stage.
+    pub fn of_stage(stage: StageKind, cluster: Cluster, transactional_id: &str) -> Self {
         Self {
             cluster,
             transactional_id: transactional_id.to_owned(),
+            stage,
             member: None,
             producer: None,
             started: BTreeMap::new(),
@@ -60,7 +68,7 @@ impl MemoryLog {
         let mut taken = 0;
         let mut bytes = 0;
         for (partition, positions) in &mut self.started {
-            for source in Source::BOTH {
+            for &source in self.stage.inputs() {
                 let position = &mut positions[source.index()];
                 let topic = TopicKey::Input(source);
                 for stored in self.cluster.read_committed(&topic, *partition, *position) {
@@ -185,7 +193,11 @@ impl Log for MemoryLog {
         );
         let offset = self
             .cluster
-            .append(producer, TopicKey::of(&record.target), content)
+            .append(
+                producer,
+                TopicKey::of(&record, self.cluster.partitions()),
+                content,
+            )
             .map_err(|why| refused(DOING, why))?;
         if let Target::State(partition) = record.target {
             self.changelog.insert(partition, offset + 1);
@@ -223,10 +235,12 @@ impl Log for MemoryLog {
     }
 
     fn lag(&self, partition: i32, positions: Positions) -> [u64; 2] {
-        Source::BOTH.map(|source| {
+        let mut behind = [0; 2];
+        for &source in self.stage.inputs() {
             let end = self.cluster.end(&TopicKey::Input(source), partition);
-            u64::try_from(end - positions[source.index()]).unwrap_or(0)
-        })
+            behind[source.index()] = u64::try_from(end - positions[source.index()]).unwrap_or(0);
+        }
+        behind
     }
 
     fn outage(&self) -> Option<String> {

@@ -1,8 +1,12 @@
 //! Conditions in any order, and counts: the events of each condition are kept in the order of
-//! time. A match begins with one event and takes, of each other condition, the first from there on
-//! (the union of the relaxed sequences over all orders); one event may meet several conditions.
+//! time, as long as a late one may still join them. A match begins with one event and takes, of each
+//! other condition, the first from there on (the union of the relaxed sequences over all orders);
+//! one event may meet several conditions. A count matches with each run of so many events in a row
+//! that an event completes; a late one may complete several.
 
 use std::collections::VecDeque;
+
+use serde::{Deserialize, Serialize};
 
 use super::{Shaped, Step};
 use crate::model::{Millis, Timestamp};
@@ -12,13 +16,15 @@ use crate::pattern::rule::{Condition, OnOverflow, Skip};
 #[derive(Debug)]
 pub(super) struct All {
     within: Millis,
+    /// How late an event may come.
+    lateness: Millis,
     conditions: Vec<Condition>,
     /// Events of the one condition that make a match.
     count: Option<usize>,
 }
 
 /// The events of one key by condition.
-#[derive(Debug, Default)]
+#[derive(Debug, Default, Serialize, Deserialize)]
 pub(super) struct State {
     kept: Vec<VecDeque<Taken>>,
 }
@@ -30,59 +36,99 @@ fn rank(taken: &Taken) -> Rank {
 }
 
 impl All {
-    pub(super) fn new(within: Millis, conditions: &[Condition]) -> Self {
+    /// Events may come `lateness` after their turn.
+    pub(super) fn new(within: Millis, lateness: Millis, conditions: &[Condition]) -> Self {
         Self {
             within,
+            lateness,
             conditions: conditions.to_vec(),
             count: None,
         }
     }
 
-    pub(super) fn counting(within: Millis, condition: Condition, count: usize) -> Self {
+    /// A match is `count` events of one condition.
+    pub(super) fn counting(
+        within: Millis,
+        lateness: Millis,
+        condition: Condition,
+        count: usize,
+    ) -> Self {
         Self {
-            within,
-            conditions: vec![condition],
             count: Some(count),
+            ..Self::new(within, lateness, &[condition])
         }
     }
 
-    /// What a match that begins at `from` took so far, of each condition its first event.
-    fn taken_from(&self, state: &State, from: Rank) -> Vec<(u16, Taken)> {
+    /// What a match that begins at `from` takes, as far as it is there, of each condition its
+    /// first event; without the event of order `but`.
+    fn taken_from(&self, state: &State, from: Rank, but: Option<u64>) -> Vec<(u16, Taken)> {
         let mut events = Vec::with_capacity(self.conditions.len());
         for (condition, kept) in self.conditions.iter().zip(&state.kept) {
             let place = kept.partition_point(|taken| rank(taken) < from);
-            if let Some(taken) = kept.get(place) {
+            let mut rest = kept.range(place..);
+            if let Some(taken) = rest.find(|taken| but != Some(taken.order)) {
                 events.push((condition.name, taken.clone()));
             }
         }
+        events.retain(|(_, taken)| taken.at < from.0 + self.within);
         events
     }
 
-    fn complete_count(&self, count: usize, state: &mut State, step: &mut Step<'_>) {
+    /// `new` is the event that came.
+    fn complete_count(&self, count: usize, state: &mut State, new: Rank, step: &mut Step<'_>) {
         let name = self.conditions[0].name;
         let kept = &mut state.kept[0];
-        if kept.len() < count {
-            return;
+        let place = kept.partition_point(|taken| rank(taken) < new);
+        let mut first = (place + 1).saturating_sub(count);
+        let mut after = place;
+        while first <= after && first + count <= kept.len() {
+            let is_short = kept[first + count - 1].at < kept[first].at + self.within;
+            if !is_short {
+                first += 1;
+                continue;
+            }
+            let events: Vec<(u16, Taken)> = kept
+                .range(first..first + count)
+                .map(|taken| (name, taken.clone()))
+                .collect();
+            let at = events[count - 1].1.at;
+            let gone = match step.rule.emit.after_match {
+                Skip::PastLast => first + count,
+                Skip::ToLast(_) => first + count - 1,
+                Skip::None | Skip::ToNext | Skip::ToFirst(_) => 0,
+            };
+            kept.drain(..gone);
+            step.emit(at, events);
+            if gone > place {
+                break;
+            }
+            after -= gone;
+            first = (first + 1).saturating_sub(gone);
         }
-        let events: Vec<(u16, Taken)> = kept
-            .iter()
-            .take(count)
-            .map(|taken| (name, taken.clone()))
-            .collect();
-        match step.rule.emit.after_match {
-            Skip::PastLast => drop(kept.drain(..count)),
-            Skip::ToLast(_) => drop(kept.drain(..(count - 1).max(1))),
-            Skip::None | Skip::ToNext | Skip::ToFirst(_) => drop(kept.pop_front()),
+        if self.lateness.0 == 0 {
+            // The next event makes a run with the last of these only.
+            kept.drain(..kept.len().saturating_sub(count - 1));
         }
-        let at = events[count - 1].1.at;
-        step.emit(at, events);
     }
 
-    /// Matches that the event which meets `new` completes; `last` are the last ranks before it.
-    fn complete(&self, state: &mut State, new: u64, last: &[Option<Rank>], step: &mut Step<'_>) {
-        if state.kept.iter().any(VecDeque::is_empty) {
-            return;
+    /// Starts whose match a late event completes.
+    fn late_starts(&self, state: &State, new: Rank) -> Vec<Rank> {
+        let mut starts: Vec<Rank> = Vec::new();
+        for kept in &state.kept {
+            let to_new = kept.iter().map(rank).take_while(|start| *start <= new);
+            starts.extend(to_new.filter(|start| new.0 < start.0 + self.within));
         }
+        let is_whole = |start: Rank, but: Option<u64>| {
+            self.taken_from(state, start, but).len() == self.conditions.len()
+        };
+        let was_whole = |start: Rank| start != new && is_whole(start, Some(new.1));
+        starts.retain(|start| is_whole(*start, None) && !was_whole(*start));
+        starts
+    }
+
+    /// Starts whose match the event that meets `new` completes, the last of all; `last` are the last
+    /// ranks before it.
+    fn starts(&self, state: &State, new: u64, last: &[Option<Rank>]) -> Vec<Rank> {
         let is_new = |place: usize| new >> place & 1 == 1;
         // Starts up to here have an event of every other condition from there on…
         let others = state.kept.iter().enumerate();
@@ -106,6 +152,11 @@ impl All {
             let within = kept.iter().skip(from).map(rank);
             starts.extend(within.take_while(|start| upper.is_none_or(|upper| *start <= upper)));
         }
+        starts
+    }
+
+    /// Matches that begin with `starts`.
+    fn complete(&self, state: &mut State, mut starts: Vec<Rank>, step: &mut Step<'_>) {
         starts.sort_unstable();
         starts.dedup();
         let most = step.rule.limits.max_results_per_event;
@@ -118,11 +169,11 @@ impl All {
             if from.is_some_and(|from| start < from) {
                 continue;
             }
-            let events = self.taken_from(state, start);
+            let events = self.taken_from(state, start, None);
             let Some(end) = events.iter().map(|(_, taken)| rank(taken)).max() else {
                 continue;
             };
-            if events.len() < self.conditions.len() || end.0 >= start.0 + self.within {
+            if events.len() < self.conditions.len() {
                 continue;
             }
             let of = |name: u16| {
@@ -183,41 +234,57 @@ impl Shaped for All {
         if new == 0 {
             return;
         }
+        let came = (event.at, step.order);
         match self.count {
-            Some(count) => self.complete_count(count, state, step),
-            None => self.complete(state, new, &last, step),
+            Some(count) => self.complete_count(count, state, came, step),
+            None if state.kept.iter().any(VecDeque::is_empty) => {}
+            None => {
+                let is_late = last.iter().flatten().any(|last| *last > came);
+                let starts = if is_late {
+                    self.late_starts(state, came)
+                } else {
+                    self.starts(state, new, &last)
+                };
+                self.complete(state, starts, step);
+            }
         }
     }
 
     fn expire(&self, state: &mut State, step: &mut Step<'_>) {
-        for place in 0..state.kept.len() {
-            while let Some(first) = state.kept[place].front() {
-                let end = first.at + self.within;
-                if end > step.now {
-                    break;
-                }
-                if step.report_timed_out {
-                    let first = rank(first);
-                    let events = match self.count {
-                        Some(_) => state.kept[place]
-                            .iter()
-                            .map(|taken| (self.conditions[place].name, taken.clone()))
-                            .collect(),
-                        None => self.taken_from(state, first),
-                    };
-                    let is_whole = self.count.is_none() && events.len() == self.conditions.len();
-                    if !is_whole {
-                        step.time_out(end, events);
+        loop {
+            let fronts = state.kept.iter().filter_map(VecDeque::front).map(rank);
+            let Some(first) = fronts.min() else { break };
+            let end = first.0 + self.within;
+            if end + self.lateness > step.now {
+                break;
+            }
+            if step.report_timed_out {
+                let (events, whole) = match self.count {
+                    Some(count) => {
+                        let name = self.conditions[0].name;
+                        let run = state.kept[0].iter().take_while(|taken| taken.at < end);
+                        let run: Vec<_> = run.map(|taken| (name, taken.clone())).collect();
+                        (run, count)
                     }
+                    None => (self.taken_from(state, first, None), self.conditions.len()),
+                };
+                if events.len() < whole {
+                    step.time_out(end, events);
                 }
-                state.kept[place].pop_front();
+            }
+            for kept in &mut state.kept {
+                if kept.front().is_some_and(|front| rank(front) == first) {
+                    kept.pop_front();
+                }
             }
         }
     }
 
     fn deadline(&self, state: &State) -> Option<Timestamp> {
         let fronts = state.kept.iter().filter_map(VecDeque::front);
-        fronts.map(|first| first.at + self.within).min()
+        fronts
+            .map(|first| first.at + self.within + self.lateness)
+            .min()
     }
 
     fn is_idle(&self, state: &State) -> bool {

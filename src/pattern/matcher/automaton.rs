@@ -1,10 +1,16 @@
 //! Sequences in general: an automaton with the transitions of Flink CEP's (take, ignore, proceed),
-//! run on partial matches that share their events.
+//! run on partial matches that share their events. A partial match is what was taken so far and all
+//! that may come next (its ways), so that no two of them hold the same events.
 
+use std::cmp::Ordering;
 use std::collections::VecDeque;
 use std::sync::Arc;
 
-use super::nodes::{Node, Take, unfold};
+use serde::{Deserialize, Serialize};
+
+use super::nodes::{Node, unfold};
+use super::saved::Saved;
+use super::ways::{Way, Ways};
 use super::{Shaped, Step};
 use crate::model::{Millis, Timestamp};
 use crate::pattern::event::{Event, Scalar, Taken};
@@ -14,8 +20,7 @@ use crate::pattern::rule::{Contiguity, OnOverflow, Rule, Sequence, Skip};
 /// The compiled sequence.
 #[derive(Debug)]
 pub(super) struct Automaton {
-    nodes: Vec<Node>,
-    initial: usize,
+    ways: Ways,
     within: Option<Millis>,
     has_gaps: bool,
     is_strict: bool,
@@ -23,26 +28,32 @@ pub(super) struct Automaton {
 }
 
 /// The partial matches of one key, in the order of their first events.
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+#[serde(into = "Saved", try_from = "Saved")]
 pub(super) struct State {
-    partials: VecDeque<Partial>,
+    pub(super) partials: VecDeque<Partial>,
+    /// Matches that wait for partial matches that began before them, in the order of their first
+    /// events; only under a skip strategy.
+    pub(super) complete: VecDeque<Found>,
 }
 
 #[derive(Clone, Debug)]
-struct Partial {
-    node: usize,
-    head: Arc<Link>,
-    start_at: Timestamp,
-    start_order: u64,
+pub(super) struct Partial {
+    pub(super) ways: Arc<[Way]>,
+    pub(super) head: Arc<Link>,
+    pub(super) start_at: Timestamp,
+    pub(super) start_order: u64,
 }
 
 /// The last event of a partial match, and those before it, which others may share.
 #[derive(Debug)]
-struct Link {
-    name: u16,
-    taken: Arc<Taken>,
-    before: Option<Arc<Link>>,
-    depth: u32,
+pub(super) struct Link {
+    pub(super) name: u16,
+    pub(super) taken: Arc<Taken>,
+    pub(super) before: Option<Arc<Link>>,
+    pub(super) depth: u32,
+    /// Events that repetitions without a maximum took.
+    pub(super) open: u32,
 }
 
 impl Link {
@@ -55,6 +66,17 @@ impl Link {
         }
         events.reverse();
         events
+    }
+
+    fn ranks(&self) -> Vec<(u64, u16)> {
+        let mut ranks = Vec::with_capacity(self.depth as usize);
+        let mut at = Some(self);
+        while let Some(link) = at {
+            ranks.push((link.taken.order, link.name));
+            at = link.before.as_deref();
+        }
+        ranks.reverse();
+        ranks
     }
 }
 
@@ -75,39 +97,42 @@ impl History for Before<'_> {
     }
 }
 
-struct Found {
-    start_order: u64,
-    at: Timestamp,
-    head: Arc<Link>,
+#[derive(Clone, Debug)]
+pub(super) struct Found {
+    pub(super) start_order: u64,
+    pub(super) at: Timestamp,
+    pub(super) head: Arc<Link>,
 }
 
 /// What an event does to a partial match.
 #[derive(Default)]
 struct Branches {
+    /// Nodes that take it, by the names that they take it for.
     takes: Vec<(u16, usize)>,
-    stays: Vec<usize>,
+    stays: Vec<Way>,
     completes: bool,
-    dies: bool,
 }
 
 impl Automaton {
     pub(super) fn new(rule: &Rule, sequence: &Sequence) -> Self {
         let (nodes, initial) = unfold(&sequence.steps);
+        let has_gaps = nodes.iter().any(|node| match node {
+            Node::Take(take) => take.gap.is_some(),
+            Node::Pending { gap, .. } => gap.is_some(),
+            _ => false,
+        });
         let is_strict = nodes.iter().enumerate().any(|(place, node)| match node {
             Node::Take(take) => place != initial && take.contiguity == Contiguity::Strict,
             Node::NotNext { .. } => true,
             _ => false,
         });
-        let has_gaps = nodes
-            .iter()
-            .any(|node| matches!(node, Node::Take(take) if take.gap.is_some()));
+        let ways = Ways::new(nodes, initial);
         Self {
-            nodes,
-            initial,
             within: sequence.within,
             has_gaps,
-            is_strict,
+            is_strict: is_strict || ways.has_greedy_end(),
             keep_slots: rule.predicates.iter().any(|predicate| predicate.looks_back),
+            ways,
         }
     }
 
@@ -116,128 +141,80 @@ impl Automaton {
         self.is_strict
     }
 
-    /// What is reached from `node` without an event.
-    fn closure(&self, node: usize) -> Vec<usize> {
-        let mut reached = vec![node];
-        let mut at = 0;
-        while at < reached.len() {
-            if let Node::Split(parts) = &self.nodes[reached[at]] {
-                for part in parts {
-                    if !reached.contains(part) {
-                        reached.push(*part);
-                    }
-                }
-            }
-            at += 1;
-        }
-        reached
-    }
-
-    fn is_final(&self, node: usize) -> bool {
-        let reached = self.closure(node);
-        reached
-            .iter()
-            .any(|node| matches!(self.nodes[*node], Node::Final))
-    }
-
-    fn is_pending(&self, node: usize) -> bool {
-        let reached = self.closure(node);
-        reached
-            .iter()
-            .any(|node| matches!(self.nodes[*node], Node::Pending { .. }))
-    }
-
-    /// Whether a partial match there can still become more.
-    fn is_live(&self, node: usize) -> bool {
-        let reached = self.closure(node);
-        reached
-            .iter()
-            .any(|node| !matches!(self.nodes[*node], Node::Final | Node::Split(_)))
-    }
-
-    fn branches(&self, from: usize, last: Option<&Partial>, moment: &Moment<'_>) -> Branches {
+    fn branches(&self, from: &[Way], last: Option<&Partial>, moment: &Moment<'_>) -> Branches {
         let mut branches = Branches::default();
         let before = Before(last.map(|partial| &*partial.head));
-        let mut reached = vec![from];
+        let any = |places: &[u16]| places.iter().any(|place| moment.holds(*place, &before));
+        // Ways that follow others without an event are appended on the way.
+        let mut more: Vec<Way> = Vec::new();
+        let mut takers: Vec<u32> = Vec::new();
         let mut at = 0;
-        while at < reached.len() {
-            let place = reached[at];
+        while let Some(way) = from.get(at).or_else(|| more.get(at - from.len())).copied() {
             at += 1;
-            let proceed = |next: usize, reached: &mut Vec<usize>| {
-                if !reached.contains(&next) {
-                    reached.push(next);
-                }
-            };
-            match &self.nodes[place] {
-                Node::Final => {}
-                Node::Split(parts) => {
-                    for part in parts {
-                        // The end was reported when its last event was taken.
-                        if !matches!(self.nodes[*part], Node::Final) {
-                            proceed(*part, &mut reached);
-                        }
+            let yields = self.ways.yields_to(way);
+            if !takers.is_empty() && yields.iter().any(|node| takers.contains(node)) {
+                continue;
+            }
+            match self.ways.node(way) {
+                Node::Take(take) => {
+                    if let (Some(gap), Some(partial)) = (take.gap, last)
+                        && moment.event.at >= partial.head.taken.at + gap
+                    {
+                        continue;
+                    }
+                    if any(&take.kills) || any(&take.guards) {
+                        continue;
+                    }
+                    let fits = moment.holds(take.predicate, &before);
+                    if fits && !any(&take.take_guards) {
+                        takers.push(way.node);
+                        branches.takes.push((take.name, way.node as usize));
+                    }
+                    let passes_over = match take.contiguity {
+                        Contiguity::Strict => false,
+                        Contiguity::Relaxed => !fits,
+                        Contiguity::Any => true,
+                    };
+                    if passes_over && last.is_some() {
+                        let node = take.later as u32;
+                        branches.stays.push(Way { node, ..way });
                     }
                 }
-                Node::NotNext { predicate, next } => {
+                Node::NotNext { predicate, .. } => {
                     if last.is_some() && !moment.holds(*predicate, &before) {
-                        proceed(*next, &mut reached);
-                        let passed = self.closure(*next);
-                        let is_end = |node: &usize| matches!(self.nodes[*node], Node::Final);
-                        branches.completes |= passed.iter().any(is_end);
+                        let reach = self.ways.past(way);
+                        branches.completes |= reach.completes;
+                        more.extend_from_slice(&reach.ways);
                     }
                 }
-                Node::Pending { kills } => {
-                    if kills.iter().any(|kill| moment.holds(*kill, &before)) {
-                        branches.dies = true;
+                Node::Pending { kills, .. } => {
+                    let end = last.and_then(|partial| self.end(partial, way));
+                    if any(kills) {
+                        continue;
+                    }
+                    // The event that had to come first may have come when all was over.
+                    if end.is_some_and(|end| end <= moment.event.at) {
+                        branches.completes = true;
                     } else {
-                        branches.stays.push(place);
+                        branches.stays.push(way);
                     }
                 }
-                Node::Take(take) => self.offer(place, take, last, &before, moment, &mut branches),
+                // A greedy end: the repetition did not take the event.
+                Node::Final => branches.completes = last.is_some(),
+                Node::Split { .. } | Node::Dead => {}
             }
         }
         branches
     }
 
-    fn offer(
-        &self,
-        place: usize,
-        take: &Take,
-        last: Option<&Partial>,
-        before: &Before<'_>,
-        moment: &Moment<'_>,
-        branches: &mut Branches,
-    ) {
-        if let (Some(gap), Some(partial)) = (take.gap, last)
-            && moment.event.at >= partial.head.taken.at + gap
-        {
-            return;
-        }
-        let any = |places: &[u16]| places.iter().any(|place| moment.holds(*place, before));
-        if any(&take.kills) {
-            branches.dies = true;
-            return;
-        }
-        if any(&take.guards) {
-            return;
-        }
-        let fits = moment.holds(take.predicate, before);
-        if fits && !any(&take.take_guards) {
-            branches.takes.push((take.name, take.next));
-        }
-        let passes_over = match take.contiguity {
-            Contiguity::Strict => false,
-            Contiguity::Relaxed => !fits,
-            Contiguity::Any => true,
-        };
-        if passes_over && last.is_some() {
-            branches.stays.push(place);
-        }
-    }
-
-    fn end(&self, partial: &Partial) -> Option<Timestamp> {
+    /// When a way of a partial match runs out.
+    fn end(&self, partial: &Partial, way: Way) -> Option<Timestamp> {
         let within = self.within.map(|within| partial.start_at + within);
-        let gap = self.longest_gap(partial.node);
+        let gap = match self.ways.node(way) {
+            Node::Take(take) => take.gap,
+            Node::Pending { gap, .. } => *gap,
+            _ => None,
+        };
         let gap = gap.map(|gap| partial.head.taken.at + gap);
         match (within, gap) {
             (Some(within), Some(gap)) => Some(within.min(gap)),
@@ -245,34 +222,33 @@ impl Automaton {
         }
     }
 
-    /// The longest gap that may follow at `node`, where each way has one.
-    fn longest_gap(&self, node: usize) -> Option<Millis> {
-        if !self.has_gaps {
-            return None;
-        }
-        let mut longest = None;
-        for node in self.closure(node) {
-            match &self.nodes[node] {
-                Node::Take(take) => longest = longest.max(Some(take.gap?)),
-                Node::Split(_) | Node::Final => {}
-                Node::NotNext { .. } | Node::Pending { .. } => return None,
-            }
-        }
-        longest
-    }
-
     fn report(&self, mut found: Vec<Found>, state: &mut State, step: &mut Step<'_>) {
         let skip = step.rule.emit.after_match;
-        if skip != Skip::None {
-            found.sort_by_key(|found| found.start_order);
+        if found.len() > 1 {
+            found.sort_by_cached_key(|found| Ranked(found.head.ranks()));
         }
         let most = step.rule.limits.max_results_per_event;
         if found.len() > most {
             step.overflow("max_results_per_event", (found.len() - most) as u64);
             found.truncate(most);
         }
-        let mut found = VecDeque::from(found);
-        while let Some(next) = found.pop_front() {
+        if skip == Skip::None {
+            for found in found {
+                step.emit(found.at, found.head.events());
+            }
+            return;
+        }
+        state.complete.extend(found);
+        let complete = state.complete.make_contiguous();
+        complete.sort_by_key(|found| found.start_order);
+        while let Some(next) = state.complete.front() {
+            let earliest = state.partials.front();
+            if earliest.is_some_and(|partial| partial.start_order < next.start_order) {
+                break;
+            }
+            let Some(next) = state.complete.pop_front() else {
+                break;
+            };
             let events = next.head.events();
             let orders = |name: u16| {
                 let of_name = move |event: &&(u16, Taken)| event.0 == name;
@@ -287,10 +263,9 @@ impl Automaton {
                 Skip::ToLast(name) => orders(name).next_back(),
             };
             if let Some(keep_from) = keep_from {
-                state
-                    .partials
-                    .retain(|partial| partial.start_order >= keep_from);
-                found.retain(|found| found.start_order >= keep_from);
+                let keeps = |start_order: u64| start_order >= keep_from;
+                state.partials.retain(|partial| keeps(partial.start_order));
+                state.complete.retain(|found| keeps(found.start_order));
             }
             step.emit(next.at, events);
         }
@@ -299,12 +274,43 @@ impl Automaton {
     fn bound(&self, state: &mut State, step: &mut Step<'_>) {
         let most = step.rule.limits.max_partials_per_key;
         let over = state.partials.len().saturating_sub(most);
-        if over > 0 {
-            match step.rule.limits.on_overflow {
-                OnOverflow::DropOldest => drop(state.partials.drain(..over)),
-                OnOverflow::DropNewest => state.partials.truncate(most),
+        let waiting = state.complete.len().saturating_sub(most);
+        if over + waiting == 0 {
+            return;
+        }
+        match step.rule.limits.on_overflow {
+            OnOverflow::DropOldest => {
+                drop(state.partials.drain(..over));
+                drop(state.complete.drain(..waiting));
             }
-            step.overflow("max_partials_per_key", over as u64);
+            OnOverflow::DropNewest => {
+                state.partials.truncate(most);
+                state.complete.truncate(most);
+            }
+        }
+        step.overflow("max_partials_per_key", (over + waiting) as u64);
+        // What was given up may have been what a match waited for.
+        self.report(Vec::new(), state, step);
+    }
+}
+
+/// The events of a match by order and name. Of two matches that differ in an event, the one that
+/// took it comes first; of two that took it, the one that took it for the earlier step.
+#[derive(PartialEq, Eq)]
+struct Ranked(Vec<(u64, u16)>);
+
+impl PartialOrd for Ranked {
+    fn partial_cmp(&self, other: &Self) -> Option<Ordering> {
+        Some(self.cmp(other))
+    }
+}
+
+impl Ord for Ranked {
+    fn cmp(&self, other: &Self) -> Ordering {
+        let (one, two) = (&self.0, &other.0);
+        match one.iter().zip(two).position(|(one, two)| one != two) {
+            Some(place) => one[place].cmp(&two[place]),
+            None => two.len().cmp(&one.len()),
         }
     }
 }
@@ -330,6 +336,95 @@ impl Moment<'_> {
     }
 }
 
+/// What an event makes of the partial matches.
+struct Turn<'a> {
+    automaton: &'a Automaton,
+    event: &'a Event<'a>,
+    order: u64,
+    max_open: u32,
+    shared: Option<Arc<Taken>>,
+    next: VecDeque<Partial>,
+    found: Vec<Found>,
+    /// Partial matches that would have become too long.
+    too_long: u64,
+}
+
+impl Turn<'_> {
+    fn go(&mut self, mut branches: Branches, partial: Option<&Partial>) {
+        if let Some(partial) = partial
+            && branches.completes
+        {
+            self.found.push(Found {
+                start_order: partial.start_order,
+                at: self.event.at,
+                head: partial.head.clone(),
+            });
+        }
+        branches.takes.sort_by_key(|(name, _)| *name);
+        for takes in branches.takes.chunk_by(|one, two| one.0 == two.0) {
+            self.take(takes, partial);
+        }
+        if let Some(partial) = partial
+            && !branches.stays.is_empty()
+        {
+            let ways = if branches.stays[..] == partial.ways[..] {
+                partial.ways.clone()
+            } else {
+                branches.stays.into()
+            };
+            self.next.push_back(Partial {
+                ways,
+                ..partial.clone()
+            });
+        }
+    }
+
+    /// The event is taken for one name, by each of these nodes.
+    fn take(&mut self, takes: &[(u16, usize)], partial: Option<&Partial>) {
+        let before = partial.map(|partial| &partial.head);
+        let was_open = before.map_or(0, |head| head.open);
+        let ways = &self.automaton.ways;
+        let nodes: Vec<usize> = takes.iter().map(|(_, node)| *node).collect();
+        let is_open = nodes.iter().all(|node| ways.is_open(*node));
+        let open = was_open + u32::from(is_open);
+        if open > self.max_open {
+            self.too_long += 1;
+            return;
+        }
+        let (event, order) = (self.event, self.order);
+        let keep_slots = self.automaton.keep_slots;
+        let taken = self
+            .shared
+            .get_or_insert_with(|| Arc::new(Taken::new(event, order, keep_slots)));
+        let head = Arc::new(Link {
+            name: takes[0].0,
+            taken: taken.clone(),
+            before: before.cloned(),
+            depth: before.map_or(0, |head| head.depth) + 1,
+            open,
+        });
+        let (start_at, start_order) = partial.map_or((event.at, order), |partial| {
+            (partial.start_at, partial.start_order)
+        });
+        let reach = ways.after(&nodes);
+        if reach.completes {
+            self.found.push(Found {
+                start_order,
+                at: event.at,
+                head: head.clone(),
+            });
+        }
+        if !reach.ways.is_empty() {
+            self.next.push_back(Partial {
+                ways: reach.ways,
+                head,
+                start_at,
+                start_order,
+            });
+        }
+    }
+}
+
 impl Shaped for Automaton {
     type State = State;
 
@@ -340,76 +435,24 @@ impl Shaped for Automaton {
             key: step.key,
             met,
         };
-        let mut shared: Option<Arc<Taken>> = None;
-        let mut found = Vec::new();
-        let mut too_long = 0;
-        let mut next: VecDeque<Partial> = VecDeque::with_capacity(state.partials.len() + 1);
-        let mut go = |branches: Branches, partial: Option<&Partial>| {
-            if branches.dies {
-                return;
-            }
-            if let Some(partial) = partial
-                && branches.completes
-            {
-                found.push(Found {
-                    start_order: partial.start_order,
-                    at: event.at,
-                    head: partial.head.clone(),
-                });
-            }
-            for (name, node) in branches.takes {
-                let depth = partial.map_or(0, |partial| partial.head.depth) + 1;
-                if depth > step.rule.limits.max_kleene {
-                    too_long += 1;
-                    continue;
-                }
-                let taken = shared.get_or_insert_with(|| {
-                    Arc::new(Taken::new(event, step.order, self.keep_slots))
-                });
-                let head = Arc::new(Link {
-                    name,
-                    taken: taken.clone(),
-                    before: partial.map(|partial| partial.head.clone()),
-                    depth,
-                });
-                let (start_at, start_order) = partial.map_or((event.at, step.order), |partial| {
-                    (partial.start_at, partial.start_order)
-                });
-                if self.is_final(node) {
-                    found.push(Found {
-                        start_order,
-                        at: event.at,
-                        head: head.clone(),
-                    });
-                }
-                if self.is_live(node) {
-                    next.push_back(Partial {
-                        node,
-                        head,
-                        start_at,
-                        start_order,
-                    });
-                }
-            }
-            // What took the event comes first, so that of two matches with one start the longer
-            // wins.
-            if let Some(partial) = partial {
-                for node in branches.stays {
-                    next.push_back(Partial {
-                        node,
-                        ..partial.clone()
-                    });
-                }
-            }
+        let mut turn = Turn {
+            automaton: self,
+            event,
+            order: step.order,
+            max_open: step.rule.limits.max_kleene,
+            shared: None,
+            next: VecDeque::with_capacity(state.partials.len() + 1),
+            found: Vec::new(),
+            too_long: 0,
         };
         for partial in &state.partials {
-            go(
-                self.branches(partial.node, Some(partial), &moment),
-                Some(partial),
-            );
+            let branches = self.branches(&partial.ways, Some(partial), &moment);
+            turn.go(branches, Some(partial));
         }
-        go(self.branches(self.initial, None, &moment), None);
-        state.partials = next;
+        let branches = self.branches(self.ways.initial(), None, &moment);
+        turn.go(branches, None);
+        let (found, too_long) = (turn.found, turn.too_long);
+        state.partials = turn.next;
         if too_long > 0 {
             step.overflow("max_kleene", too_long);
         }
@@ -418,50 +461,71 @@ impl Shaped for Automaton {
     }
 
     fn expire(&self, state: &mut State, step: &mut Step<'_>) {
+        let now = step.now;
+        let mut over: Vec<(Timestamp, Arc<Link>)> = Vec::new();
         let mut found = Vec::new();
-        let (now, mut kept) = (step.now, VecDeque::new());
-        let mut over = Vec::new();
-        if self.has_gaps {
-            for partial in std::mem::take(&mut state.partials) {
-                match self.end(&partial) {
-                    Some(end) if end <= now => over.push((end, partial)),
-                    _ => kept.push_back(partial),
-                }
+        let mut kept = VecDeque::new();
+        let is_out = |end: Option<Timestamp>| end.is_some_and(|end| end <= now);
+        while let Some(mut partial) = state.partials.pop_front() {
+            // Without gaps all ways run out at once, and those that began first before others.
+            if !self.has_gaps
+                && !partial
+                    .ways
+                    .iter()
+                    .any(|way| is_out(self.end(&partial, *way)))
+            {
+                state.partials.push_front(partial);
+                break;
             }
-            state.partials = kept;
-        } else {
-            while let Some(first) = state.partials.front() {
-                match self.end(first) {
-                    Some(end) if end <= now => {
-                        over.extend(state.partials.pop_front().map(|first| (end, first)));
-                    }
-                    _ => break,
+            let mut stays = Vec::new();
+            let mut end = None;
+            let mut completes = false;
+            for way in partial.ways.iter() {
+                let way_end = self.end(&partial, *way);
+                if !is_out(way_end) {
+                    stays.push(*way);
+                    continue;
                 }
+                end = end.max(way_end);
+                let node = self.ways.node(*way);
+                completes |= matches!(node, Node::Pending { .. } | Node::Final);
             }
-        }
-        for (end, partial) in over {
-            if self.is_pending(partial.node) {
+            let Some(end) = end else {
+                kept.push_back(partial);
+                continue;
+            };
+            if completes {
                 found.push(Found {
                     start_order: partial.start_order,
                     at: end,
-                    head: partial.head,
+                    head: partial.head.clone(),
                 });
-            } else if step.report_timed_out {
-                step.time_out(end, partial.head.events());
             }
+            if !stays.is_empty() {
+                partial.ways = stays.into();
+                kept.push_back(partial);
+            } else if !completes && step.report_timed_out {
+                over.push((end, partial.head));
+            }
+        }
+        kept.append(&mut state.partials);
+        state.partials = kept;
+        over.sort_by_cached_key(|(_, head)| Ranked(head.ranks()));
+        for (end, head) in over {
+            step.time_out(end, head.events());
         }
         self.report(found, state, step);
     }
 
     fn deadline(&self, state: &State) -> Option<Timestamp> {
+        let end = |partial: &Partial| {
+            let ends = partial.ways.iter().map(|way| self.end(partial, *way));
+            ends.flatten().min()
+        };
         if self.has_gaps {
-            let ends = state
-                .partials
-                .iter()
-                .filter_map(|partial| self.end(partial));
-            return ends.min();
+            return state.partials.iter().filter_map(end).min();
         }
-        state.partials.front().and_then(|first| self.end(first))
+        state.partials.front().and_then(end)
     }
 
     fn is_idle(&self, state: &State) -> bool {

@@ -4,6 +4,8 @@
 
 use std::collections::VecDeque;
 
+use serde::{Deserialize, Serialize};
+
 use super::{Shaped, Step};
 use crate::model::{Millis, Timestamp};
 use crate::pattern::event::{Event, Taken};
@@ -22,7 +24,7 @@ pub(super) struct Chain {
 }
 
 /// The events of one key by step, each in the order of the stream.
-#[derive(Debug, Default)]
+#[derive(Debug, Default, Serialize, Deserialize)]
 pub(super) struct State {
     kept: Vec<VecDeque<Taken>>,
 }
@@ -43,6 +45,7 @@ impl Chain {
                     if place == 1
                         && sequence.steps.len() == 2
                         && step.next == Contiguity::Relaxed
+                        && step.within_gap.is_none()
                         && !looks_back(predicate) =>
                 {
                     absent = Some(predicate);
@@ -101,8 +104,8 @@ impl Chain {
         events
     }
 
-    /// The last step's event came.
-    fn complete(&self, state: &mut State, last: &Taken, step: &mut Step<'_>) {
+    /// The last step's event came; whether nothing may begin with it any more.
+    fn complete(&self, state: &mut State, last: &Taken, step: &mut Step<'_>) -> bool {
         let name = self.steps[self.steps.len() - 1].0;
         let most = step.rule.limits.max_results_per_event;
         let past_last = step.rule.emit.after_match == Skip::PastLast;
@@ -128,6 +131,7 @@ impl Chain {
             state.kept[0].drain(..done);
             prune(state);
         }
+        past_last && done > 0
     }
 
     /// Every way through the kept events, one of each step, that `visit` is called with.
@@ -205,8 +209,8 @@ impl Shaped for Chain {
                 state.kept[place].push_back(taken.clone());
             } else if self.is_any {
                 self.complete_any(state, taken, step);
-            } else {
-                self.complete(state, taken, step);
+            } else if self.complete(state, taken, step) {
+                return;
             }
         }
         let most = step.rule.limits.max_partials_per_key;
@@ -240,6 +244,13 @@ impl Shaped for Chain {
                 self.every(state, &mut vec![0], &mut |path| {
                     paths.push(path.to_vec());
                     paths.len() < step.rule.limits.max_results_per_event
+                });
+                // A path comes behind those that go further.
+                paths.sort_by(|one: &Vec<usize>, two| {
+                    let place = one.iter().zip(two).position(|(one, two)| one != two);
+                    place.map_or(two.len().cmp(&one.len()), |place| {
+                        one[place].cmp(&two[place])
+                    })
                 });
                 for path in paths {
                     let events = self.events(state, &path);

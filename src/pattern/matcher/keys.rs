@@ -1,14 +1,21 @@
-//! State by correlation key, and one timer for each.
+//! State by correlation key, and one timer for each. A key is an island: all that a matcher knows of
+//! it lies in its entry, so it can be saved and put back without the others.
 
 use std::cmp::Reverse;
-use std::collections::BinaryHeap;
+use std::collections::{BTreeMap, BinaryHeap};
 use std::hash::{Hash, Hasher};
 
 use rustc_hash::{FxHashMap, FxHasher};
+use serde::{Deserialize, Serialize};
 
-use crate::model::Timestamp;
-use crate::pattern::event::Scalar;
+use super::suppress::Suppress;
+use crate::model::{Json, Timestamp};
+use crate::pattern::event::{Event, Scalar};
 use crate::pattern::output::Key;
+
+/// When something of a key is to be done: at a time, deadlines (0) before events that wait (the
+/// number of their arrival, from 1).
+pub(super) type Due = (Timestamp, u64);
 
 #[derive(Debug)]
 pub(super) struct Keys<S> {
@@ -16,18 +23,72 @@ pub(super) struct Keys<S> {
     places: FxHashMap<u64, usize>,
     entries: Vec<Entry<S>>,
     free: Vec<usize>,
-    /// Due time and place; those that an entry does not know any more are passed over.
-    timers: BinaryHeap<Reverse<(Timestamp, usize)>>,
+    /// Those that an entry does not know any more are passed over.
+    timers: BinaryHeap<Reverse<(Due, usize)>>,
+    /// Keys that changed, where somebody asks.
+    changed: Option<Vec<Key>>,
 }
 
 #[derive(Debug)]
 pub(super) struct Entry<S> {
     pub(super) key: Key,
-    pub(super) state: S,
+    pub(super) island: Island<S>,
     hash: u64,
     /// The next entry with the same hash.
     next: Option<usize>,
-    armed: Option<Timestamp>,
+    armed: Option<Due>,
+    is_changed: bool,
+}
+
+/// All that is known of one key.
+#[derive(Debug, Default, Serialize, Deserialize)]
+pub(super) struct Island<S> {
+    /// Events that were applied: the number of the next.
+    pub(super) applied: u64,
+    pub(super) state: S,
+    /// What few keys have.
+    pub(super) aside: Option<Box<Aside>>,
+}
+
+/// What few keys have: events that wait for those before them, and matches held back.
+#[derive(Debug, Default, Serialize, Deserialize)]
+pub(super) struct Aside {
+    /// By event time and arrival.
+    pub(super) held: BTreeMap<Due, Held>,
+    pub(super) suppress: Suppress,
+}
+
+/// An event that waits for its turn.
+#[derive(Debug, Serialize, Deserialize)]
+pub(super) struct Held {
+    topic: u16,
+    position: u64,
+    slots: Box<[Scalar]>,
+    payload: Json,
+    /// A bit for each condition that it meets by itself.
+    pub(super) met: u64,
+}
+
+impl Held {
+    pub(super) fn new(event: &Event<'_>, met: u64) -> Self {
+        Self {
+            topic: event.topic,
+            position: event.position,
+            slots: event.slots.into(),
+            payload: event.payload.clone(),
+            met,
+        }
+    }
+
+    pub(super) fn event(&self, at: Timestamp) -> Event<'_> {
+        Event {
+            topic: self.topic,
+            at,
+            position: self.position,
+            slots: &self.slots,
+            payload: &self.payload,
+        }
+    }
 }
 
 impl<S> Default for Keys<S> {
@@ -37,6 +98,7 @@ impl<S> Default for Keys<S> {
             entries: Vec::new(),
             free: Vec::new(),
             timers: BinaryHeap::new(),
+            changed: None,
         }
     }
 }
@@ -63,10 +125,11 @@ impl<S: Default> Keys<S> {
         let place = self.free.pop().unwrap_or(self.entries.len());
         let entry = Entry {
             key: key.into(),
-            state: S::default(),
+            island: Island::default(),
             hash,
             next: self.places.insert(hash, place),
             armed: None,
+            is_changed: false,
         };
         if place == self.entries.len() {
             self.entries.push(entry);
@@ -98,24 +161,24 @@ impl<S: Default> Keys<S> {
             }
         }
         let entry = &mut self.entries[place];
-        entry.state = S::default();
+        entry.island = Island::default();
         entry.armed = None;
         self.free.push(place);
     }
 
-    /// Makes sure that a timer falls due at `deadline` or before.
-    pub(super) fn arm(&mut self, place: usize, deadline: Timestamp) {
+    /// Makes sure that a timer falls due at `due` or before.
+    pub(super) fn arm(&mut self, place: usize, due: Due) {
         let entry = &mut self.entries[place];
-        if entry.armed.is_none_or(|armed| deadline < armed) {
-            entry.armed = Some(deadline);
-            self.timers.push(Reverse((deadline, place)));
+        if entry.armed.is_none_or(|armed| due < armed) {
+            entry.armed = Some(due);
+            self.timers.push(Reverse((due, place)));
         }
     }
 
     /// Takes the earliest timer that is due by `now`.
-    pub(super) fn due(&mut self, now: Timestamp) -> Option<(Timestamp, usize)> {
+    pub(super) fn due(&mut self, now: Timestamp) -> Option<(Due, usize)> {
         while let Some(Reverse((due, place))) = self.timers.peek().copied() {
-            if due > now {
+            if due.0 > now {
                 return None;
             }
             self.timers.pop();
@@ -126,6 +189,46 @@ impl<S: Default> Keys<S> {
             }
         }
         None
+    }
+
+    /// The time of the earliest timer. It may be one that nothing waits for any more.
+    pub(super) fn next_due(&self) -> Option<Timestamp> {
+        let Reverse(((at, _), _)) = self.timers.peek()?;
+        Some(*at)
+    }
+
+    /// From now on changes are noted down for [`Keys::take_changed`].
+    pub(super) fn note_changes(&mut self) {
+        self.changed.get_or_insert_default();
+    }
+
+    /// The entry at `place` changes, or is about to go.
+    pub(super) fn touch(&mut self, place: usize) {
+        if let Some(changed) = &mut self.changed
+            && !self.entries[place].is_changed
+        {
+            self.entries[place].is_changed = true;
+            changed.push(self.entries[place].key.clone());
+        }
+    }
+
+    /// Calls `visit` for each key that changed since last asked, with what is there of it now.
+    pub(super) fn take_changed(&mut self, visit: &mut dyn FnMut(&Key, Option<&Island<S>>)) {
+        let Some(changed) = self.changed.as_mut().map(std::mem::take) else {
+            return;
+        };
+        for key in &changed {
+            match self.find(key) {
+                Some(place) => {
+                    let entry = &mut self.entries[place];
+                    // A key that went and came again is listed twice.
+                    if std::mem::take(&mut entry.is_changed) {
+                        visit(key, Some(&entry.island));
+                    }
+                }
+                None => visit(key, None),
+            }
+        }
     }
 }
 

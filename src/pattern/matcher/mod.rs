@@ -1,31 +1,45 @@
 //! Matchers: a rule and its state, fed events in the order of arrival.
 //!
-//! [`Matcher`] orders events by event time (`order`), evaluates the conditions of their topic once,
-//! finds the state of their key (`keys`) and hands both to the machine of the rule's shape:
-//! `chain` for relaxed and any-contiguous sequences whose conditions look at one event alone, `all`
-//! for conditions in any order and counts, `automaton` for every other sequence, unfolded into
-//! `nodes`. `suppress` thins out what comes of it. All state is plain data; each key has one timer,
-//! for the earliest time at which something of it runs out, so that nothing is scanned for age (save
+//! [`Matcher`] evaluates the conditions of an event's topic once, finds the state of its key
+//! (`keyed`, `keys`), lets it wait there for those before it by event time (`order`) and hands it to
+//! the machine of the rule's shape: `any`, `all` for conditions in any order and counts, `chain` for
+//! relaxed and any-contiguous sequences whose conditions look at one event alone, `automaton` for
+//! every other sequence, unfolded into `nodes`. `measured` stands before a machine whose conditions
+//! compare an event with those before it, `windows` aggregates. `suppress` thins out what comes of it. All state is
+//! plain data, and each key is an island that can be saved and put back by itself; it has one timer,
+//! for the earliest time at which something of it is due, so that nothing is scanned for age (save
 //! under `within_gap`, where partial matches run out in another order than they began).
 
 mod all;
+mod any;
 mod automaton;
 mod chain;
+mod keyed;
 mod keys;
+mod measured;
 mod nodes;
 mod order;
+mod saved;
 mod suppress;
+mod ways;
+mod windows;
 
 use std::sync::Arc;
+
+use serde::Serialize;
+use serde::de::DeserializeOwned;
 
 use super::event::{Event, Scalar, Taken};
 use super::output::{Key, Match, Outputs, Overflow, TimedOut};
 use super::predicate::Nothing;
 use super::rule::{Rule, Shape};
-use crate::model::{Json, Timestamp};
-use keys::Keys;
+use crate::model::{Millis, Timestamp};
+pub use keyed::RestoreError;
+use keyed::{Context, Keyed, Running};
+use keys::Aside;
+use measured::Measured;
 use order::Order;
-use suppress::Suppress;
+pub use order::Progress;
 
 /// A rule at work on one stream.
 #[derive(Debug)]
@@ -35,11 +49,9 @@ pub struct Matcher {
     /// matter all the same.
     by_topic: Vec<Topic>,
     order: Order,
-    /// Dense number of the next event that is applied.
-    next: u64,
-    now: Timestamp,
-    machine: Machine,
-    suppress: Suppress,
+    /// Events that had to wait so far.
+    arrivals: u64,
+    machine: Box<dyn Running>,
     key: Vec<Scalar>,
     report_timed_out: bool,
 }
@@ -50,23 +62,15 @@ struct Topic {
     every_event: bool,
 }
 
-#[derive(Debug)]
-enum Machine {
-    Any,
-    All(all::All, Keys<all::State>),
-    Chain(chain::Chain, Keys<chain::State>),
-    Automaton(Box<automaton::Automaton>, Keys<automaton::State>),
-}
-
 /// What a machine gets beside the state of a key.
 struct Step<'a> {
     rule: &'a Rule,
     key: &'a Key,
     now: Timestamp,
-    /// Dense number of the event.
+    /// Dense number of the event among those of the key.
     order: u64,
     report_timed_out: bool,
-    suppress: &'a mut Suppress,
+    aside: &'a mut Option<Box<Aside>>,
     out: &'a mut Outputs,
 }
 
@@ -74,7 +78,14 @@ impl Step<'_> {
     fn emit(&mut self, at: Timestamp, events: Vec<(u16, Taken)>) {
         let key = self.key.clone();
         let found = Match { key, at, events };
-        self.suppress.pass(&self.rule.emit, found, self.out);
+        let emit = &self.rule.emit;
+        if emit.debounce.is_none() && emit.cooldown.is_none() {
+            self.out.matches.push(found);
+            return;
+        }
+        let suppress = &mut self.aside.get_or_insert_default().suppress;
+        suppress.release(emit, self.key, self.now, self.out);
+        suppress.pass(emit, found, self.out);
     }
 
     fn time_out(&mut self, at: Timestamp, events: Vec<(u16, Taken)>) {
@@ -104,28 +115,58 @@ trait Shaped {
     fn is_idle(&self, state: &Self::State) -> bool;
 }
 
+/// A machine of a rule whose conditions may compare an event with those before it.
+fn keyed<M>(rule: &Rule, machine: M) -> Box<dyn Running>
+where
+    M: Shaped + std::fmt::Debug + Send + 'static,
+    M::State: Serialize + DeserializeOwned + Send,
+{
+    match rule.measures.is_empty() {
+        true => Box::new(Keyed::new(machine)),
+        false => Box::new(Keyed::new(Measured::new(rule, machine))),
+    }
+}
+
 impl Matcher {
     /// With empty state. Partial matches that run out are reported where `report_timed_out`.
     pub fn new(rule: Arc<Rule>, report_timed_out: bool) -> Self {
-        let machine = match &rule.shape {
-            Shape::Any { .. } => Machine::Any,
+        let mut needs_every_event = false;
+        let machine: Box<dyn Running> = match &rule.shape {
+            Shape::Any { conditions } => keyed(&rule, any::Any::new(conditions)),
             Shape::All { within, conditions } => {
-                Machine::All(all::All::new(*within, conditions), Keys::default())
+                let lateness = rule.time.allowed_lateness;
+                keyed(&rule, all::All::new(*within, lateness, conditions))
             }
             Shape::Count {
                 within,
                 at_least,
                 condition,
-            } => Machine::All(
-                all::All::counting(*within, *condition, *at_least as usize),
-                Keys::default(),
-            ),
+            } => {
+                let lateness = rule.time.allowed_lateness;
+                let count = *at_least as usize;
+                keyed(
+                    &rule,
+                    all::All::counting(*within, lateness, *condition, count),
+                )
+            }
+            Shape::Window(window) => {
+                let lateness = rule.time.allowed_lateness.0;
+                let lateness = i64::try_from(lateness).unwrap_or(i64::MAX);
+                let most = rule.limits.max_partials_per_key;
+                Box::new(Keyed::new(windows::Windows::new(window, lateness, most)))
+            }
+            Shape::Sequence(sequence) if !rule.measures.is_empty() => {
+                let automaton = automaton::Automaton::new(&rule, sequence);
+                needs_every_event = automaton.is_strict();
+                Box::new(Keyed::new(Measured::new(&rule, automaton)))
+            }
             Shape::Sequence(sequence) => match chain::Chain::new(&rule, sequence) {
-                Some(chain) => Machine::Chain(chain, Keys::default()),
-                None => Machine::Automaton(
-                    Box::new(automaton::Automaton::new(&rule, sequence)),
-                    Keys::default(),
-                ),
+                Some(chain) => Box::new(Keyed::new(chain)),
+                None => {
+                    let automaton = automaton::Automaton::new(&rule, sequence);
+                    needs_every_event = automaton.is_strict();
+                    Box::new(Keyed::new(automaton))
+                }
             },
         };
         let by_topic = (0..rule.topics.len())
@@ -135,10 +176,8 @@ impl Matcher {
                 let all = 0..rule.predicates.len() as u16;
                 let predicates: Vec<u16> = all.filter(of_topic).collect();
                 let looks_back = |place: &u16| rule.predicates[usize::from(*place)].looks_back;
-                let is_strict =
-                    matches!(&machine, Machine::Automaton(automaton, _) if automaton.is_strict());
                 Topic {
-                    every_event: is_strict || predicates.iter().any(looks_back),
+                    every_event: needs_every_event || predicates.iter().any(looks_back),
                     predicates: predicates
                         .into_iter()
                         .filter(|place| !looks_back(place))
@@ -149,10 +188,8 @@ impl Matcher {
         Self {
             order: Order::new(&rule),
             by_topic,
-            next: 0,
-            now: Timestamp(i64::MIN),
+            arrivals: 0,
             machine,
-            suppress: Suppress::default(),
             key: Vec::new(),
             report_timed_out,
             rule,
@@ -163,20 +200,56 @@ impl Matcher {
         &self.rule
     }
 
-    /// Partial matches and held events end where event time passes their `within`; this is how far
-    /// event time has come, `None` before the first event.
-    pub fn now(&self) -> Option<Timestamp> {
-        (self.now.0 != i64::MIN).then_some(self.now)
+    /// What of a topic (a place in [`Rule::topics`]) matters here: the places of the conditions
+    /// that look at the event alone, and whether events that meet none of them matter as well.
+    pub fn interest(&self, topic: u16) -> (&[u16], bool) {
+        self.by_topic
+            .get(usize::from(topic))
+            .map_or((&[], false), |topic| (&topic.predicates, topic.every_event))
+    }
+
+    /// How far event time has come: partial matches and held events end where it passes their
+    /// `within`.
+    pub fn progress(&self) -> Progress {
+        self.order.progress
+    }
+
+    /// Goes on from where another matcher of the rule was; its keys come by [`Matcher::restore`].
+    pub fn resume(&mut self, progress: Progress) {
+        self.order.progress = progress;
     }
 
     /// Keys that hold state.
     pub fn keys(&self) -> usize {
-        match &self.machine {
-            Machine::Any => 0,
-            Machine::All(_, keys) => keys.len(),
-            Machine::Chain(_, keys) => keys.len(),
-            Machine::Automaton(_, keys) => keys.len(),
-        }
+        self.machine.len()
+    }
+
+    /// Event time at which something of some key is due, or before that; `None`: nothing waits.
+    pub fn next_due(&self) -> Option<Timestamp> {
+        self.machine.next_due()
+    }
+
+    /// From now on [`Matcher::take_changed`] tells which keys changed.
+    pub fn note_changes(&mut self) {
+        self.machine.note_changes();
+    }
+
+    /// Calls `visit` for each key that changed since last asked, with its state for
+    /// [`Matcher::restore`]; `None`: nothing of the key is left. A key may be named twice where
+    /// nothing is left of it.
+    pub fn take_changed(&mut self, visit: &mut dyn FnMut(&Key, Option<Vec<u8>>)) {
+        self.machine.take_changed(visit);
+    }
+
+    /// Puts the state of one key back, in place of what is there of it.
+    ///
+    /// # Errors
+    /// Where another version wrote it, or nobody did.
+    pub fn restore(&mut self, key: &[Scalar], saved: &[u8]) -> Result<(), RestoreError> {
+        let patience = self.patience();
+        let last = self.machine.restore(key, saved, patience)?;
+        self.arrivals = self.arrivals.max(last);
+        Ok(())
     }
 
     /// Takes an event as it arrives; event time moves on by it, less `out_of_order`.
@@ -185,84 +258,79 @@ impl Matcher {
             out.late.push(event.position);
             return;
         }
-        if self.order.passes(event.at) {
-            self.apply(event, out);
+        let watermark = self.order.note(event.at);
+        self.take_in(event, Some(watermark), out);
+        self.move_to(watermark, out);
+    }
+
+    /// Takes an event of one source among several: it says nothing about how far time has come,
+    /// which [`Matcher::observe`] does.
+    pub fn offer(&mut self, event: &Event<'_>, out: &mut Outputs) {
+        if self.order.is_late(event.at) {
+            out.late.push(event.position);
             return;
         }
-        self.order.hold(event);
-        self.release(out);
+        self.take_in(event, self.order.progress.watermark, out);
+    }
+
+    /// Every source has come to `latest`: event time moves on to it, less `out_of_order`.
+    pub fn observe(&mut self, latest: Timestamp, out: &mut Outputs) {
+        let watermark = self.order.note(latest);
+        self.move_to(watermark, out);
     }
 
     /// Event time has come to `time`: nothing earlier arrives any more, save what
     /// `allowed_lateness` takes. Deadlines up to `time` fall due.
     pub fn advance(&mut self, time: Timestamp, out: &mut Outputs) {
         self.order.advance(time);
-        self.release(out);
         self.move_to(time, out);
-        self.suppress.advance(time, out);
     }
 
     /// The latest time at which anything that is held now runs out; a caller that has no more
     /// events advances to it to see every deadline.
     pub fn end_of_windows(&self) -> Option<Timestamp> {
-        let held = self.order.latest();
         let span = match &self.rule.shape {
-            Shape::Any { .. } => Some(crate::model::Millis(0)),
-            Shape::All { within, .. } | Shape::Count { within, .. } => Some(*within),
+            Shape::Any { .. } => Some(Millis(0)),
+            Shape::All { within, .. } | Shape::Count { within, .. } => {
+                Some(Millis(within.0 + self.rule.time.allowed_lateness.0))
+            }
             Shape::Sequence(sequence) => sequence.within,
+            Shape::Window(window) => Some(window.span.reach()),
         };
         let debounce = self.rule.emit.debounce.unwrap_or_default();
+        let held = self.order.progress.latest;
         held.map(|held| held + span.unwrap_or_default() + debounce)
     }
 
-    fn release(&mut self, out: &mut Outputs) {
-        while let Some(held) = self.order.next_ready() {
-            let event = Event {
-                topic: held.topic,
-                at: held.at,
-                position: held.position,
-                slots: &held.slots,
-                payload: &held.payload,
-            };
-            self.apply(&event, out);
-        }
-        if let Some(watermark) = self.order.watermark() {
-            self.move_to(watermark, out);
-        }
+    /// How long after its time a match may still come out.
+    fn patience(&self) -> Millis {
+        let debounce = self.rule.emit.debounce.unwrap_or_default();
+        Millis(self.order.patience().0.saturating_add(debounce.0))
     }
 
     fn move_to(&mut self, time: Timestamp, out: &mut Outputs) {
-        if time <= self.now {
+        if self.order.progress.now.is_some_and(|now| time <= now) {
             return;
         }
-        self.now = time;
-        let mut context = Context {
+        self.order.progress.now = Some(time);
+        let context = Context {
             rule: &self.rule,
             now: time,
-            order: self.next,
+            patience: self.patience(),
             report_timed_out: self.report_timed_out,
-            suppress: &mut self.suppress,
         };
-        match &mut self.machine {
-            Machine::Any => {}
-            Machine::All(all, keys) => fire(all, keys, &mut context, out),
-            Machine::Chain(chain, keys) => fire(chain, keys, &mut context, out),
-            Machine::Automaton(automaton, keys) => {
-                fire(&**automaton, keys, &mut context, out);
-            }
-        }
-        if self.rule.emit.debounce.is_some() {
-            self.suppress.advance(time, out);
-        }
+        self.machine.fire(context, out);
     }
 
-    fn apply(&mut self, event: &Event<'_>, out: &mut Outputs) {
-        self.move_to(event.at, out);
+    /// Applies an event, or keeps it until the watermark has come to it.
+    fn take_in(&mut self, event: &Event<'_>, watermark: Option<Timestamp>, out: &mut Outputs) {
+        let is_early = watermark.is_none_or(|watermark| event.at > watermark);
+        if !is_early {
+            self.move_to(event.at, out);
+        }
         let Some(topic) = self.by_topic.get(usize::from(event.topic)) else {
             return;
         };
-        let order = self.next;
-        self.next += 1;
         if !self.rule.correlate.is_empty() {
             self.key.clear();
             let slots = self.rule.correlate.iter();
@@ -284,127 +352,19 @@ impl Matcher {
         if met == 0 && !topic.every_event {
             return;
         }
-        let mut context = Context {
+        let context = Context {
             rule: &self.rule,
-            now: self.now,
-            order,
+            now: self.order.progress.now.unwrap_or(event.at),
+            patience: self.patience(),
             report_timed_out: self.report_timed_out,
-            suppress: &mut self.suppress,
         };
-        match &mut self.machine {
-            Machine::Any => any(event, met, &self.key, &mut context, out),
-            Machine::All(all, keys) => feed(all, keys, event, met, &self.key, &mut context, out),
-            Machine::Chain(chain, keys) => {
-                feed(chain, keys, event, met, &self.key, &mut context, out);
-            }
-            Machine::Automaton(automaton, keys) => {
-                let automaton = &**automaton;
-                feed(automaton, keys, event, met, &self.key, &mut context, out);
-            }
+        if is_early {
+            self.arrivals += 1;
+            let arrival = self.arrivals;
+            self.machine
+                .hold(arrival, event, met, &self.key, context, out);
+        } else {
+            self.machine.apply(event, met, &self.key, context, out);
         }
     }
-}
-
-/// What is the same for all keys.
-struct Context<'a> {
-    rule: &'a Rule,
-    now: Timestamp,
-    order: u64,
-    report_timed_out: bool,
-    suppress: &'a mut Suppress,
-}
-
-impl<'a> Context<'a> {
-    fn step<'b>(&'b mut self, key: &'b Key, out: &'b mut Outputs) -> Step<'b> {
-        Step {
-            rule: self.rule,
-            key,
-            now: self.now,
-            order: self.order,
-            report_timed_out: self.report_timed_out,
-            suppress: self.suppress,
-            out,
-        }
-    }
-}
-
-fn any(event: &Event<'_>, met: u64, key: &[Scalar], context: &mut Context<'_>, out: &mut Outputs) {
-    let Shape::Any { conditions } = &context.rule.shape else {
-        return;
-    };
-    let key: Key = key.into();
-    let order = context.order;
-    for condition in conditions {
-        if met >> condition.predicate & 1 == 1 {
-            let events = vec![(condition.name, Taken::new(event, order, false))];
-            context.step(&key, out).emit(event.at, events);
-        }
-    }
-}
-
-fn feed<M: Shaped>(
-    machine: &M,
-    keys: &mut Keys<M::State>,
-    event: &Event<'_>,
-    met: u64,
-    key: &[Scalar],
-    context: &mut Context<'_>,
-    out: &mut Outputs,
-) {
-    let place = match keys.find(key) {
-        Some(place) => place,
-        None if keys.len() >= context.rule.limits.max_keys => {
-            out.overflows.push(Overflow {
-                key: None,
-                at: context.now,
-                limit: "max_keys",
-                dropped: 1,
-            });
-            return;
-        }
-        None => keys.insert(key),
-    };
-    let entry = keys.entry(place);
-    let key = entry.key.clone();
-    machine.event(&mut entry.state, event, met, &mut context.step(&key, out));
-    settle(machine, keys, place);
-}
-
-/// Fires every timer up to now, in the order of time.
-fn fire<M: Shaped>(
-    machine: &M,
-    keys: &mut Keys<M::State>,
-    context: &mut Context<'_>,
-    out: &mut Outputs,
-) {
-    let until = context.now;
-    while let Some((due, place)) = keys.due(until) {
-        context.now = due;
-        let entry = keys.entry(place);
-        let key = entry.key.clone();
-        machine.expire(&mut entry.state, &mut context.step(&key, out));
-        settle(machine, keys, place);
-    }
-    context.now = until;
-}
-
-/// Arms the timer of a key, or forgets a key that holds nothing.
-fn settle<M: Shaped>(machine: &M, keys: &mut Keys<M::State>, place: usize) {
-    let state = &keys.entry(place).state;
-    if machine.is_idle(state) {
-        keys.remove(place);
-    } else if let Some(deadline) = machine.deadline(state) {
-        keys.arm(place, deadline);
-    }
-}
-
-/// An event that waits for its turn.
-#[derive(Debug)]
-struct Held {
-    topic: u16,
-    at: Timestamp,
-    position: u64,
-    slots: Box<[Scalar]>,
-    payload: Json,
-    arrival: u64,
 }

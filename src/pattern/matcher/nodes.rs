@@ -8,18 +8,25 @@ use crate::pattern::rule::{Contiguity, Part, Step as RuleStep, Times};
 #[derive(Clone, Debug)]
 pub(super) enum Node {
     Take(Take),
-    /// Proceeds to each without an event.
-    Split(Vec<usize>),
+    /// Proceeds to each without an event. Where it is greedy, an event that the first can take goes
+    /// to none of the others.
+    Split {
+        ways: Vec<usize>,
+        is_greedy: bool,
+    },
     /// Proceeds unless the next event meets the condition.
     NotNext {
         predicate: u16,
         next: usize,
     },
-    /// Waits for the end of `within`, which completes the match.
+    /// Waits for the end of its time, which completes the match.
     Pending {
         kills: Vec<u16>,
+        gap: Option<Millis>,
     },
     Final,
+    /// Leads nowhere.
+    Dead,
 }
 
 #[derive(Clone, Debug)]
@@ -28,21 +35,61 @@ pub(super) struct Take {
     pub predicate: u16,
     pub next: usize,
     pub contiguity: Contiguity,
+    /// The node that waits on after an event that was passed over: itself, save where the first
+    /// event counts for more.
+    pub later: usize,
     /// Conditions under which an event is neither taken nor passed over.
     pub guards: Vec<u16>,
     /// Conditions under which an event is not taken.
     pub take_guards: Vec<u16>,
-    /// Conditions that end the partial match.
+    /// Conditions that end this way of the partial match.
     pub kills: Vec<u16>,
     pub gap: Option<Millis>,
+    /// Whether it belongs to a repetition without a maximum.
+    pub is_open: bool,
 }
 
 /// The nodes of `steps`, and the place of the one where a partial match begins.
 pub(super) fn unfold(steps: &[RuleStep]) -> (Vec<Node>, usize) {
     let mut compiler = Compiler { nodes: Vec::new() };
     let end = compiler.add(Node::Final);
-    let initial = compiler.steps(steps, None, end, &[]);
+    let around = Around {
+        end,
+        first: None,
+        follows: Kills::default(),
+        is_open: false,
+    };
+    let initial = compiler.steps(steps, &around, &Kills::default());
     (compiler.nodes, initial)
+}
+
+/// What ends a partial match while it waits.
+#[derive(Clone, Debug, Default)]
+struct Kills {
+    always: Vec<u16>,
+    /// Only right after the event before.
+    at_once: Vec<u16>,
+    /// The time that the last of them covers.
+    gap: Option<Millis>,
+}
+
+impl Kills {
+    fn is_empty(&self) -> bool {
+        self.always.is_empty() && self.at_once.is_empty()
+    }
+}
+
+/// Where a list of steps stands.
+#[derive(Clone)]
+struct Around {
+    /// What follows the last of them.
+    end: usize,
+    /// Contiguity of the first that takes an event, where it is that of the group.
+    first: Option<Contiguity>,
+    /// The absent steps right behind them.
+    follows: Kills,
+    /// Within a repetition without a maximum.
+    is_open: bool,
 }
 
 struct Compiler {
@@ -55,44 +102,52 @@ impl Compiler {
         self.nodes.len() - 1
     }
 
-    /// The entry of `steps`, the first of them with contiguity `first` where given, which lead to
-    /// `end`; `kills` hold until the first of them takes an event.
-    fn steps(
-        &mut self,
-        steps: &[RuleStep],
-        first: Option<Contiguity>,
-        end: usize,
-        kills: &[u16],
-    ) -> usize {
+    /// The entry of `steps`; `kills` hold until the first of them takes an event.
+    fn steps(&mut self, steps: &[RuleStep], around: &Around, kills: &Kills) -> usize {
         let Some((step, rest)) = steps.split_first() else {
-            if kills.is_empty() {
-                return end;
+            if around.first.is_some() {
+                // A group of which nothing was taken; that it may be left out is seen to outside.
+                return self.add(Node::Dead);
+            }
+            if kills.always.is_empty() {
+                return around.end;
             }
             return self.add(Node::Pending {
-                kills: kills.to_vec(),
+                kills: kills.always.clone(),
+                gap: kills.gap,
             });
         };
         if let Part::Absent(predicate) = step.part {
             if step.next == Contiguity::Strict {
-                let next = self.steps(rest, None, end, kills);
+                let next = self.steps(rest, around, kills);
                 return self.add(Node::NotNext { predicate, next });
             }
-            let mut kills = kills.to_vec();
-            kills.push(predicate);
-            return self.steps(rest, None, end, &kills);
+            let mut kills = kills.clone();
+            kills.always.push(predicate);
+            kills.gap = step.within_gap;
+            return self.steps(rest, around, &kills);
         }
-        let after = self.steps(rest, None, end, &[]);
-        let contiguity = first.unwrap_or(step.next);
-        let entry = self.repeated(step, contiguity, after, kills);
-        if !step.optional {
+        let inside = Around {
+            first: None,
+            ..around.clone()
+        };
+        let after = self.steps(rest, &inside, &Kills::default());
+        let contiguity = around.first.unwrap_or(step.next);
+        let follows = follows(rest, &around.follows);
+        let entry = self.repeated(step, contiguity, after, kills, &follows, around.is_open);
+        let is_skipped = step.optional || is_empty_group(step);
+        if !is_skipped {
             return entry;
         }
-        let skipped = if kills.is_empty() && first.is_none() {
+        let skipped = if kills.is_empty() && around.first.is_none() {
             after
         } else {
-            self.steps(rest, first, end, kills)
+            self.steps(rest, around, kills)
         };
-        self.add(Node::Split(vec![entry, skipped]))
+        self.add(Node::Split {
+            ways: vec![entry, skipped],
+            is_greedy: is_greedy(step),
+        })
     }
 
     /// One step as often as it may occur.
@@ -101,44 +156,49 @@ impl Compiler {
         step: &RuleStep,
         contiguity: Contiguity,
         after: usize,
-        kills: &[u16],
+        kills: &Kills,
+        follows: &Kills,
+        is_open: bool,
     ) -> usize {
         let Times { min, max } = step.times;
-        if step.greedy
-            && let Part::Event(predicate) = step.part
-        {
-            self.guard(after, predicate);
-        }
+        // Rounds of a group that take nothing need not be made.
+        let min = if is_empty_group(step) { 1 } else { min };
+        let is_greedy = is_greedy(step);
+        let around = |end: usize, contiguity: Contiguity| Around {
+            end,
+            first: Some(contiguity),
+            follows: follows.clone(),
+            is_open: is_open || max.is_none(),
+        };
         let mut sink = match max {
             Some(max) => {
                 let mut sink = after;
                 for _ in min..max {
-                    let again = self.once(step, step.inner, sink, &[], false);
-                    sink = self.add(Node::Split(vec![again, after]));
+                    let again = self.once(step, &around(sink, step.inner), follows, false);
+                    sink = self.add(Node::Split {
+                        ways: vec![again, after],
+                        is_greedy,
+                    });
                 }
                 sink
             }
             None => {
-                let around = self.add(Node::Split(Vec::new()));
-                let again = self.once(step, step.inner, around, &[], false);
-                self.nodes[around] = Node::Split(vec![again, after]);
-                around
+                let split = self.add(Node::Dead);
+                let again = self.once(step, &around(split, step.inner), follows, false);
+                self.nodes[split] = Node::Split {
+                    ways: vec![again, after],
+                    is_greedy,
+                };
+                split
             }
         };
         for _ in 1..min {
-            sink = self.once(step, step.inner, sink, &[], false);
+            sink = self.once(step, &around(sink, step.inner), follows, false);
         }
-        self.once(step, contiguity, sink, kills, true)
+        self.once(step, &around(sink, contiguity), kills, true)
     }
 
-    fn once(
-        &mut self,
-        step: &RuleStep,
-        contiguity: Contiguity,
-        next: usize,
-        kills: &[u16],
-        is_first: bool,
-    ) -> usize {
+    fn once(&mut self, step: &RuleStep, around: &Around, kills: &Kills, is_first: bool) -> usize {
         match &step.part {
             Part::Event(predicate) => {
                 let until: Vec<u16> = step.until.into_iter().collect();
@@ -147,39 +207,60 @@ impl Compiler {
                 } else {
                     (until, Vec::new())
                 };
-                self.add(Node::Take(Take {
+                let place = self.nodes.len();
+                let mut take = Take {
                     name: step.name,
                     predicate: *predicate,
-                    next,
-                    contiguity,
+                    next: around.end,
+                    contiguity: around.first.unwrap_or(step.next),
+                    later: place,
                     guards,
                     take_guards,
-                    kills: kills.to_vec(),
+                    kills: kills.always.clone(),
                     gap: step.within_gap,
-                }))
-            }
-            Part::Group(steps) => self.steps(steps, Some(contiguity), next, kills),
-            Part::Absent(_) => next,
-        }
-    }
-
-    /// What a greedy step takes goes to nobody after it.
-    fn guard(&mut self, from: usize, predicate: u16) {
-        let mut reached = vec![from];
-        let mut at = 0;
-        while at < reached.len() {
-            match &mut self.nodes[reached[at]] {
-                Node::Take(take) => take.guards.push(predicate),
-                Node::Split(parts) => {
-                    for part in parts.clone() {
-                        if !reached.contains(&part) {
-                            reached.push(part);
-                        }
-                    }
+                    is_open: around.is_open,
+                };
+                self.add(Node::Take(take.clone()));
+                take.kills.extend(&kills.at_once);
+                if kills.at_once.is_empty() || take.contiguity == Contiguity::Strict {
+                    self.nodes[place] = Node::Take(take);
+                    return place;
                 }
-                _ => {}
+                self.add(Node::Take(take))
             }
-            at += 1;
+            Part::Group(steps) => self.steps(steps, around, kills),
+            Part::Absent(_) => around.end,
         }
     }
+}
+
+fn is_greedy(step: &RuleStep) -> bool {
+    step.greedy && matches!(step.part, Part::Event(_))
+}
+
+/// Whether a round of the group may take nothing.
+fn is_empty_group(step: &RuleStep) -> bool {
+    let may_be_left_out = |step: &RuleStep| {
+        step.optional || matches!(step.part, Part::Absent(_)) || is_empty_group(step)
+    };
+    matches!(&step.part, Part::Group(steps) if steps.iter().all(may_be_left_out))
+}
+
+/// The absent steps that `rest` begins with, which hold between the rounds of the step before as
+/// well; behind the last step of a group, those that follow the group.
+fn follows(rest: &[RuleStep], around: &Kills) -> Kills {
+    if rest.is_empty() {
+        return around.clone();
+    }
+    let mut kills = Kills::default();
+    for step in rest {
+        match step.part {
+            Part::Absent(predicate) if step.next == Contiguity::Strict => {
+                kills.at_once.push(predicate);
+            }
+            Part::Absent(predicate) => kills.always.push(predicate),
+            _ => break,
+        }
+    }
+    kills
 }

@@ -1,22 +1,26 @@
-//! Event time: how far it has come, and the events that wait for those before them.
+//! Event time: how far it has come, and what comes too late.
 
-use std::cmp::Reverse;
-use std::collections::BinaryHeap;
+use serde::{Deserialize, Serialize};
 
-use super::Held;
 use crate::model::{Millis, Timestamp};
-use crate::pattern::event::Event;
 use crate::pattern::rule::{Rule, Shape, Time};
 
 #[derive(Debug)]
 pub(super) struct Order {
     out_of_order: Millis,
     allowed_lateness: Millis,
+    pub(super) progress: Progress,
+}
+
+/// How far event time has come for a rule: what a matcher goes on from, beside its keys.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Progress {
     /// No event earlier than this is waited for.
-    watermark: Option<Timestamp>,
-    latest: Option<Timestamp>,
-    held: BinaryHeap<Reverse<Held>>,
-    arrivals: u64,
+    pub watermark: Option<Timestamp>,
+    /// The latest event seen.
+    pub latest: Option<Timestamp>,
+    /// Deadlines up to here have fired.
+    pub now: Option<Timestamp>,
 }
 
 impl Order {
@@ -30,94 +34,48 @@ impl Order {
         } = rule.time;
         let (out_of_order, allowed_lateness) = match rule.shape {
             Shape::Sequence(_) => (Millis(out_of_order.0 + allowed_lateness.0), Millis(0)),
+            // A window knows by itself what is too late for it.
+            Shape::Window(ref window) => {
+                let reach = window.span.reach().0;
+                (
+                    out_of_order,
+                    Millis(allowed_lateness.0.saturating_add(reach)),
+                )
+            }
             _ => (out_of_order, allowed_lateness),
         };
         Self {
             out_of_order,
             allowed_lateness,
-            watermark: None,
-            latest: None,
-            held: BinaryHeap::new(),
-            arrivals: 0,
+            progress: Progress::default(),
         }
-    }
-
-    pub(super) fn watermark(&self) -> Option<Timestamp> {
-        self.watermark
-    }
-
-    /// The latest event seen.
-    pub(super) fn latest(&self) -> Option<Timestamp> {
-        self.latest
     }
 
     /// Whether an event comes too late to be taken.
     pub(super) fn is_late(&self, at: Timestamp) -> bool {
-        self.watermark
-            .is_some_and(|watermark| at < watermark - self.allowed_lateness)
+        let watermark = self.progress.watermark;
+        watermark.is_some_and(|watermark| at < watermark - self.allowed_lateness)
     }
 
-    /// Takes note of an event's time; whether the event can be applied at once, since it waits for
-    /// nobody.
-    pub(super) fn passes(&mut self, at: Timestamp) -> bool {
-        if self.latest.is_none_or(|latest| at > latest) {
-            self.latest = Some(at);
-        }
-        let bound = self.latest.unwrap_or(at) - self.out_of_order;
-        self.advance(bound);
-        self.watermark.is_some_and(|watermark| at <= watermark) && self.held.is_empty()
+    /// How long after its time an event may still come.
+    pub(super) fn patience(&self) -> Millis {
+        self.allowed_lateness
     }
 
-    pub(super) fn advance(&mut self, time: Timestamp) {
-        if self.watermark.is_none_or(|watermark| time > watermark) {
-            self.watermark = Some(time);
-        }
+    /// Takes note of an event's time; how far that moves the watermark.
+    pub(super) fn note(&mut self, at: Timestamp) -> Timestamp {
+        let latest = self.progress.latest.map_or(at, |latest| latest.max(at));
+        self.progress.latest = Some(latest);
+        self.advance(latest - self.out_of_order)
     }
 
-    pub(super) fn hold(&mut self, event: &Event<'_>) {
-        self.held.push(Reverse(Held {
-            topic: event.topic,
-            at: event.at,
-            position: event.position,
-            slots: event.slots.into(),
-            payload: event.payload.clone(),
-            arrival: self.arrivals,
-        }));
-        self.arrivals += 1;
-    }
-
-    /// The earliest event that waits for nobody any more.
-    pub(super) fn next_ready(&mut self) -> Option<Held> {
-        let Reverse(held) = self.held.peek()?;
-        if self.watermark.is_some_and(|watermark| held.at <= watermark) {
-            return self.held.pop().map(|Reverse(held)| held);
-        }
-        None
-    }
-}
-
-impl Held {
-    fn rank(&self) -> (Timestamp, u64) {
-        (self.at, self.arrival)
-    }
-}
-
-impl PartialEq for Held {
-    fn eq(&self, other: &Self) -> bool {
-        self.rank() == other.rank()
-    }
-}
-
-impl Eq for Held {}
-
-impl PartialOrd for Held {
-    fn partial_cmp(&self, other: &Self) -> Option<std::cmp::Ordering> {
-        Some(self.cmp(other))
-    }
-}
-
-impl Ord for Held {
-    fn cmp(&self, other: &Self) -> std::cmp::Ordering {
-        self.rank().cmp(&other.rank())
+    /// Moves the watermark to `time`, or leaves it where it is further on; where it is then.
+    pub(super) fn advance(&mut self, time: Timestamp) -> Timestamp {
+        let watermark = self
+            .progress
+            .watermark
+            .map_or(time, |known| known.max(time));
+        self.progress.watermark = Some(watermark);
+        watermark
     }
 }

@@ -1,84 +1,81 @@
 //! `debounce` and `cooldown`: which matches of a key come out.
 
-use std::collections::BTreeSet;
+use serde::{Deserialize, Serialize};
 
-use rustc_hash::FxHashMap;
-
-use crate::model::Timestamp;
+use crate::model::{Millis, Timestamp};
+use crate::pattern::event::Taken;
 use crate::pattern::output::{Key, Match, Outputs};
 use crate::pattern::rule::Emit;
 
-#[derive(Debug, Default)]
+/// What keeps the matches of one key back.
+#[derive(Debug, Default, Serialize, Deserialize)]
 pub(super) struct Suppress {
-    /// The end of the cooldown of each key.
-    cooling: FxHashMap<Key, Timestamp>,
-    /// By end, to forget them.
-    cooled: BTreeSet<(Timestamp, u64)>,
-    cooled_keys: FxHashMap<u64, Key>,
-    /// Matches that wait for quiet, with the time at which they come out.
-    waiting: FxHashMap<Key, (Timestamp, Match, Emit)>,
-    next: u64,
+    /// The end of the cooldown.
+    cooling_until: Option<Timestamp>,
+    /// The match that waits for quiet, and when it comes out.
+    waiting: Option<Waiting>,
+}
+
+#[derive(Debug, Serialize, Deserialize)]
+struct Waiting {
+    due: Timestamp,
+    at: Timestamp,
+    events: Vec<(u16, Taken)>,
 }
 
 impl Suppress {
     pub(super) fn pass(&mut self, emit: &Emit, found: Match, out: &mut Outputs) {
-        match emit.debounce {
-            None => self.cool(emit, found, out),
-            Some(span) => {
-                let due = found.at + span;
-                let key = found.key.clone();
-                if self
-                    .waiting
-                    .insert(key, (due, found, emit.clone()))
-                    .is_some()
-                {
-                    out.suppressed += 1;
-                }
-            }
+        let Some(span) = emit.debounce else {
+            self.cool(emit.cooldown, found, out);
+            return;
+        };
+        let Match { at, events, .. } = found;
+        let due = at + span;
+        if self.waiting.replace(Waiting { due, at, events }).is_some() {
+            out.suppressed += 1;
         }
     }
 
-    fn cool(&mut self, emit: &Emit, found: Match, out: &mut Outputs) {
-        let Some(span) = emit.cooldown else {
-            out.matches.push(found);
-            return;
-        };
-        while let Some((end, number)) = self.cooled.first().copied() {
-            if end > found.at {
-                break;
+    fn cool(&mut self, cooldown: Option<Millis>, found: Match, out: &mut Outputs) {
+        if let Some(span) = cooldown {
+            if self.cooling_until.is_some_and(|end| end > found.at) {
+                out.suppressed += 1;
+                return;
             }
-            self.cooled.pop_first();
-            if let Some(key) = self.cooled_keys.remove(&number)
-                && self.cooling.get(&key) == Some(&end)
-            {
-                self.cooling.remove(&key);
-            }
+            self.cooling_until = Some(found.at + span);
         }
-        if self.cooling.contains_key(&found.key) {
-            out.suppressed += 1;
-            return;
-        }
-        let end = found.at + span;
-        self.cooling.insert(found.key.clone(), end);
-        self.cooled.insert((end, self.next));
-        self.cooled_keys.insert(self.next, found.key.clone());
-        self.next += 1;
         out.matches.push(found);
     }
 
     /// Lets out what waited long enough.
-    pub(super) fn advance(&mut self, now: Timestamp, out: &mut Outputs) {
-        let mut due: Vec<(Timestamp, Key)> = self
-            .waiting
-            .iter()
-            .filter(|(_, (due, ..))| *due <= now)
-            .map(|(key, (due, ..))| (*due, key.clone()))
-            .collect();
-        due.sort_by_key(|(due, _)| *due);
-        for (_, key) in due {
-            if let Some((_, found, emit)) = self.waiting.remove(&key) {
-                self.cool(&emit, found, out);
-            }
+    pub(super) fn release(&mut self, emit: &Emit, key: &Key, now: Timestamp, out: &mut Outputs) {
+        if let Some(Waiting { at, events, .. }) = self.waiting.take_if(|found| found.due <= now) {
+            let key = key.clone();
+            self.cool(emit.cooldown, Match { key, at, events }, out);
         }
+    }
+
+    /// The same, and forgets a cooldown that ended `patience` ago: until then a late event may still
+    /// complete a match within it, or one may have waited for quiet.
+    pub(super) fn advance(
+        &mut self,
+        emit: &Emit,
+        key: &Key,
+        now: Timestamp,
+        patience: Millis,
+        out: &mut Outputs,
+    ) {
+        self.release(emit, key, now, out);
+        self.cooling_until = self.cooling_until.filter(|end| *end + patience > now);
+    }
+
+    pub(super) fn deadline(&self, patience: Millis) -> Option<Timestamp> {
+        let waiting = self.waiting.as_ref().map(|found| found.due);
+        let cooled = self.cooling_until.map(|end| end + patience);
+        waiting.into_iter().chain(cooled).min()
+    }
+
+    pub(super) fn is_idle(&self) -> bool {
+        self.cooling_until.is_none() && self.waiting.is_none()
     }
 }

@@ -7,7 +7,7 @@ use crate::document::node::{Node, Value};
 use crate::document::violation::Report;
 use crate::expr::{Condition, Names, Path, Segment, Template, is_identifier, nearest};
 use crate::pattern::predicate::{Predicate, Scope};
-use crate::pattern::rule::MAX_CONDITIONS;
+use crate::pattern::rule::{MAX_CONDITIONS, Measure};
 
 const CONDITION_NAMES: Names<'static> = Names {
     known: &["event", "key", "matches"],
@@ -29,10 +29,15 @@ pub(super) struct Builder<'n> {
     pub(super) correlate: Vec<(Arc<str>, u16)>,
     pub(super) names: Vec<Arc<str>>,
     pub(super) predicates: Vec<Predicate>,
+    pub(super) measures: Vec<Measure>,
+    /// Values that a series or a trailing window may hold.
+    pub(super) max_values: usize,
+    /// Names that actions may read beside those of the match: of enrichments.
+    pub(super) joined: Vec<Arc<str>>,
 }
 
 impl<'n> Builder<'n> {
-    pub(super) fn new(default_topic: Option<&'n str>) -> Self {
+    pub(super) fn new(default_topic: Option<&'n str>, max_values: usize) -> Self {
         Self {
             default_topic,
             topics: Vec::new(),
@@ -40,6 +45,9 @@ impl<'n> Builder<'n> {
             correlate: Vec::new(),
             names: Vec::new(),
             predicates: Vec::new(),
+            measures: Vec::new(),
+            max_values,
+            joined: Vec::new(),
         }
     }
 
@@ -71,6 +79,35 @@ impl<'n> Builder<'n> {
         place(self.names.len() - 1)
     }
 
+    /// The place of a name that is the shape's own.
+    pub(super) fn name_of_shape(&mut self, shape: &str) -> u16 {
+        self.names.push(Arc::from(shape));
+        place(self.names.len() - 1)
+    }
+
+    /// The place of the rule's topic, for a shape that has none of its own.
+    pub(super) fn rule_topic(&mut self, node: &Node, report: &mut Report<'_>) -> Option<u16> {
+        let Some(topic) = self.default_topic else {
+            let remedy = Some("give the rule a `topic`".to_owned());
+            report.add_with(
+                node.at,
+                "match",
+                "this does not say which topic it reads",
+                remedy,
+            );
+            return None;
+        };
+        Some(self.intern_topic(topic))
+    }
+
+    fn intern_topic(&mut self, topic: &str) -> u16 {
+        let known = self.topics.iter().position(|known| **known == *topic);
+        place(known.unwrap_or_else(|| {
+            self.topics.push(Arc::from(topic));
+            self.topics.len() - 1
+        }))
+    }
+
     /// The place of the topic that an entry reads: its own, or the rule's.
     pub(super) fn topic(&mut self, fields: &Fields<'_>, report: &mut Report<'_>) -> Option<u16> {
         let topic = match fields.get("topic") {
@@ -96,25 +133,33 @@ impl<'n> Builder<'n> {
                 }
             },
         };
-        let known = self.topics.iter().position(|known| **known == *topic);
-        Some(place(known.unwrap_or_else(|| {
-            self.topics.push(Arc::from(topic));
-            self.topics.len() - 1
-        })))
+        Some(self.intern_topic(topic))
     }
 
-    /// The place of the condition that stands under `name`, on events of `topic`; without one,
-    /// every event meets it.
+    /// The place of the condition that stands under `name`, on events of `topic` and, where any are
+    /// given, of these CloudEvents types; without any condition every event meets it.
     pub(super) fn predicate(
         &mut self,
         fields: &Fields<'_>,
         name: &str,
+        types: &[&str],
         topic: u16,
         report: &mut Report<'_>,
     ) -> Option<u16> {
         let path = fields.path_of(name);
         let predicate = match fields.get(name) {
-            None => Predicate::always(topic),
+            None if types.is_empty() => Predicate::always(topic),
+            None => {
+                let condition = Condition::compile(&of_types(types, None), &CONDITION_NAMES);
+                let at = fields.entry("type").map_or(fields.at, |(_, node)| node.at);
+                match condition {
+                    Ok(condition) => Predicate::new(topic, condition, self),
+                    Err(error) => {
+                        report.add(at, &fields.path_of("type"), error.to_string());
+                        return None;
+                    }
+                }
+            }
             Some(node) => {
                 let text = match &node.value {
                     Value::String(text) => text.as_str(),
@@ -140,7 +185,17 @@ impl<'n> Builder<'n> {
                     let at = report.locate(node, text, read.offset);
                     self.check(read, at, &path, report);
                 }
-                Predicate::new(topic, condition, self)
+                let whole = match types {
+                    [] => Ok(condition),
+                    types => Condition::compile(&of_types(types, Some(text)), &CONDITION_NAMES),
+                };
+                match whole {
+                    Ok(condition) => Predicate::new(topic, condition, self),
+                    Err(error) => {
+                        report.add(node.at, &path, error.to_string());
+                        return None;
+                    }
+                }
             }
         };
         if self.predicates.len() >= MAX_CONDITIONS {
@@ -160,7 +215,15 @@ impl<'n> Builder<'n> {
         path: &str,
         report: &mut Report<'_>,
     ) -> Option<Template> {
-        match Template::compile(&node.to_json(), &RESULT_NAMES) {
+        let known = RESULT_NAMES.known.iter().copied();
+        let known: Vec<&str> = known
+            .chain(self.joined.iter().map(|name| &**name))
+            .collect();
+        let names = Names {
+            known: &known,
+            ..RESULT_NAMES
+        };
+        match Template::compile(&node.to_json(), &names) {
             Ok(template) => {
                 for read in template.paths() {
                     self.check(read, node.at, path, report);
@@ -180,7 +243,8 @@ impl<'n> Builder<'n> {
         }
     }
 
-    fn check(
+    /// Whether the conditions and the parts of the key that an expression reads are there.
+    pub(super) fn check(
         &self,
         read: &Path,
         at: crate::document::node::Position,
@@ -230,6 +294,24 @@ impl Scope for Builder<'_> {
 
     fn name(&self, id: &str) -> Option<u16> {
         self.names.iter().position(|name| **name == *id).map(place)
+    }
+}
+
+/// A condition on the CloudEvents type, and what else must hold.
+fn of_types(types: &[&str], condition: Option<&str>) -> String {
+    let types: Vec<String> = types.iter().map(|name| format!("{name:?}")).collect();
+    let is_one = format!(
+        "has(event.ce.type) && event.ce.type in [{}]",
+        types.join(", ")
+    );
+    match condition.map(str::trim) {
+        None => is_one,
+        Some(condition) => {
+            let inner = condition
+                .strip_prefix("${")
+                .and_then(|it| it.strip_suffix('}'));
+            format!("{is_one} && ({})", inner.unwrap_or(condition))
+        }
     }
 }
 

@@ -1,12 +1,19 @@
 //! From the text that a person wrote to a checked [`Rule`], or to all that is wrong with it.
 //!
-//! [`parse`] reads a file; `shapes` reads what stands under `match`, `sequence` its steps,
-//! `settings` the rest; `builder` interns topics, fields and names on the way.
+//! [`parse`] reads a file; `shorthand` and `shorthand_stream` put the words of others into those of
+//! a rule; `shapes` reads what stands under `match`, `sequence` its steps, `windows`
+//! its windows, `measures` what compares an event with those before it; `settings` and
+//! `actions` read the rest; `builder` interns topics, fields and names on the way.
 
+mod actions;
 mod builder;
+mod measures;
 mod sequence;
 mod settings;
 mod shapes;
+mod shorthand;
+mod shorthand_stream;
+mod windows;
 
 use std::sync::Arc;
 
@@ -31,25 +38,15 @@ const RULE_FIELDS: &[Field] = &[
     field("emit"),
     field("limits"),
     field("start"),
+    field("signal"),
+    field("cancel"),
+    field("pause"),
+    field("resume"),
+    field("enrich"),
+    field("canary"),
+    field("enabled"),
     field("mode"),
     field("on_update"),
-];
-
-const PLANNED: &[&str] = &[
-    "enrich",
-    "signal",
-    "cancel",
-    "pause",
-    "canary",
-    "windowing",
-    "aggregations",
-    "trigger_workflows",
-    "context_enrichment",
-    "temporal_relationship",
-    "workflow_trigger",
-    "window_minutes",
-    "debounce_ms",
-    "events",
 ];
 
 /// Reads the rules of a file, one or many (`---` between them), YAML or JSON. `file` is its name
@@ -58,28 +55,45 @@ pub fn parse(text: &str, file: Option<&str>) -> Result<Vec<Arc<Rule>>, Violation
     let (documents, mut report) = document::read(text, file);
     let mut rules: Vec<Arc<Rule>> = Vec::new();
     for node in &documents {
-        let Some(rule) = read(node, &mut report) else {
-            continue;
-        };
-        let is_same =
-            |other: &Arc<Rule>| (&other.name, other.version) == (&rule.name, rule.version);
-        if rules.iter().any(is_same) {
-            let message = format!(
-                "`{}` version {} is already defined in this file",
-                rule.name, rule.version
-            );
-            let remedy = "give it another version or name".to_owned();
-            report.add_with(node.at, "", message, Some(remedy));
+        for rule in read(node, &mut report) {
+            let is_same =
+                |other: &Arc<Rule>| (&other.name, other.version) == (&rule.name, rule.version);
+            if rules.iter().any(is_same) {
+                let message = format!(
+                    "`{}` version {} is already defined in this file",
+                    rule.name, rule.version
+                );
+                let remedy = "give it another version or name".to_owned();
+                report.add_with(node.at, "", message, Some(remedy));
+            }
+            rules.push(Arc::new(rule));
         }
-        rules.push(Arc::new(rule));
     }
     report.finish(rules)
 }
 
-fn read(node: &Node, report: &mut Report<'_>) -> Option<Rule> {
+/// Whether a document says that it is a rule.
+pub(crate) fn is_rule(node: &Node) -> bool {
+    let Value::Map(members) = &node.value else {
+        return false;
+    };
+    let kind = members.iter().find(|(key, _)| key.name == "kind");
+    kind.is_some_and(|(_, kind)| kind.as_str() == Some("rule"))
+}
+
+/// Reads one document of a file: one rule, or of a stream's triggers one each. Nothing: it is
+/// invalid; why is in the report.
+pub(crate) fn read(node: &Node, report: &mut Report<'_>) -> Vec<Rule> {
+    if check_kind(node, report).is_none() {
+        return Vec::new();
+    }
+    let rules = shorthand::lower(node, report).into_iter();
+    rules.filter_map(|node| read_rule(&node, report)).collect()
+}
+
+fn read_rule(node: &Node, report: &mut Report<'_>) -> Option<Rule> {
     let faults_before = report.count();
-    check_kind(node, report)?;
-    let fields = Fields::read(node, "", "a rule", RULE_FIELDS, PLANNED, report)?;
+    let fields = Fields::read(node, "", "a rule", RULE_FIELDS, &[], report)?;
     let name = fields.definition_name("rule", report);
     let version = match fields.get("version") {
         Some(_) => fields.integer("version", 1..=u32::MAX, report),
@@ -89,7 +103,8 @@ fn read(node: &Node, report: &mut Report<'_>) -> Option<Rule> {
         .string("description", report)
         .map(|(text, _)| text.to_owned());
     let default_topic = fields.string("topic", report).map(|(topic, _)| topic);
-    let mut builder = Builder::new(default_topic);
+    let limits = settings::limits(&fields, report);
+    let mut builder = Builder::new(default_topic, limits.max_partials_per_key);
     settings::correlate(&fields, &mut builder, report);
     let time = settings::time(&fields, &mut builder, report);
     let shape = match fields.get("match") {
@@ -100,8 +115,11 @@ fn read(node: &Node, report: &mut Report<'_>) -> Option<Rule> {
         }
     };
     let emit = settings::emit(&fields, &builder, report);
-    let limits = settings::limits(&fields, report);
+    let enrich = actions::enrich(&fields, &mut builder, report);
     let start = settings::start(&fields, &builder, report);
+    let enabled = settings::enabled(&fields, report);
+    let steers = actions::steers(&fields, &builder, report);
+    let canary = actions::canary(&fields, report);
     let mode = settings::mode(&fields, report);
     let on_update = settings::on_update(&fields, report);
     if report.count() > faults_before {
@@ -113,6 +131,9 @@ fn read(node: &Node, report: &mut Report<'_>) -> Option<Rule> {
         _ => return None,
     };
     document.insert("version".to_owned(), version.into());
+    if let Some(keys) = document.remove("correlation_keys") {
+        document.insert("correlate".to_owned(), keys);
+    }
     let text = canonical::text(&serde_json::Value::Object(document));
     Some(Rule {
         name,
@@ -125,10 +146,15 @@ fn read(node: &Node, report: &mut Report<'_>) -> Option<Rule> {
         time,
         names: builder.names,
         predicates: builder.predicates,
+        measures: builder.measures,
         shape: shape?,
         emit,
         limits,
         start,
+        steers,
+        enrich,
+        canary,
+        enabled,
         mode,
         on_update,
     })

@@ -1,7 +1,7 @@
 //! `match.sequence`: steps with contiguity and quantifiers, and what cannot stand together.
 
 use super::builder::Builder;
-use super::shapes::span;
+use super::shapes::{event_condition, span};
 use crate::document::fields::{Field, Fields, field, join};
 use crate::document::node::{Node, Value};
 use crate::document::violation::Report;
@@ -10,7 +10,10 @@ use crate::pattern::rule::{Contiguity, Part, Sequence, Step, Times};
 const STEP: &[Field] = &[
     field("id"),
     field("topic"),
+    field("type"),
     field("where"),
+    field("change"),
+    field("anomaly"),
     field("group"),
     field("next"),
     field("inner"),
@@ -23,7 +26,7 @@ const STEP: &[Field] = &[
     field("within_gap"),
 ];
 
-const PLANNED_STEP: &[&str] = &["change", "window", "aggregate", "anomaly", "type"];
+const PLANNED_STEP: &[&str] = &["window", "aggregate"];
 
 /// Most occurrences that `times` may ask for.
 const MAX_TIMES: u32 = 1_000;
@@ -174,6 +177,12 @@ fn check_place(
     if place + 1 == count && is_absent && depth > 0 {
         refuse("the last step of a group cannot be absent; put the absent step behind the group");
     }
+    let is_last = place + 1 == count && step.next == Contiguity::Relaxed;
+    if is_absent && step.within_gap.is_some() && !is_last {
+        refuse(
+            "an absent step has `within_gap` only as the last, where it says how long none may come",
+        );
+    }
     if place == 0 && depth == 0 && step.within_gap.is_some() {
         refuse("`within_gap` counts from the step before, and there is none");
     }
@@ -199,7 +208,17 @@ fn step(
     let mut until = None;
     let part = match fields.get("group") {
         Some(group) => {
-            for name in ["topic", "where", "until", "absent", "within_gap"] {
+            for name in [
+                "topic",
+                "type",
+                "where",
+                "change",
+                "anomaly",
+                "until",
+                "absent",
+                "within_gap",
+                "greedy",
+            ] {
                 if let Some((key, _)) = fields.entry(name) {
                     let message = format!("`{name}` does not stand beside `group`");
                     report.add(key.at, &join(path, name), message);
@@ -215,9 +234,9 @@ fn step(
         }
         None => {
             let topic = builder.topic(&fields, report)?;
-            let predicate = builder.predicate(&fields, "where", topic, report)?;
+            let predicate = event_condition(&fields, name, topic, builder, report)?;
             if fields.get("until").is_some() {
-                until = builder.predicate(&fields, "until", topic, report);
+                until = builder.predicate(&fields, "until", &[], topic, report);
             }
             if is_absent {
                 Part::Absent(predicate)
@@ -281,7 +300,7 @@ fn step(
     })
 }
 
-fn boolean(fields: &Fields<'_>, name: &str, report: &mut Report<'_>) -> bool {
+pub(super) fn boolean(fields: &Fields<'_>, name: &str, report: &mut Report<'_>) -> bool {
     match fields.get(name).map(|node| (&node.value, node)) {
         None => false,
         Some((Value::Bool(value), _)) => *value,

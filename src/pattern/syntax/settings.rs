@@ -3,11 +3,12 @@
 use std::sync::Arc;
 
 use super::builder::{Builder, field_path};
+use super::sequence::boolean;
 use super::shapes::span;
 use crate::document::fields::{Fields, field, join};
 use crate::document::node::Value;
 use crate::document::violation::Report;
-use crate::expr::nearest;
+use crate::expr::{Template, nearest};
 use crate::pattern::predicate::Scope as _;
 use crate::pattern::rule::{Emit, Limits, Mode, OnOverflow, OnUpdate, Skip, Start, Time};
 
@@ -53,13 +54,13 @@ pub(super) fn time(
         return Time::default();
     };
     let named = inner.string("field", report);
+    let usual = Time::default();
+    let mut span_or = |name: &str, usual| inner.duration(name, report).unwrap_or(usual);
     Time {
         field: named.map(|(name, _)| builder.slot(&field_path(name))),
-        out_of_order: inner.duration("out_of_order", report).unwrap_or_default(),
-        allowed_lateness: inner
-            .duration("allowed_lateness", report)
-            .unwrap_or_default(),
-        idle_after: inner.duration("idle_after", report),
+        out_of_order: span_or("out_of_order", usual.out_of_order),
+        allowed_lateness: span_or("allowed_lateness", usual.allowed_lateness),
+        idle_after: span_or("idle_after", usual.idle_after),
     }
 }
 
@@ -179,19 +180,7 @@ pub(super) fn start(
     let input = inner
         .get("input")
         .and_then(|node| builder.template(node, "start.input", report));
-    let mut tags = Vec::new();
-    match inner.get("tags").map(|node| (&node.value, node)) {
-        None => {}
-        Some((Value::Map(members), _)) => {
-            for (key, value) in members {
-                let path = join("start.tags", &key.name);
-                if let Some(template) = builder.template(value, &path, report) {
-                    tags.push((key.name.clone(), template));
-                }
-            }
-        }
-        Some((_, node)) => report.add(node.at, "start.tags", "`tags` is a mapping"),
-    }
+    let tags = text_templates(&inner, "tags", builder, report);
     Some(Start {
         workflow: Arc::from(workflow?.0),
         version,
@@ -201,11 +190,40 @@ pub(super) fn start(
     })
 }
 
+/// A mapping whose values are templates.
+pub(super) fn text_templates(
+    fields: &Fields<'_>,
+    name: &str,
+    builder: &Builder<'_>,
+    report: &mut Report<'_>,
+) -> Vec<(String, Template)> {
+    let mut read = Vec::new();
+    let path = fields.path_of(name);
+    match fields.get(name).map(|node| (&node.value, node)) {
+        None => {}
+        Some((Value::Map(members), _)) => {
+            for (key, value) in members {
+                let path = join(&path, &key.name);
+                if let Some(template) = builder.template(value, &path, report) {
+                    read.push((key.name.clone(), template));
+                }
+            }
+        }
+        Some((_, node)) => report.add(node.at, &path, format!("`{name}` is a mapping")),
+    }
+    read
+}
+
 pub(super) fn mode(fields: &Fields<'_>, report: &mut Report<'_>) -> Mode {
     match choice(fields, "mode", &["live", "shadow"], report) {
         Some("shadow") => Mode::Shadow,
         _ => Mode::Live,
     }
+}
+
+/// `enabled: true | false`, true where nothing is said.
+pub(super) fn enabled(fields: &Fields<'_>, report: &mut Report<'_>) -> bool {
+    fields.get("enabled").is_none() || boolean(fields, "enabled", report)
 }
 
 pub(super) fn on_update(fields: &Fields<'_>, report: &mut Report<'_>) -> OnUpdate {
@@ -216,7 +234,7 @@ pub(super) fn on_update(fields: &Fields<'_>, report: &mut Report<'_>) -> OnUpdat
 }
 
 /// One of a few words.
-fn choice<'n>(
+pub(super) fn choice<'n>(
     fields: &Fields<'n>,
     name: &str,
     known: &[&str],

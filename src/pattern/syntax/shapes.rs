@@ -1,7 +1,7 @@
 //! What stands under `match`.
 
 use super::builder::Builder;
-use super::sequence;
+use super::{measures, sequence, windows};
 use crate::document::fields::{Field, Fields, field, join};
 use crate::document::node::{Node, Value};
 use crate::document::violation::Report;
@@ -14,13 +14,23 @@ const SHAPES: &[Field] = &[
     field("sequence"),
     field("absent"),
     field("count"),
+    field("window"),
+    field("change"),
+    field("anomaly"),
 ];
 
-const PLANNED_SHAPES: &[&str] = &["window", "aggregate", "anomaly", "change"];
+const PLANNED_SHAPES: &[&str] = &["aggregate"];
 
-const CONDITION: &[Field] = &[field("id"), field("topic"), field("where")];
+const CONDITION: &[Field] = &[
+    field("id"),
+    field("topic"),
+    field("type"),
+    field("where"),
+    field("change"),
+    field("anomaly"),
+];
 
-const PLANNED_CONDITION: &[&str] = &["change", "window", "aggregate", "anomaly", "type"];
+const PLANNED_CONDITION: &[&str] = &["window", "aggregate"];
 
 pub(super) fn read(
     node: &Node,
@@ -28,14 +38,18 @@ pub(super) fn read(
     report: &mut Report<'_>,
 ) -> Option<Shape> {
     let fields = Fields::read(node, "match", "`match`", SHAPES, PLANNED_SHAPES, report)?;
-    let given: Vec<&str> = SHAPES
+    let given: Vec<&'static str> = SHAPES
         .iter()
         .map(|shape| shape.name)
         .filter(|name| fields.get(name).is_some())
         .collect();
     let [shape] = given[..] else {
         let message = if given.is_empty() {
-            "`match` needs one of `any`, `all`, `sequence`, `absent`, `count`".to_owned()
+            let names: Vec<String> = SHAPES
+                .iter()
+                .map(|shape| format!("`{}`", shape.name))
+                .collect();
+            format!("`match` needs one of {}", names.join(", "))
         } else {
             format!("`match` has one shape, not {}", given.join(" and "))
         };
@@ -51,6 +65,8 @@ pub(super) fn read(
         "all" => all(node, &path, builder, report),
         "count" => count(node, &path, builder, report),
         "absent" => absent(node, &path, builder, report),
+        "window" => windows::read(node, &path, builder, report),
+        "change" | "anomaly" => measured(node, &fields, shape, builder, report),
         _ => sequence::read(node, &path, builder, report).map(Shape::Sequence),
     }
 }
@@ -97,7 +113,10 @@ fn count(
     let known = &[
         field("id"),
         field("topic"),
+        field("type"),
         field("where"),
+        field("change"),
+        field("anomaly"),
         field("within"),
         field("at_least"),
     ];
@@ -222,7 +241,7 @@ fn condition_of(
 ) -> Option<Condition> {
     let name = builder.register(fields, what, report);
     let topic = builder.topic(fields, report)?;
-    let predicate = builder.predicate(fields, "where", topic, report)?;
+    let predicate = event_condition(fields, name, topic, builder, report)?;
     if builder.predicates[usize::from(predicate)].looks_back {
         report.add(
             fields.get("where").map_or(fields.at, |node| node.at),
@@ -232,6 +251,50 @@ fn condition_of(
         return None;
     }
     Some(Condition { name, predicate })
+}
+
+/// `change` or `anomaly` alone: any event of the rule's topic that meets it.
+fn measured(
+    node: &Node,
+    fields: &Fields<'_>,
+    shape: &str,
+    builder: &mut Builder<'_>,
+    report: &mut Report<'_>,
+) -> Option<Shape> {
+    let name = builder.name_of_shape(shape);
+    let topic = builder.rule_topic(node, report)?;
+    let predicate = builder.predicate(fields, "where", &[], topic, report)?;
+    measures::attach(fields, name, predicate, builder, report)?;
+    let condition = Condition { name, predicate };
+    Some(Shape::Any {
+        conditions: vec![condition],
+    })
+}
+
+/// What `type`, `where`, `change` and `anomaly` of an entry say about one event; the place of its
+/// predicate.
+pub(super) fn event_condition(
+    fields: &Fields<'_>,
+    name: u16,
+    topic: u16,
+    builder: &mut Builder<'_>,
+    report: &mut Report<'_>,
+) -> Option<u16> {
+    let types: Vec<&str> = match fields.get("type").map(|node| &node.value) {
+        None => Vec::new(),
+        Some(Value::List(_)) => {
+            let names = fields.strings("type", report).unwrap_or_default();
+            names.into_iter().map(|(name, _)| name).collect()
+        }
+        Some(_) => fields
+            .string("type", report)
+            .map(|(name, _)| name)
+            .into_iter()
+            .collect(),
+    };
+    let predicate = builder.predicate(fields, "where", &types, topic, report)?;
+    measures::attach(fields, name, predicate, builder, report)?;
+    Some(predicate)
 }
 
 /// A duration that must be there and not be zero.

@@ -7,7 +7,7 @@ use serde_json::{Map, Value as Json};
 use super::expressions::{self, Reference};
 use super::retry::{self, RetrySpec};
 use super::step::{self, StepSource};
-use super::{Defaults, Definition, Kind, graph};
+use super::{Defaults, Definition, graph};
 use crate::document::fields::{Field, Fields, field};
 use crate::document::node::{Node, Value};
 use crate::document::violation::Report;
@@ -31,7 +31,7 @@ pub(super) const WORKFLOW_FIELDS: &[Field] = &[
 ];
 
 /// Kinds of definitions that will be and are not yet.
-const PLANNED_KINDS: [&str; 3] = ["rule", "agent", "policy"];
+const PLANNED_KINDS: [&str; 2] = ["agent", "policy"];
 
 /// Reads one document. `None`: it is invalid; why is in the report.
 pub(super) fn read(
@@ -71,7 +71,7 @@ pub(super) fn read(
     }
     let (name, version) = (name?, version?);
     let mut document = Map::new();
-    document.insert("kind".to_owned(), Kind::Workflow.name().into());
+    document.insert("kind".to_owned(), "workflow".into());
     document.insert("name".to_owned(), (*name).into());
     document.insert("version".to_owned(), version.into());
     document.insert("steps".to_owned(), steps_json.into());
@@ -99,7 +99,6 @@ pub(super) fn read(
         input_schema,
     };
     Some(Definition {
-        kind: Kind::Workflow,
         name,
         version,
         source,
@@ -110,7 +109,7 @@ pub(super) fn read(
 fn check_kind(node: &Node, report: &mut Report<'_>) -> Option<()> {
     let Value::Map(members) = &node.value else {
         let message = format!(
-            "a definition is a mapping that begins with `kind: workflow`, not {}",
+            "a definition is a mapping that begins with its `kind`, such as `kind: workflow`, not {}",
             node.described()
         );
         report.add(node.at, "", message);
@@ -121,26 +120,27 @@ fn check_kind(node: &Node, report: &mut Report<'_>) -> Option<()> {
             node.at,
             "",
             "a definition needs a `kind`",
-            Some("add `kind: workflow`".to_owned()),
+            Some("add `kind: workflow` or `kind: rule`".to_owned()),
         );
         return None;
     };
     match kind.as_str() {
         Some("workflow") => return Some(()),
+        Some("rule") => report.add(kind.at, "kind", "only workflows are read here, not rules"),
         Some(name) if PLANNED_KINDS.contains(&name) => {
             report.add(
                 kind.at,
                 "kind",
-                format!("definitions of kind `{name}` are not there yet; there is `workflow`"),
+                format!("definitions of kind `{name}` are not there yet; there are `workflow` and `rule`"),
             );
         }
         Some(name) => {
             let suggestion =
-                nearest(name, ["workflow"]).map(|near| format!("did you mean `{near}`?"));
+                nearest(name, ["workflow", "rule"]).map(|near| format!("did you mean `{near}`?"));
             report.add_with(
                 kind.at,
                 "kind",
-                format!("unknown kind `{name}`; there is `workflow`"),
+                format!("unknown kind `{name}`; there are `workflow` and `rule`"),
                 suggestion,
             );
         }

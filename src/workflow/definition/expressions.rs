@@ -20,7 +20,10 @@ const NAMES_WITH_SIGNAL: Names<'static> = Names {
 
 const REFUSED: [(&str, &str); 6] = [
     ("vars", "is not there yet: no step sets variables so far"),
-    ("event", "is not there yet: no rule starts runs so far"),
+    (
+        "event",
+        "is not there: a rule gives what it found to the run as `input`",
+    ),
     (
         "item",
         "has a value only within a `foreach`, which is not there yet",

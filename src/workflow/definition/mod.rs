@@ -20,12 +20,13 @@ use std::sync::Arc;
 pub use crate::document::{MAX_FILE_BYTES, MAX_NAME_LENGTH, Violation, Violations};
 
 use super::program::{RetryPolicy, Workflow};
+use crate::document::node::Node;
+use crate::document::violation::Report;
 use crate::model::Json;
 
 /// One definition that passed all checks.
 #[derive(Clone, Debug)]
 pub struct Definition {
-    pub kind: Kind,
     pub name: Arc<str>,
     /// From 1.
     pub version: u32,
@@ -33,21 +34,6 @@ pub struct Definition {
     /// workflow, and two definitions say the same exactly where these texts are equal.
     pub source: Json,
     pub workflow: Arc<Workflow>,
-}
-
-/// What a definition defines.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum Kind {
-    Workflow,
-}
-
-impl Kind {
-    /// As it stands in `kind:`.
-    pub fn name(self) -> &'static str {
-        match self {
-            Kind::Workflow => "workflow",
-        }
-    }
 }
 
 /// What holds where a definition says nothing, and how large one may be; from configuration.
@@ -67,8 +53,18 @@ impl Default for Defaults {
     }
 }
 
-/// Reads the definitions of a file, one or many (`---` between them), YAML or JSON. `file` is its
-/// name for messages. Empty documents are passed over; a file without any definition is a fault.
+/// Reads one document of a file. `None`: it is no workflow; why is in the report.
+pub(crate) fn read(
+    node: &Node,
+    defaults: &Defaults,
+    report: &mut Report<'_>,
+) -> Option<Definition> {
+    document::read(node, defaults, report)
+}
+
+/// Reads the workflows of a file, one or many (`---` between them), YAML or JSON. `file` is its
+/// name for messages. Empty documents are passed over; a file without any definition is a fault,
+/// and so is a definition of another kind.
 pub fn parse(
     text: &str,
     file: Option<&str>,

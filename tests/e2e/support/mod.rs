@@ -6,6 +6,7 @@
 //! - [`driver`]: starts runs, as any Kafka client may;
 //! - [`agent`]: answers tasks, and answers some of them twice;
 //! - [`reader`]: reads topics `read_committed`;
+//! - [`topics`]: makes topics as users do;
 //! - [`judge`]: what a set of histories must look like.
 
 pub mod agent;
@@ -15,6 +16,7 @@ pub mod driver;
 pub mod installation;
 pub mod judge;
 pub mod reader;
+pub mod topics;
 
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::thread;

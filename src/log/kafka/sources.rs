@@ -1,0 +1,447 @@
+//! The intake's session with a cluster: a consumer of users' event topics and the producers that
+//! write what becomes of their records. What [`session`](super::session) is for topics of ours, with
+//! these differences: the topics are many, others make them, and which they are changes while we
+//! read.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::{Arc, Mutex, PoisonError};
+
+use rdkafka::client::ClientContext;
+use rdkafka::config::RDKafkaLogLevel;
+use rdkafka::consumer::{BaseConsumer, Consumer, ConsumerContext};
+use rdkafka::error::KafkaError;
+use rdkafka::message::Timestamp as RecordTime;
+use rdkafka::types::RDKafkaRespErr;
+use rdkafka::{Message, Offset, Statistics, TopicPartitionList};
+
+use super::drain::{Notes, drain};
+use super::errors;
+use super::session::{ASK_TIMEOUT, KafkaLogConfig, headers_of, partition_count, seek};
+use super::turns::TurnsOfProducers;
+use crate::log::{LogError, Outgoing, PollLimits, Topics};
+use crate::model::Timestamp;
+
+/// A partition of a topic of others.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct SourcePartition {
+    pub topic: Arc<str>,
+    pub partition: i32,
+}
+
+/// A record of such a partition.
+#[derive(Clone, Debug, PartialEq)]
+pub struct SourceRecord {
+    pub from: SourcePartition,
+    pub offset: i64,
+    pub timestamp: Option<Timestamp>,
+    pub key: Option<Vec<u8>>,
+    pub value: Option<Vec<u8>>,
+    pub headers: Vec<(String, Vec<u8>)>,
+}
+
+/// Partitions came or went.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum SourceChange {
+    /// To be started.
+    Assigned(Vec<SourcePartition>),
+    /// Not ours any more: what is not committed of them never will be.
+    Revoked(Vec<SourcePartition>),
+}
+
+/// Where an owner of a partition begins.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Beginning {
+    /// The next offset to read.
+    pub offset: i64,
+    /// Whether that is what the group committed.
+    pub is_committed: bool,
+}
+
+/// See the module.
+pub struct SourceLog {
+    config: KafkaLogConfig,
+    topics: Arc<Topics>,
+    /// Asks for partitions and for the ends of committed records; never fetches.
+    probe: BaseConsumer,
+    /// `None` before the first subscription and after leaving.
+    consumer: Option<BaseConsumer<Assignment>>,
+    producer: Option<TurnsOfProducers>,
+    signal_partitions: i32,
+}
+
+impl SourceLog {
+    /// The consumer group of the intake.
+    pub fn group(prefix: &str) -> String {
+        format!("{prefix}intake")
+    }
+
+    /// Makes the clients; reaches for no broker yet.
+    ///
+    /// # Errors
+    /// Settings that librdkafka refuses.
+    pub fn new(config: KafkaLogConfig) -> Result<Self, LogError> {
+        let mut probe = config.client.client_config();
+        probe.set("isolation.level", "read_committed");
+        let probe = probe
+            .create()
+            .map_err(|error| errors::fatal("making a client", error))?;
+        let topics = Arc::new(Topics::new(&config.prefix));
+        Ok(Self {
+            config,
+            topics,
+            probe,
+            consumer: None,
+            producer: None,
+            signal_partitions: 0,
+        })
+    }
+
+    /// Initialises the producers' sessions, which ends what a predecessor left open. Keeps the
+    /// consumer.
+    ///
+    /// # Errors
+    /// The cluster is away, or the topic `signals` is not there.
+    pub fn connect(&mut self) -> Result<(), LogError> {
+        self.producer = None;
+        let signals = &self.topics.signals;
+        self.signal_partitions =
+            partition_count(self.probe.client(), signals)?.ok_or_else(|| {
+                errors::retriable(
+                    "looking up topics",
+                    format!("topic `{signals}` does not exist; `partita topics create` makes it"),
+                )
+            })?;
+        self.producer = Some(TurnsOfProducers::connect(&self.config, &self.topics)?);
+        Ok(())
+    }
+
+    /// Partitions of `signals`. Known once connected.
+    pub fn signal_partitions(&self) -> i32 {
+        self.signal_partitions
+    }
+
+    /// Partitions of a topic; `None` where there is none, or none that we may see.
+    ///
+    /// # Errors
+    /// The cluster is away.
+    pub fn partition_count(&self, topic: &str) -> Result<Option<i32>, LogError> {
+        partition_count(self.probe.client(), topic)
+    }
+
+    /// Reads these topics from now on, and no others; joins the group where that has not been done.
+    ///
+    /// # Errors
+    /// Settings that librdkafka refuses.
+    pub fn subscribe(&mut self, topics: &[Arc<str>]) -> Result<(), LogError> {
+        const DOING: &str = "subscribing";
+        if self.consumer.is_none() {
+            let client = self.config.member(&Self::group(&self.config.prefix));
+            let consumer = client.create_with_context(Assignment::default());
+            self.consumer =
+                Some(consumer.map_err(|error| errors::fatal("making a consumer", error))?);
+        }
+        let names: Vec<&str> = topics.iter().map(|topic| &**topic).collect();
+        self.consumer()?
+            .subscribe(&names)
+            .map_err(|error| errors::retriable(DOING, error))
+    }
+
+    /// Appends what is ready to `records`, waiting at most `limits.wait` for the first; returns
+    /// changes of ownership, which came before every record appended.
+    ///
+    /// # Errors
+    /// The session is lost.
+    pub fn poll(
+        &mut self,
+        limits: PollLimits,
+        records: &mut Vec<SourceRecord>,
+    ) -> Result<Vec<SourceChange>, LogError> {
+        let consumer = self.consumer()?;
+        drain(consumer, limits, |message| {
+            let context = consumer.context();
+            let from = context.started(message.topic(), message.partition())?;
+            records.push(SourceRecord {
+                from,
+                offset: message.offset(),
+                timestamp: match message.timestamp() {
+                    RecordTime::NotAvailable => None,
+                    RecordTime::CreateTime(at) | RecordTime::LogAppendTime(at) => {
+                        Some(Timestamp(at))
+                    }
+                },
+                key: message.key().map(<[u8]>::to_vec),
+                value: message.payload().map(<[u8]>::to_vec),
+                headers: headers_of(message),
+            });
+            Some(message.key_len() + message.payload_len())
+        })?;
+        Ok(consumer.context().take_changes())
+    }
+
+    /// Where owners of these partitions begin: at the committed offset, which no open transaction
+    /// can change any more; without one at the first record where `is_new` says that the partition
+    /// is younger than our interest in its topic, else behind the last committed record.
+    ///
+    /// # Errors
+    /// The cluster does not answer.
+    pub fn beginnings(
+        &self,
+        partitions: &[SourcePartition],
+        is_new: &dyn Fn(&SourcePartition) -> bool,
+    ) -> Result<Vec<Beginning>, LogError> {
+        const DOING: &str = "asking for committed offsets";
+        let failed = |error: KafkaError| errors::retriable(DOING, error);
+        let mut asked = TopicPartitionList::with_capacity(partitions.len());
+        for at in partitions {
+            asked.add_partition(&at.topic, at.partition);
+        }
+        let answered = self
+            .consumer()?
+            .committed_offsets(asked, ASK_TIMEOUT)
+            .map_err(failed)?;
+        let mut beginnings = Vec::with_capacity(partitions.len());
+        for at in partitions {
+            let found = answered.find_partition(&at.topic, at.partition);
+            if let Some(element) = found {
+                element.error().map_err(failed)?;
+                if let Offset::Offset(offset) = element.offset() {
+                    beginnings.push(Beginning {
+                        offset,
+                        is_committed: true,
+                    });
+                    continue;
+                }
+            }
+            let (first, end) = self
+                .probe
+                .fetch_watermarks(&at.topic, at.partition, ASK_TIMEOUT)
+                .map_err(failed)?;
+            beginnings.push(Beginning {
+                offset: if is_new(at) { first } else { end },
+                is_committed: false,
+            });
+        }
+        Ok(beginnings)
+    }
+
+    /// Delivers the partitions' records from these offsets on. Those that are delivered already go
+    /// back (or forth) to them.
+    ///
+    /// # Errors
+    /// A partition that is not ours, or the cluster does not answer.
+    pub fn start(&mut self, partitions: &[(SourcePartition, i64)]) -> Result<(), LogError> {
+        const DOING: &str = "starting partitions";
+        let consumer = self.consumer()?;
+        let mut fresh = TopicPartitionList::new();
+        let mut known = TopicPartitionList::new();
+        for (at, offset) in partitions {
+            let is_known = consumer.context().started(&at.topic, at.partition);
+            let list = match is_known {
+                Some(_) => &mut known,
+                None => &mut fresh,
+            };
+            list.add_partition_offset(&at.topic, at.partition, Offset::Offset(*offset))
+                .map_err(|error| errors::fatal(DOING, error))?;
+        }
+        if fresh.count() > 0 {
+            consumer
+                .incremental_assign(&fresh)
+                .map_err(|error| errors::fatal(DOING, error))?;
+            consumer
+                .context()
+                .note_started(partitions.iter().map(|(at, _)| at));
+        }
+        if known.count() > 0 {
+            seek(consumer, &known)?;
+        }
+        Ok(())
+    }
+
+    pub fn begin(&mut self) -> Result<(), LogError> {
+        self.producer()?.begin()
+    }
+
+    pub fn send(&mut self, record: Outgoing<'_>) -> Result<(), LogError> {
+        self.producer()?.send(record)
+    }
+
+    /// Waits until every record sent is acknowledged.
+    pub fn settle(&mut self) -> Result<(), LogError> {
+        self.producer()?.settle().map(drop)
+    }
+
+    /// The next offsets to read become part of the transaction.
+    pub fn send_offsets(&mut self, positions: &[(SourcePartition, i64)]) -> Result<(), LogError> {
+        const DOING: &str = "sending offsets";
+        let group = self.consumer()?.group_metadata();
+        let group = group.ok_or_else(|| errors::abortable(DOING, "not in the group"))?;
+        let mut list = TopicPartitionList::with_capacity(positions.len());
+        for (at, offset) in positions {
+            list.add_partition_offset(&at.topic, at.partition, Offset::Offset(*offset))
+                .map_err(|error| errors::abortable(DOING, error))?;
+        }
+        self.producer()?.send_offsets(&list, &group)
+    }
+
+    pub fn commit(&mut self) -> Result<(), LogError> {
+        self.producer()?.commit()
+    }
+
+    pub fn abort(&mut self) -> Result<(), LogError> {
+        match &mut self.producer {
+            Some(producer) => producer.abort(),
+            None => Ok(()),
+        }
+    }
+
+    /// Records of the partition that are known to wait from this offset on.
+    pub fn lag(&self, at: &SourcePartition, position: i64) -> u64 {
+        let end = self
+            .consumer
+            .as_ref()
+            .map_or(0, |consumer| consumer.context().end(at));
+        u64::try_from(end.saturating_sub(position)).unwrap_or(0)
+    }
+
+    /// Ends the session and leaves the group (a static member keeps its place for a while).
+    pub fn leave(&mut self) {
+        self.producer = None;
+        self.consumer = None;
+    }
+
+    fn consumer(&self) -> Result<&BaseConsumer<Assignment>, LogError> {
+        let consumer = self.consumer.as_ref();
+        consumer.ok_or_else(|| errors::fatal("using the consumer", "nothing is subscribed"))
+    }
+
+    fn producer(&mut self) -> Result<&mut TurnsOfProducers, LogError> {
+        let producer = self.producer.as_mut();
+        producer.ok_or_else(|| errors::fatal("using the producer", "the session is not connected"))
+    }
+}
+
+/// The consumer's context. Callbacks run within `poll`; they assign nothing, for a partition is
+/// fetched from once its beginning is known.
+#[derive(Default)]
+struct Assignment(Mutex<Inner>);
+
+#[derive(Default)]
+struct Inner {
+    changes: Vec<SourceChange>,
+    /// Partitions that are fetched from.
+    started: BTreeMap<Arc<str>, BTreeSet<i32>>,
+    /// Ends of committed records as of librdkafka's last statistics.
+    ends: BTreeMap<SourcePartition, i64>,
+    /// Events of the consumer's queue that were neither records, errors nor changes.
+    reports: u64,
+}
+
+impl Notes for Assignment {
+    fn reports(&self) -> u64 {
+        self.lock().reports
+    }
+
+    fn has_changes(&self) -> bool {
+        !self.lock().changes.is_empty()
+    }
+}
+
+impl Assignment {
+    fn lock(&self) -> std::sync::MutexGuard<'_, Inner> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn take_changes(&self) -> Vec<SourceChange> {
+        std::mem::take(&mut self.lock().changes)
+    }
+
+    /// Notes that the partitions are fetched from.
+    fn note_started<'a>(&self, partitions: impl Iterator<Item = &'a SourcePartition>) {
+        let mut inner = self.lock();
+        for at in partitions {
+            let of_topic = inner.started.entry(at.topic.clone()).or_default();
+            of_topic.insert(at.partition);
+        }
+    }
+
+    /// The partition, where it is fetched from.
+    fn started(&self, topic: &str, partition: i32) -> Option<SourcePartition> {
+        let inner = self.lock();
+        let (topic, partitions) = inner.started.get_key_value(topic)?;
+        partitions.contains(&partition).then(|| SourcePartition {
+            topic: topic.clone(),
+            partition,
+        })
+    }
+
+    fn end(&self, at: &SourcePartition) -> i64 {
+        self.lock().ends.get(at).copied().unwrap_or_default()
+    }
+}
+
+impl ClientContext for Assignment {
+    fn stats(&self, statistics: Statistics) {
+        let mut inner = self.lock();
+        inner.reports += 1;
+        for (name, topic) in &statistics.topics {
+            let name: Arc<str> = Arc::from(name.as_str());
+            for (&partition, known) in &topic.partitions {
+                if partition >= 0 && known.ls_offset >= 0 {
+                    let at = SourcePartition {
+                        topic: name.clone(),
+                        partition,
+                    };
+                    inner.ends.insert(at, known.ls_offset);
+                }
+            }
+        }
+    }
+
+    fn log(&self, level: RDKafkaLogLevel, facility: &str, line: &str) {
+        tracing::debug!(?level, facility, line, "librdkafka");
+        self.lock().reports += 1;
+    }
+
+    fn error(&self, error: KafkaError, reason: &str) {
+        tracing::debug!(%error, reason, "the consumer reports");
+    }
+}
+
+impl ConsumerContext for Assignment {
+    fn rebalance(
+        &self,
+        consumer: &BaseConsumer<Self>,
+        kind: RDKafkaRespErr,
+        list: &mut TopicPartitionList,
+    ) {
+        let partitions: Vec<SourcePartition> = list
+            .elements()
+            .iter()
+            .map(|element| SourcePartition {
+                topic: Arc::from(element.topic()),
+                partition: element.partition(),
+            })
+            .collect();
+        if kind == RDKafkaRespErr::RD_KAFKA_RESP_ERR__ASSIGN_PARTITIONS {
+            if let Err(error) = consumer.incremental_assign(&TopicPartitionList::new()) {
+                tracing::warn!(%error, "cannot acknowledge an assignment");
+            }
+            self.lock().changes.push(SourceChange::Assigned(partitions));
+            return;
+        }
+        let mut inner = self.lock();
+        let mut started = TopicPartitionList::new();
+        for at in &partitions {
+            let of_topic = inner.started.get_mut(&at.topic);
+            if of_topic.is_some_and(|known| known.remove(&at.partition)) {
+                started.add_partition(&at.topic, at.partition);
+            }
+            inner.ends.remove(at);
+        }
+        inner.changes.push(SourceChange::Revoked(partitions));
+        drop(inner);
+        if let Err(error) = consumer.incremental_unassign(&started) {
+            tracing::warn!(%error, "cannot give up partitions");
+        }
+    }
+}

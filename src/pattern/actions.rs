@@ -1,0 +1,149 @@
+//! What a match leads to: the run that it starts, and the runs that it steers.
+
+use serde_json::{Map, Value, json};
+
+use super::output::Match;
+use super::predicate::{key_json, matches_json};
+use super::rule::{Rule, Start, Steer, Target, Verb};
+use crate::expr::{Bindings, ExprError, Template};
+use crate::model::Json;
+
+impl Rule {
+    /// What the rule joins to a match: for each of [`Rule::enrich`] the key to look up, as text;
+    /// `None` where the match has no such key.
+    pub fn lookups(&self, found: &Match) -> Vec<Option<String>> {
+        let bindings = Bound {
+            rule: self,
+            found,
+            joined: &[],
+        };
+        let lookup = |key: &Template| match key.render(&bindings).ok()?.parse().ok()? {
+            Value::Null => None,
+            Value::String(text) => Some(text),
+            other => Some(other.to_string()),
+        };
+        self.enrich
+            .iter()
+            .map(|enrich| lookup(&enrich.key))
+            .collect()
+    }
+}
+
+impl Start {
+    /// The workflow and its input for a match, with `version`, `priority` and `tags` where the
+    /// rule gives them. `joined` are the values of [`Rule::lookups`], null where there is none.
+    ///
+    /// # Errors
+    /// Where an expression has no value.
+    pub fn request(&self, rule: &Rule, found: &Match, joined: &[Json]) -> Result<Value, ExprError> {
+        let bindings = Bound {
+            rule,
+            found,
+            joined,
+        };
+        let input = rendered(self.input.as_ref(), &bindings)?;
+        let mut request = json!({"workflow": &*self.workflow, "input": input});
+        if let Some(version) = self.version {
+            request["version"] = version.into();
+        }
+        if let Some(priority) = self.priority {
+            request["priority"] = priority.into();
+        }
+        if !self.tags.is_empty() {
+            request["tags"] = tags(&self.tags, &bindings)?;
+        }
+        Ok(request)
+    }
+}
+
+impl Steer {
+    /// The command for a match, as it stands in a record of commands: `type`, `run_id` or `tags`,
+    /// and of a signal `name` and `data`, else `reason`.
+    ///
+    /// # Errors
+    /// Where an expression has no value, or an id or tag is no text.
+    pub fn request(&self, rule: &Rule, found: &Match, joined: &[Json]) -> Result<Value, ExprError> {
+        let bindings = Bound {
+            rule,
+            found,
+            joined,
+        };
+        let mut command = json!({"type": self.verb.name()});
+        match &self.target {
+            Target::Run(id) => command["run_id"] = text(id, &bindings)?,
+            Target::Tags(of) => command["tags"] = tags(of, &bindings)?,
+        }
+        match &self.verb {
+            Verb::Signal { name, data } => {
+                command["name"] = text(name, &bindings)?;
+                command["data"] = rendered(data.as_ref(), &bindings)?;
+            }
+            Verb::Cancel { reason } | Verb::Pause { reason } | Verb::Resume { reason } => {
+                if let Some(reason) = reason {
+                    command["reason"] = text(reason, &bindings)?;
+                }
+            }
+        }
+        Ok(command)
+    }
+}
+
+fn rendered(template: Option<&Template>, bindings: &Bound<'_>) -> Result<Value, ExprError> {
+    let Some(template) = template else {
+        return Ok(Value::Null);
+    };
+    let json = template.render(bindings)?;
+    Ok(json.parse().unwrap_or(Value::Null))
+}
+
+/// What must be text; numbers and booleans are written out.
+fn text(template: &Template, bindings: &Bound<'_>) -> Result<Value, ExprError> {
+    match rendered(Some(template), bindings)? {
+        text @ Value::String(_) => Ok(text),
+        other @ (Value::Number(_) | Value::Bool(_)) => Ok(other.to_string().into()),
+        _ => Err(ExprError {
+            message: "an id, a tag, a name or a reason is text; this is null, a list or a map"
+                .to_owned(),
+            expression: String::new(),
+            offset: None,
+            suggestion: None,
+        }),
+    }
+}
+
+fn tags(of: &[(String, Template)], bindings: &Bound<'_>) -> Result<Value, ExprError> {
+    let mut tags = Map::new();
+    for (name, template) in of {
+        tags.insert(name.clone(), text(template, bindings)?);
+    }
+    Ok(Value::Object(tags))
+}
+
+struct Bound<'a> {
+    rule: &'a Rule,
+    found: &'a Match,
+    joined: &'a [Json],
+}
+
+impl Bindings for Bound<'_> {
+    fn lookup(&self, path: &[&str]) -> Option<(Json, usize)> {
+        let json = match *path.first()? {
+            "key" => key_json(self.rule, &self.found.key),
+            "matches" => matches_json(self.rule, |name| {
+                let of_name = self.found.events.iter().filter(|event| event.0 == name);
+                of_name.map(|(_, taken)| taken).collect()
+            }),
+            "rule" => Json::from(json!({
+                "name": &*self.rule.name,
+                "version": self.rule.version,
+                "at": self.found.at,
+            })),
+            name => {
+                let mut enrich = self.rule.enrich.iter();
+                let place = enrich.position(|enrich| *enrich.name == *name)?;
+                self.joined.get(place).cloned().unwrap_or_else(Json::null)
+            }
+        };
+        Some((json, 1))
+    }
+}

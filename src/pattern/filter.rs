@@ -1,0 +1,473 @@
+//! Which rules want an event: the rules that read a topic, told apart as far as possible by one
+//! look at the event. Conditions often ask for one value of one field (`event.kind == 'login'`);
+//! rules are found by that value, so those that ask for others cost nothing.
+//!
+//! What a rule wants is what its matcher would do something with ([`Matcher::interest`]): events
+//! that meet a condition which looks at the event alone, or every event of the topic.
+
+use std::fmt::Write;
+use std::sync::Arc;
+
+use rustc_hash::FxHashMap;
+
+use super::event::{Event, Scalar};
+use super::matcher::Matcher;
+use super::predicate::Nothing;
+use super::replay::{scalar_time, value_at};
+use super::rule::Rule;
+use crate::expr::Segment;
+use crate::model::{Json, Timestamp};
+
+/// The rules of an instance by the topics that they read. Immutable: rules that change make a new
+/// one.
+#[derive(Debug, Default)]
+pub struct Filter {
+    topics: FxHashMap<Arc<str>, TopicFilter>,
+}
+
+/// The rules that read one topic.
+#[derive(Debug, Default)]
+pub struct TopicFilter {
+    readers: Vec<Reader>,
+    /// Places of readers that are asked about every event.
+    always: Vec<u32>,
+    by_value: Vec<Dispatch>,
+    clocks: Vec<Clock>,
+}
+
+/// Readers that only an event with one of these values of a field can matter to.
+#[derive(Debug)]
+struct Dispatch {
+    path: Vec<Segment>,
+    readers: FxHashMap<Scalar, Vec<u32>>,
+}
+
+#[derive(Debug)]
+struct Reader {
+    rule: Arc<Rule>,
+    /// Place of the topic in the rule's list.
+    topic: u16,
+    predicates: Vec<u16>,
+    every_event: bool,
+}
+
+/// What event time is read from.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Clock {
+    /// As [`Rule::clock`] has it.
+    pub name: String,
+    /// `None`: the record's own time.
+    path: Option<Vec<Segment>>,
+}
+
+/// What a rule makes of an event.
+#[derive(Clone, Debug)]
+pub enum Verdict<'f> {
+    Wanted {
+        rule: &'f Arc<Rule>,
+        /// The values of `correlate.by` as a JSON array. Equal keys have equal texts.
+        key: String,
+        at: Timestamp,
+    },
+    /// A value of `correlate.by` is missing, null, a list or an object.
+    Unkeyed { rule: &'f Arc<Rule> },
+    /// It has no event time, and why.
+    Timeless { rule: &'f Arc<Rule>, why: String },
+}
+
+impl Filter {
+    pub fn new(rules: &[Arc<Rule>]) -> Self {
+        let mut filter = Self::default();
+        for rule in rules {
+            let matcher = Matcher::new(rule.clone(), false);
+            for (place, topic) in (0..).zip(&rule.topics) {
+                let (predicates, every_event) = matcher.interest(place);
+                let reader = Reader {
+                    rule: rule.clone(),
+                    topic: place,
+                    predicates: predicates.to_vec(),
+                    every_event,
+                };
+                filter.topics.entry(topic.clone()).or_default().add(reader);
+            }
+        }
+        filter
+    }
+
+    /// The topics that rules read, in no order.
+    pub fn topics(&self) -> impl Iterator<Item = &Arc<str>> {
+        self.topics.keys()
+    }
+
+    pub fn topic(&self, name: &str) -> Option<&TopicFilter> {
+        self.topics.get(name)
+    }
+}
+
+impl TopicFilter {
+    fn add(&mut self, reader: Reader) {
+        let clock = reader.rule.clock_of();
+        if !self.clocks.contains(&clock) {
+            self.clocks.push(clock);
+        }
+        let place = u32::try_from(self.readers.len()).unwrap_or(u32::MAX);
+        match reader.required() {
+            None => self.always.push(place),
+            Some(required) => {
+                for (path, values) in required {
+                    self.dispatch(path, values, place);
+                }
+            }
+        }
+        self.readers.push(reader);
+    }
+
+    fn dispatch(&mut self, path: &[Segment], values: Vec<Scalar>, reader: u32) {
+        let known = self.by_value.iter().position(|known| known.path == path);
+        let known = known.unwrap_or_else(|| {
+            self.by_value.push(Dispatch {
+                path: path.to_vec(),
+                readers: FxHashMap::default(),
+            });
+            self.by_value.len() - 1
+        });
+        for value in values {
+            let readers = self.by_value[known].readers.entry(value).or_default();
+            if readers.last() != Some(&reader) {
+                readers.push(reader);
+            }
+        }
+    }
+
+    /// The clocks that rules on this topic go by, each once.
+    pub fn clocks(&self) -> &[Clock] {
+        &self.clocks
+    }
+
+    /// Tells what each rule that may want the event makes of it, in the order of the rules;
+    /// `recorded` is the record's own time.
+    pub fn select<'f>(
+        &'f self,
+        payload: &Json,
+        recorded: Option<Timestamp>,
+        each: &mut dyn FnMut(Verdict<'f>),
+    ) {
+        let mut asked = self.always.clone();
+        for dispatch in &self.by_value {
+            let value = value_at(payload.as_str(), &dispatch.path);
+            if let Some(readers) = dispatch.readers.get(&value) {
+                asked.extend(readers);
+            }
+        }
+        asked.sort_unstable();
+        asked.dedup();
+        let mut slots = Vec::new();
+        for place in asked {
+            let reader = &self.readers[place as usize];
+            if let Some(verdict) = reader.verdict(payload, recorded, &mut slots) {
+                each(verdict);
+            }
+        }
+    }
+}
+
+impl Clock {
+    /// The time of an event by this clock, where it has one.
+    pub fn read(&self, payload: &Json, recorded: Option<Timestamp>) -> Option<Timestamp> {
+        match &self.path {
+            None => recorded,
+            Some(path) => scalar_time(&value_at(payload.as_str(), path)),
+        }
+    }
+}
+
+impl Reader {
+    /// The field and values that each condition asks for, where every one asks for some.
+    fn required(&self) -> Option<Vec<(&[Segment], Vec<Scalar>)>> {
+        if self.every_event {
+            return None;
+        }
+        let of = |place: &u16| {
+            let (slot, values) = self.rule.predicates[usize::from(*place)].requires()?;
+            Some((&*self.rule.fields[usize::from(slot)], values))
+        };
+        self.predicates.iter().map(of).collect()
+    }
+
+    fn verdict<'f>(
+        &'f self,
+        payload: &Json,
+        recorded: Option<Timestamp>,
+        slots: &mut Vec<Scalar>,
+    ) -> Option<Verdict<'f>> {
+        let rule = &self.rule;
+        slots.clear();
+        let fields = rule.fields.iter();
+        slots.extend(fields.map(|path| value_at(payload.as_str(), path)));
+        let key: Vec<Scalar> = rule
+            .correlate
+            .iter()
+            .map(|(_, slot)| slots[usize::from(*slot)].clone())
+            .collect();
+        let event = Event {
+            topic: self.topic,
+            at: recorded.unwrap_or(Timestamp::ZERO),
+            position: 0,
+            slots,
+            payload,
+        };
+        let holds = |place: &u16| {
+            let predicate = &rule.predicates[usize::from(*place)];
+            predicate.holds(rule, &event, &key, &Nothing) == Some(true)
+        };
+        if !self.every_event && !self.predicates.iter().any(holds) {
+            return None;
+        }
+        if !key.iter().all(Scalar::is_key) {
+            return Some(Verdict::Unkeyed { rule });
+        }
+        Some(match rule.event_time(slots, recorded) {
+            Ok(at) => Verdict::Wanted {
+                rule,
+                key: key_text(&key),
+                at,
+            },
+            Err(why) => Verdict::Timeless { rule, why },
+        })
+    }
+}
+
+impl Rule {
+    /// Names what the rule reads event time from: empty for the record's own time, else the path
+    /// of `time.field`, such as `order.placed_at` or `times[0]`. Rules with one name share one
+    /// watermark of a source.
+    pub fn clock(&self) -> String {
+        self.clock_of().name
+    }
+
+    fn clock_of(&self) -> Clock {
+        let path = self.time.field.map(|slot| &self.fields[usize::from(slot)]);
+        let mut name = String::new();
+        for segment in path.into_iter().flatten() {
+            match segment {
+                Segment::Name(part) if name.is_empty() => name.push_str(part),
+                Segment::Name(part) => {
+                    let _ = write!(name, ".{part}");
+                }
+                Segment::Index(index) => {
+                    let _ = write!(name, "[{index}]");
+                }
+            }
+        }
+        Clock {
+            name,
+            path: path.cloned(),
+        }
+    }
+}
+
+/// A correlation key as a JSON array. Whole numbers are written as integers, for `1` and `1.0` are
+/// one key.
+pub fn key_text(key: &[Scalar]) -> String {
+    const EXACT: f64 = 9_007_199_254_740_992.0;
+    let mut text = String::from("[");
+    for (place, value) in key.iter().enumerate() {
+        if place > 0 {
+            text.push(',');
+        }
+        let _ = match value {
+            Scalar::Float(number) if number.fract() == 0.0 && number.abs() <= EXACT => {
+                write!(text, "{}", *number as i64)
+            }
+            value => write!(text, "{}", value.to_json()),
+        };
+    }
+    text.push(']');
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::pattern::syntax;
+
+    fn rule(text: &str) -> Arc<Rule> {
+        let text = format!("kind: rule\n{text}");
+        let rules = syntax::parse(&text, None).expect("a valid rule");
+        rules.into_iter().next().expect("one rule")
+    }
+
+    /// `name: key at`, `name: unkeyed` or `name: timeless` of the rules that want the event.
+    fn selected(filter: &Filter, topic: &str, event: &str) -> Vec<String> {
+        let payload = Json::from_text(event).unwrap();
+        let mut found = Vec::new();
+        let Some(filter) = filter.topic(topic) else {
+            return found;
+        };
+        filter.select(&payload, Some(Timestamp(7)), &mut |verdict| {
+            found.push(match verdict {
+                Verdict::Wanted { rule, key, at } => format!("{}: {key} {}", rule.name, at.0),
+                Verdict::Unkeyed { rule } => format!("{}: unkeyed", rule.name),
+                Verdict::Timeless { rule, .. } => format!("{}: timeless", rule.name),
+            });
+        });
+        found
+    }
+
+    fn filter() -> Filter {
+        Filter::new(&[
+            rule(
+                "name: first\nmatch: {any: [{id: a, topic: t, where: \"event.kind == 'x' && event.n > 1\"}, {id: b, topic: u}]}",
+            ),
+            rule(
+                "name: keyed\ncorrelate: {by: [user, n]}\nmatch: {any: [{id: a, topic: t, where: \"event.kind in ['x', 'y']\"}]}",
+            ),
+            rule(
+                "name: timed\ntime: {field: at.begin}\nmatch: {any: [{id: a, topic: t, where: \"event.n == 1\"}]}",
+            ),
+            rule(
+                "name: strict\nmatch: {sequence: {within: 1m, steps: [{id: a, topic: t, where: \"event.kind == 'x'\"}, {id: b, topic: t, next: strict, where: \"event.kind == 'q'\"}]}}",
+            ),
+            rule(
+                "name: back\nmatch: {sequence: {within: 1m, steps: [{id: a, topic: t, where: \"event.kind == 'x'\"}, {id: b, topic: u, where: \"event.n == matches.a[0].n\"}]}}",
+            ),
+        ])
+    }
+
+    #[test]
+    fn rules_get_what_their_matchers_look_at() {
+        let filter = filter();
+        let check = |topic: &str, event: &str, expected: &[&str]| {
+            assert_eq!(selected(&filter, topic, event), expected, "{topic} {event}");
+        };
+        check(
+            "t",
+            r#"{"kind":"x","n":2}"#,
+            &[
+                "first: [] 7",
+                "keyed: unkeyed",
+                "strict: [] 7",
+                "back: [] 7",
+            ],
+        );
+        check(
+            "t",
+            r#"{"kind":"x","n":0,"user":"u"}"#,
+            &["keyed: [\"u\",0] 7", "strict: [] 7", "back: [] 7"],
+        );
+        check(
+            "t",
+            r#"{"kind":"y","n":2.0,"user":true}"#,
+            &["keyed: [true,2] 7", "strict: [] 7"],
+        );
+        check(
+            "t",
+            r#"{"kind":"y","n":2.5,"user":"é\""}"#,
+            &["keyed: [\"é\\\"\",2.5] 7", "strict: [] 7"],
+        );
+        check("t", r#"{"kind":"z"}"#, &["strict: [] 7"]);
+        check("t", r#"{"kind":["x"]}"#, &["strict: [] 7"]);
+        check("t", r#"{"n":1}"#, &["timed: timeless", "strict: [] 7"]);
+        check(
+            "t",
+            r#"{"n":1.0,"at":{"begin":12}}"#,
+            &["timed: [] 12", "strict: [] 7"],
+        );
+        check("u", "{}", &["first: [] 7", "back: [] 7"]);
+        check("v", r#"{"kind":"x"}"#, &[]);
+    }
+
+    #[test]
+    fn clocks_are_told_apart_once_each() {
+        let filter = filter();
+        let clocks = filter.topic("t").expect("read").clocks();
+        let names: Vec<&str> = clocks.iter().map(|clock| clock.name.as_str()).collect();
+        assert_eq!(names, ["", "at.begin"]);
+        let event = Json::from_text(r#"{"at":{"begin":"1970-01-01T00:00:01Z"}}"#).unwrap();
+        let times: Vec<_> = clocks
+            .iter()
+            .map(|clock| clock.read(&event, Some(Timestamp(7))))
+            .collect();
+        assert_eq!(times, [Some(Timestamp(7)), Some(Timestamp(1_000))]);
+        assert_eq!(clocks[1].read(&Json::from_text("{}").unwrap(), None), None);
+    }
+
+    /// A thousand rules that ask for other values are never looked at.
+    #[test]
+    fn an_event_is_shown_to_those_alone_that_ask_for_its_value() {
+        let rules: Vec<Arc<Rule>> = (0..1_000)
+            .map(|number| {
+                rule(&format!(
+                    "name: r{number}\nmatch: {{any: [{{id: a, topic: t, where: \"event.n > 0 && event.kind == 'k{number}'\"}}]}}"
+                ))
+            })
+            .collect();
+        let filter = Filter::new(&rules);
+        let of_topic = filter.topic("t").expect("read");
+        assert!(of_topic.always.is_empty());
+        assert_eq!(of_topic.by_value.len(), 1);
+        assert_eq!(of_topic.by_value[0].readers.len(), 1_000);
+        assert_eq!(
+            selected(&filter, "t", r#"{"kind":"k77","n":1}"#),
+            ["r77: [] 7"]
+        );
+        assert!(selected(&filter, "t", r#"{"kind":"k77","n":0}"#).is_empty());
+    }
+
+    /// Whoever is found by value is found by asking everybody, and the other way round.
+    #[test]
+    fn the_index_changes_nothing() {
+        let conditions = [
+            "event.a == 1",
+            "event.a == 1.0 || event.b == 'x'",
+            "1 == event.a && event.b != 'x'",
+            "event.b in ['x', 'y'] && event.c",
+            "event.b == 'x' && event.b == 'y'",
+            "event.a == null",
+            "has(event.c) && event.a == 2",
+            "!(event.a == 1)",
+            "event.b == event.a",
+            "event.b.startsWith('x')",
+        ];
+        let rules: Vec<Arc<Rule>> = (0..)
+            .zip(conditions)
+            .map(|(number, condition)| {
+                rule(&format!(
+                    "name: r{number}\nmatch: {{any: [{{id: a, topic: t, where: \"{condition}\"}}]}}"
+                ))
+            })
+            .collect();
+        let filter = Filter::new(&rules);
+        let mut asking_everybody = Filter::new(&rules);
+        let of_topic = asking_everybody.topics.get_mut("t").expect("read");
+        of_topic.by_value.clear();
+        of_topic.always = (0..).take(conditions.len()).collect();
+        let values = [
+            "1", "1.0", "2", "null", "\"x\"", "\"y\"", "true", "[1]", "{}",
+        ];
+        let members = |name: &str| {
+            let mut members: Vec<String> = values
+                .iter()
+                .map(|value| format!("\"{name}\":{value},"))
+                .collect();
+            members.push(String::new());
+            members
+        };
+        let mut wanted = 0;
+        for (a, b, c) in members("a")
+            .iter()
+            .flat_map(|a| members("b").into_iter().map(move |b| (a.clone(), b)))
+            .flat_map(|(a, b)| {
+                members("c")
+                    .into_iter()
+                    .map(move |c| (a.clone(), b.clone(), c))
+            })
+        {
+            let event = format!("{{{a}{b}{c}\"d\":0}}");
+            let found = selected(&filter, "t", &event);
+            assert_eq!(found, selected(&asking_everybody, "t", &event), "{event}");
+            wanted += found.len();
+        }
+        assert!(wanted > 1_000, "{wanted}");
+    }
+}

@@ -1,0 +1,278 @@
+//! A machine and the states of its keys.
+
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+
+use super::keys::{Due, Held, Island, Keys};
+use super::{Shaped, Step};
+use crate::model::{Millis, Timestamp};
+use crate::pattern::event::{Event, Scalar};
+use crate::pattern::output::{Key, Outputs, Overflow};
+use crate::pattern::rule::Rule;
+
+/// Version of the form in which the state of a key is saved; no other is read.
+const SAVED: u8 = 1;
+
+/// What cannot be put back.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum RestoreError {
+    /// A later version of the program wrote it.
+    #[error("the state of the key is of version {found}, and this program reads {SAVED}")]
+    Version { found: u8 },
+    #[error("the state of the key cannot be read: {0}")]
+    Malformed(String),
+}
+
+/// What is the same for all keys.
+#[derive(Clone, Copy)]
+pub(super) struct Context<'a> {
+    pub(super) rule: &'a Rule,
+    pub(super) now: Timestamp,
+    /// How long after its time a match may still come out.
+    pub(super) patience: Millis,
+    pub(super) report_timed_out: bool,
+}
+
+/// A machine at work, whatever its shape.
+pub(super) trait Running: std::fmt::Debug + Send {
+    /// Applies an event that waits for nobody.
+    fn apply(
+        &mut self,
+        event: &Event<'_>,
+        met: u64,
+        key: &[Scalar],
+        context: Context<'_>,
+        out: &mut Outputs,
+    );
+    /// Keeps an event until time has come to it.
+    fn hold(
+        &mut self,
+        arrival: u64,
+        event: &Event<'_>,
+        met: u64,
+        key: &[Scalar],
+        context: Context<'_>,
+        out: &mut Outputs,
+    );
+    /// Does all that is due by `context.now`, in the order of time.
+    fn fire(&mut self, context: Context<'_>, out: &mut Outputs);
+    /// Keys that hold state.
+    fn len(&self) -> usize;
+    /// The time of the earliest thing to be done, or before it.
+    fn next_due(&self) -> Option<Timestamp>;
+    fn note_changes(&mut self);
+    /// Calls `visit` for each key that changed since last asked; `None`: nothing of it is left.
+    fn take_changed(&mut self, visit: &mut dyn FnMut(&Key, Option<Vec<u8>>));
+    /// Puts a key back as it was saved; the number of the last arrival that it knows.
+    fn restore(
+        &mut self,
+        key: &[Scalar],
+        saved: &[u8],
+        patience: Millis,
+    ) -> Result<u64, RestoreError>;
+}
+
+#[derive(Debug)]
+pub(super) struct Keyed<M: Shaped> {
+    machine: M,
+    keys: Keys<M::State>,
+}
+
+impl<M: Shaped> Keyed<M> {
+    pub(super) fn new(machine: M) -> Self {
+        Self {
+            machine,
+            keys: Keys::default(),
+        }
+    }
+
+    fn find_or_insert(
+        &mut self,
+        key: &[Scalar],
+        context: Context<'_>,
+        out: &mut Outputs,
+    ) -> Option<usize> {
+        if let Some(place) = self.keys.find(key) {
+            return Some(place);
+        }
+        if self.keys.len() >= context.rule.limits.max_keys {
+            out.overflows.push(Overflow {
+                key: None,
+                at: context.now,
+                limit: "max_keys",
+                dropped: 1,
+            });
+            return None;
+        }
+        Some(self.keys.insert(key))
+    }
+
+    fn feed(
+        &mut self,
+        place: usize,
+        event: &Event<'_>,
+        met: u64,
+        context: Context<'_>,
+        out: &mut Outputs,
+    ) {
+        let entry = self.keys.entry(place);
+        let key = entry.key.clone();
+        let island = &mut entry.island;
+        let mut step = step(&key, island.applied, &mut island.aside, context, out);
+        island.applied += 1;
+        self.machine.event(&mut island.state, event, met, &mut step);
+    }
+
+    /// Arms the timer of a key, or forgets a key that holds nothing.
+    fn settle(&mut self, place: usize, patience: Millis) {
+        let island = &mut self.keys.entry(place).island;
+        let is_done = |aside: &&mut Box<super::keys::Aside>| {
+            aside.held.is_empty() && aside.suppress.is_idle()
+        };
+        if island.aside.as_mut().as_ref().is_some_and(is_done) {
+            island.aside = None;
+        }
+        let mut due: Option<Due> = self.machine.deadline(&island.state).map(|at| (at, 0));
+        if let Some(aside) = &island.aside {
+            let quiet = aside.suppress.deadline(patience).map(|at| (at, 0));
+            let held = aside.held.keys().next().copied();
+            due = due.into_iter().chain(quiet).chain(held).min();
+        } else if self.machine.is_idle(&island.state) {
+            self.keys.touch(place);
+            self.keys.remove(place);
+            return;
+        }
+        if let Some(due) = due {
+            self.keys.arm(place, due);
+        }
+        self.keys.touch(place);
+    }
+}
+
+fn step<'a>(
+    key: &'a Key,
+    order: u64,
+    aside: &'a mut Option<Box<super::keys::Aside>>,
+    context: Context<'a>,
+    out: &'a mut Outputs,
+) -> Step<'a> {
+    Step {
+        rule: context.rule,
+        key,
+        now: context.now,
+        order,
+        report_timed_out: context.report_timed_out,
+        aside,
+        out,
+    }
+}
+
+impl<M> Running for Keyed<M>
+where
+    M: Shaped + std::fmt::Debug + Send,
+    M::State: Serialize + DeserializeOwned + Send,
+{
+    fn apply(
+        &mut self,
+        event: &Event<'_>,
+        met: u64,
+        key: &[Scalar],
+        context: Context<'_>,
+        out: &mut Outputs,
+    ) {
+        if let Some(place) = self.find_or_insert(key, context, out) {
+            self.feed(place, event, met, context, out);
+            self.settle(place, context.patience);
+        }
+    }
+
+    fn hold(
+        &mut self,
+        arrival: u64,
+        event: &Event<'_>,
+        met: u64,
+        key: &[Scalar],
+        context: Context<'_>,
+        out: &mut Outputs,
+    ) {
+        if let Some(place) = self.find_or_insert(key, context, out) {
+            let aside = &mut self.keys.entry(place).island.aside;
+            let held = &mut aside.get_or_insert_default().held;
+            held.insert((event.at, arrival), Held::new(event, met));
+            self.settle(place, context.patience);
+        }
+    }
+
+    fn fire(&mut self, context: Context<'_>, out: &mut Outputs) {
+        while let Some((due, place)) = self.keys.due(context.now) {
+            let (at, arrival) = due;
+            let context = Context { now: at, ..context };
+            if arrival > 0 {
+                let aside = self.keys.entry(place).island.aside.as_mut();
+                if let Some(held) = aside.and_then(|aside| aside.held.remove(&due)) {
+                    self.feed(place, &held.event(at), held.met, context, out);
+                }
+            } else {
+                let entry = self.keys.entry(place);
+                let key = entry.key.clone();
+                let Island {
+                    applied,
+                    state,
+                    aside,
+                } = &mut entry.island;
+                let mut step = step(&key, *applied, aside, context, out);
+                self.machine.expire(state, &mut step);
+                if let Some(aside) = aside {
+                    let (emit, patience) = (&context.rule.emit, context.patience);
+                    aside.suppress.advance(emit, &key, at, patience, out);
+                }
+            }
+            self.settle(place, context.patience);
+        }
+    }
+
+    fn len(&self) -> usize {
+        self.keys.len()
+    }
+
+    fn next_due(&self) -> Option<Timestamp> {
+        self.keys.next_due()
+    }
+
+    fn note_changes(&mut self) {
+        self.keys.note_changes();
+    }
+
+    fn take_changed(&mut self, visit: &mut dyn FnMut(&Key, Option<Vec<u8>>)) {
+        self.keys.take_changed(&mut |key, island| {
+            let saved = island.map(|island| {
+                postcard::to_extend(island, vec![SAVED]).expect("states are plain data")
+            });
+            visit(key, saved);
+        });
+    }
+
+    fn restore(
+        &mut self,
+        key: &[Scalar],
+        saved: &[u8],
+        patience: Millis,
+    ) -> Result<u64, RestoreError> {
+        let malformed = |reason: String| RestoreError::Malformed(reason);
+        let (version, saved) = saved
+            .split_first()
+            .ok_or_else(|| malformed("it is empty".to_owned()))?;
+        if *version != SAVED {
+            return Err(RestoreError::Version { found: *version });
+        }
+        let island: Island<M::State> =
+            postcard::from_bytes(saved).map_err(|error| malformed(error.to_string()))?;
+        let arrivals = island.aside.iter().flat_map(|aside| aside.held.keys());
+        let last = arrivals.map(|(_, arrival)| *arrival).max().unwrap_or(0);
+        let place = self.keys.find(key).unwrap_or_else(|| self.keys.insert(key));
+        let entry = self.keys.entry(place);
+        entry.island = island;
+        self.settle(place, patience);
+        Ok(last)
+    }
+}

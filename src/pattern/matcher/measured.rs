@@ -1,0 +1,174 @@
+//! Conditions that compare an event with those before it in its series, in front of the machine of
+//! any shape: an event that does not meet its gauge does not meet the condition.
+
+use std::collections::BTreeMap;
+
+use serde::{Deserialize, Serialize};
+use serde_json::{Map, Value};
+
+use super::{Shaped, Step};
+use crate::model::{Json, Timestamp};
+use crate::pattern::event::{Event, Scalar};
+use crate::pattern::gauge::{Memory, Reading};
+use crate::pattern::rule::{Measure, Rule};
+
+#[derive(Debug)]
+pub(super) struct Measured<M> {
+    measures: Vec<Measure>,
+    inner: M,
+}
+
+/// The series of one key, and what the machine behind keeps.
+#[derive(Debug, Default, Serialize, Deserialize)]
+pub(super) struct State<S> {
+    /// By measure, then by the values that tell series apart, as JSON text.
+    series: Vec<BTreeMap<Box<str>, Memory>>,
+    /// Nothing is to be forgotten before this.
+    due: Option<i64>,
+    inner: S,
+}
+
+impl<M> Measured<M> {
+    pub(super) fn new(rule: &Rule, inner: M) -> Self {
+        Self {
+            measures: rule.measures.clone(),
+            inner,
+        }
+    }
+
+    /// The condition's gauge, where the event meets it.
+    fn read<S>(
+        &self,
+        place: usize,
+        state: &mut State<S>,
+        event: &Event<'_>,
+        step: &mut Step<'_>,
+    ) -> Option<Reading> {
+        let measure = &self.measures[place];
+        let Some(value) = number(&event.slots[usize::from(measure.field)]) else {
+            step.out.condition_errors += 1;
+            return None;
+        };
+        let series = &mut state.series[place];
+        let name = series_name(measure, event);
+        if !series.contains_key(&*name) {
+            if series.len() >= step.rule.limits.max_partials_per_key {
+                step.overflow("max_partials_per_key", 1);
+                return None;
+            }
+            series.insert(name.clone(), measure.gauge.memory());
+        }
+        let memory = series.get_mut(&*name)?;
+        let reading = measure.gauge.observe(memory, event.at.0, value);
+        let due = measure.gauge.forgotten_at(memory);
+        state.due = Some(state.due.map_or(due, |before| before.min(due)));
+        reading
+    }
+
+    fn forget<S>(&self, state: &mut State<S>, now: i64) {
+        if state.due.is_none_or(|due| due > now) {
+            return;
+        }
+        state.due = None;
+        for (measure, series) in self.measures.iter().zip(&mut state.series) {
+            series.retain(|_, memory| measure.gauge.forgotten_at(memory) > now);
+            let due = series
+                .values()
+                .map(|memory| measure.gauge.forgotten_at(memory));
+            state.due = state.due.into_iter().chain(due).min();
+        }
+    }
+}
+
+impl<M: Shaped> Shaped for Measured<M> {
+    type State = State<M::State>;
+
+    fn event(
+        &self,
+        state: &mut State<M::State>,
+        event: &Event<'_>,
+        mut met: u64,
+        step: &mut Step<'_>,
+    ) {
+        state
+            .series
+            .resize_with(self.measures.len(), BTreeMap::default);
+        let mut readings: Map<String, Value> = Map::new();
+        for (place, measure) in self.measures.iter().enumerate() {
+            if met >> measure.predicate & 1 == 0 {
+                continue;
+            }
+            match self.read(place, state, event, step) {
+                Some(reading) => {
+                    let name = &step.rule.names[usize::from(measure.name)];
+                    readings.insert(name.to_string(), reading.to_json());
+                }
+                None => met &= !(1 << measure.predicate),
+            }
+        }
+        if readings.is_empty() {
+            self.inner.event(&mut state.inner, event, met, step);
+            return;
+        }
+        let payload = with_readings(event.payload, readings);
+        let event = Event {
+            payload: &payload,
+            ..*event
+        };
+        self.inner.event(&mut state.inner, &event, met, step);
+    }
+
+    fn expire(&self, state: &mut State<M::State>, step: &mut Step<'_>) {
+        self.forget(state, step.now.0);
+        self.inner.expire(&mut state.inner, step);
+    }
+
+    fn deadline(&self, state: &State<M::State>) -> Option<Timestamp> {
+        let due = state.due.map(Timestamp);
+        self.inner
+            .deadline(&state.inner)
+            .into_iter()
+            .chain(due)
+            .min()
+    }
+
+    fn is_idle(&self, state: &State<M::State>) -> bool {
+        state.series.iter().all(BTreeMap::is_empty) && self.inner.is_idle(&state.inner)
+    }
+}
+
+/// A number that can be compared, if it is one.
+pub(super) fn number(value: &Scalar) -> Option<f64> {
+    match value {
+        Scalar::Int(value) => Some(*value as f64),
+        Scalar::Float(value) => Some(*value),
+        _ => None,
+    }
+}
+
+fn series_name(measure: &Measure, event: &Event<'_>) -> Box<str> {
+    if measure.series.is_empty() {
+        return Box::default();
+    }
+    let values = measure.series.iter().map(|slot| {
+        match &event.slots[usize::from(*slot)] {
+            // As keys: 1.0 is 1.
+            Scalar::Float(value) if value.fract() == 0.0 && value.abs() < 1e15 => {
+                Value::from(*value as i64)
+            }
+            value => value.to_json(),
+        }
+    });
+    Value::Array(values.collect()).to_string().into()
+}
+
+/// The event as the match holds it: with what its conditions measured under `measured`.
+fn with_readings(payload: &Json, readings: Map<String, Value>) -> Json {
+    match payload.parse() {
+        Ok(Value::Object(mut members)) => {
+            members.insert("measured".to_owned(), Value::Object(readings));
+            Json::from(Value::Object(members))
+        }
+        _ => payload.clone(),
+    }
+}

@@ -1,0 +1,426 @@
+//! Windows with aggregates: a match for each window whose aggregates meet the rule's threshold, at
+//! its close, at each event (a trailing window), or as soon as they do (early).
+//!
+//! Every field that is aggregated has windows of its own, all fed with every event of the key, so
+//! that they open and close together.
+
+use std::collections::VecDeque;
+
+use serde::{Deserialize, Serialize};
+
+use super::measured::number;
+use super::{Shaped, Step};
+use crate::model::{Json, Timestamp};
+use crate::pattern::aggregate::{Needs, Sample, Summary};
+use crate::pattern::event::{Event, Scalar, Taken};
+use crate::pattern::gauge::{Memory, Reading};
+use crate::pattern::rule::{Span, Window as Shape};
+use crate::pattern::window::{
+    Arrival, Fired, Hopping, HoppingSpec, OnLate, SessionSpec, Sessions, Trailing, TrailingSpec,
+    Window,
+};
+
+#[derive(Debug)]
+pub(super) struct Windows {
+    shape: Shape,
+    /// By sample.
+    specs: Vec<Spec>,
+    lateness: i64,
+}
+
+/// What the windows of one field are made of.
+#[derive(Debug)]
+enum Spec {
+    Hopping(HoppingSpec),
+    Session(SessionSpec),
+    Trailing(TrailingSpec),
+    Early { size: i64, needs: Needs },
+}
+
+/// The windows of one key.
+#[derive(Debug, Default, Serialize, Deserialize)]
+pub(super) struct State {
+    /// By sample.
+    samples: Vec<Kept>,
+    /// What the gauge has learned of windows before.
+    memory: Option<Memory>,
+    /// Event time of the newest event.
+    newest: i64,
+    /// That event: what the match of a window that closes is known by.
+    last: Cause,
+}
+
+/// The event that a match is known by: position and order.
+#[derive(Clone, Copy, Debug, Default, Serialize, Deserialize)]
+struct Cause(u64, u64);
+
+#[derive(Debug, Serialize, Deserialize)]
+enum Kept {
+    Hopping(Hopping),
+    Session(Sessions),
+    Trailing(Trailing),
+    /// Open windows, ascending by start.
+    Early(VecDeque<Open>),
+}
+
+#[derive(Debug, Serialize, Deserialize)]
+struct Open {
+    start: i64,
+    summary: Summary,
+    is_matched: bool,
+}
+
+/// A window that is due, and its aggregates as far as they were read.
+struct Due {
+    window: Window,
+    values: Vec<Scalar>,
+}
+
+impl Windows {
+    /// `lateness` in ms; `most` events are kept by a trailing window.
+    pub(super) fn new(shape: &Shape, lateness: i64, most: usize) -> Self {
+        let specs = (0..shape.samples.len()).map(|sample| {
+            let functions: Vec<_> = shape
+                .aggregates
+                .iter()
+                .filter(|aggregate| usize::from(aggregate.sample) == sample)
+                .map(|aggregate| aggregate.function)
+                .collect();
+            let needs = Needs::of(&functions);
+            const CHECKED: &str = "the syntax has checked the spans";
+            match shape.span {
+                Span::Tumbling { size } if shape.early => Spec::Early { size, needs },
+                Span::Tumbling { size } => {
+                    let spec = HoppingSpec::new(size, size, needs).expect(CHECKED);
+                    Spec::Hopping(spec.with_lateness(lateness, OnLate::Refire).expect(CHECKED))
+                }
+                Span::Hopping { size, every } => {
+                    let spec = HoppingSpec::new(size, every, needs).expect(CHECKED);
+                    Spec::Hopping(spec.with_lateness(lateness, OnLate::Refire).expect(CHECKED))
+                }
+                Span::Session { gap } => {
+                    let spec = SessionSpec::new(gap, needs).expect(CHECKED);
+                    Spec::Session(spec.with_lateness(lateness, OnLate::Refire).expect(CHECKED))
+                }
+                Span::Trailing { size } => {
+                    Spec::Trailing(TrailingSpec::new(size, most, needs).expect(CHECKED))
+                }
+            }
+        });
+        Self {
+            specs: specs.collect(),
+            shape: shape.clone(),
+            lateness,
+        }
+    }
+
+    fn sample(&self, sample: usize, event: &Event<'_>) -> Sample {
+        let Some(slot) = self.shape.samples[sample] else {
+            return Sample::MISSING;
+        };
+        let value = &event.slots[usize::from(slot)];
+        match value {
+            Scalar::Missing | Scalar::Null => Sample::MISSING,
+            Scalar::Text(text) => Sample::bytes(text.as_bytes()),
+            Scalar::Bool(true) => Sample::bytes(b"true"),
+            Scalar::Bool(false) => Sample::bytes(b"false"),
+            Scalar::Container(json) => Sample::bytes(json.as_str().as_bytes()),
+            Scalar::Int(_) | Scalar::Float(_) => {
+                number(value).map_or(Sample::MISSING, Sample::number)
+            }
+        }
+    }
+
+    /// Reads the aggregates of one sample's window into the windows that are due.
+    fn read(&self, sample: usize, place: usize, window: Window, of: &Summary, due: &mut Vec<Due>) {
+        if due.len() <= place {
+            let values = vec![Scalar::Missing; self.shape.aggregates.len()];
+            due.push(Due { window, values });
+        }
+        for (aggregate, value) in self.shape.aggregates.iter().zip(&mut due[place].values) {
+            if usize::from(aggregate.sample) == sample {
+                *value = aggregate.value(of);
+            }
+        }
+    }
+
+    /// One match where the aggregates of a window meet the rule.
+    fn judge(&self, state: &mut State, due: Due, at: i64, by: Cause, step: &mut Step<'_>) -> bool {
+        let Due { window, values } = due;
+        let reading = match &self.shape.gauge {
+            None => None,
+            Some((aggregate, gauge)) => {
+                let Some(value) = number(&values[usize::from(*aggregate)]) else {
+                    return false;
+                };
+                let memory = state.memory.get_or_insert_with(|| gauge.memory());
+                let Some(reading) = gauge.observe(memory, window.end, value) else {
+                    return false;
+                };
+                Some(reading)
+            }
+        };
+        if let Some(having) = &self.shape.having {
+            match having.holds(step.rule, &self.shape, &values, step.key) {
+                Some(true) => {}
+                Some(false) => return false,
+                None => {
+                    step.out.condition_errors += 1;
+                    return false;
+                }
+            }
+        }
+        let taken = Taken {
+            at: Timestamp(at),
+            order: by.1,
+            position: by.0,
+            slots: None,
+            payload: self.shown(window, &values, reading),
+        };
+        step.emit(Timestamp(at), vec![(self.shape.name, taken)]);
+        true
+    }
+
+    /// What `matches` shows of a window.
+    fn shown(&self, window: Window, values: &[Scalar], reading: Option<Reading>) -> Json {
+        let mut members = serde_json::Map::new();
+        let times = [("start", window.start), ("end", window.end)];
+        for (name, at) in times {
+            members.insert(name.to_owned(), Timestamp(at).to_string().into());
+        }
+        for (aggregate, value) in self.shape.aggregates.iter().zip(values) {
+            members.insert(aggregate.name.to_string(), value.to_json());
+        }
+        if let Some(reading) = reading {
+            members.insert("measured".to_owned(), reading.to_json());
+        }
+        Json::from(serde_json::Value::Object(members))
+    }
+
+    fn add_early(&self, state: &mut State, event: &Event<'_>, step: &mut Step<'_>) {
+        let Some(Spec::Early { size, .. }) = self.specs.first() else {
+            return;
+        };
+        let start = event.at.0.div_euclid(*size) * size;
+        let window = Window {
+            start,
+            end: start.saturating_add(*size),
+        };
+        if window.end.saturating_add(self.lateness) <= step.now.0 {
+            step.out.late.push(event.position);
+            return;
+        }
+        let mut due = Vec::new();
+        let mut is_matched = false;
+        for (sample, spec) in self.specs.iter().enumerate() {
+            let (Spec::Early { needs, .. }, Kept::Early(open)) = (spec, &mut state.samples[sample])
+            else {
+                return;
+            };
+            let place = open.partition_point(|open| open.start < start);
+            if open.get(place).is_none_or(|open| open.start != start) {
+                let opened = Open {
+                    start,
+                    summary: Summary::new(*needs),
+                    is_matched: false,
+                };
+                open.insert(place, opened);
+            }
+            open[place].summary.add(self.sample(sample, event));
+            is_matched |= open[place].is_matched;
+            self.read(sample, 0, window, &open[place].summary, &mut due);
+        }
+        if is_matched {
+            return;
+        }
+        for due in due {
+            if self.judge(
+                state,
+                due,
+                event.at.0,
+                Cause(event.position, step.order),
+                step,
+            ) && let Some(Kept::Early(open)) = state.samples.first_mut()
+                && let Some(open) = open.iter_mut().find(|open| open.start == start)
+            {
+                open.is_matched = true;
+            }
+        }
+    }
+
+    fn add_trailing(&self, state: &mut State, event: &Event<'_>, step: &mut Step<'_>) {
+        let mut due = Vec::new();
+        let mut arrival = Arrival::OnTime;
+        let mut dropped = 0;
+        for (sample, spec) in self.specs.iter().enumerate() {
+            let value = self.sample(sample, event);
+            let (Spec::Trailing(spec), Kept::Trailing(kept)) = (spec, &mut state.samples[sample])
+            else {
+                return;
+            };
+            let before = kept.dropped();
+            arrival = kept.insert(spec, event.at.0, value);
+            dropped = kept.dropped() - before;
+            let Span::Trailing { size } = self.shape.span else {
+                return;
+            };
+            let window = Window {
+                start: event.at.0.saturating_sub(size).saturating_add(1),
+                end: event.at.0.saturating_add(1),
+            };
+            self.read(sample, 0, window, kept.summary(), &mut due);
+        }
+        if dropped > 0 {
+            step.overflow("max_partials_per_key", dropped);
+        }
+        match arrival {
+            Arrival::OnTime => {
+                for due in due {
+                    let by = Cause(event.position, step.order);
+                    self.judge(state, due, event.at.0, by, step);
+                }
+            }
+            // It counts in the windows of the events to come.
+            Arrival::Late => {}
+            Arrival::TooLate => step.out.late.push(event.position),
+            Arrival::Overflow => step.overflow("windows", 1),
+        }
+    }
+
+    fn add_closing(&self, state: &mut State, event: &Event<'_>, step: &mut Step<'_>) {
+        let mut due = Vec::new();
+        let mut arrival = Arrival::OnTime;
+        for (sample, spec) in self.specs.iter().enumerate() {
+            let value = self.sample(sample, event);
+            let mut place = 0;
+            let mut emit = |fired: Fired, summary: &Summary| {
+                self.read(sample, place, fired.window, summary, &mut due);
+                place += 1;
+            };
+            let (at, now) = (event.at.0, step.now.0);
+            arrival = match (spec, &mut state.samples[sample]) {
+                (Spec::Hopping(spec), Kept::Hopping(kept)) => {
+                    kept.insert(spec, at, value, now, &mut emit)
+                }
+                (Spec::Session(spec), Kept::Session(kept)) => {
+                    kept.insert(spec, at, value, now, &mut emit)
+                }
+                _ => return,
+            };
+        }
+        match arrival {
+            Arrival::OnTime | Arrival::Late => {}
+            Arrival::TooLate => step.out.late.push(event.position),
+            Arrival::Overflow => step.overflow("windows", 1),
+        }
+        // Windows that had fired and do so again, because of this event.
+        for due in due {
+            let (at, by) = (due.window.end, Cause(event.position, step.order));
+            self.judge(state, due, at, by, step);
+        }
+    }
+
+    /// Fires what closed by now.
+    fn close(&self, state: &mut State, step: &mut Step<'_>) {
+        while self.next_due(state).is_some_and(|due| due <= step.now.0) {
+            let mut due = Vec::new();
+            for (sample, spec) in self.specs.iter().enumerate() {
+                let mut place = 0;
+                let mut emit = |fired: Fired, summary: &Summary| {
+                    self.read(sample, place, fired.window, summary, &mut due);
+                    place += 1;
+                };
+                match (spec, &mut state.samples[sample]) {
+                    (Spec::Hopping(spec), Kept::Hopping(kept)) => kept.fire_next(spec, &mut emit),
+                    (Spec::Session(spec), Kept::Session(kept)) => kept.fire_next(spec, &mut emit),
+                    (Spec::Early { size, .. }, Kept::Early(open)) => {
+                        let ends = |open: &Open| open.start + size + self.lateness;
+                        while open.front().is_some_and(|open| ends(open) <= step.now.0) {
+                            open.pop_front();
+                        }
+                    }
+                    (_, kept) => *kept = self.empty(sample),
+                }
+            }
+            for due in due {
+                let (at, by) = (due.window.end, state.last);
+                self.judge(state, due, at, by, step);
+            }
+        }
+    }
+
+    /// When something of the windows is due; they open and close together, so the first tells.
+    fn next_due(&self, state: &State) -> Option<i64> {
+        match (self.specs.first()?, state.samples.first()?) {
+            (Spec::Hopping(spec), Kept::Hopping(kept)) => kept.next_due(spec),
+            (Spec::Session(spec), Kept::Session(kept)) => kept.next_due(spec),
+            (Spec::Early { size, .. }, Kept::Early(open)) => {
+                Some(open.front()?.start + size + self.lateness)
+            }
+            (Spec::Trailing(_), Kept::Trailing(kept)) if !kept.is_empty() => {
+                let Span::Trailing { size } = self.shape.span else {
+                    return None;
+                };
+                Some(state.newest.saturating_add(size))
+            }
+            _ => None,
+        }
+    }
+
+    fn empty(&self, sample: usize) -> Kept {
+        match &self.specs[sample] {
+            Spec::Hopping(spec) => Kept::Hopping(Hopping::new(spec)),
+            Spec::Session(_) => Kept::Session(Sessions::default()),
+            Spec::Trailing(spec) => Kept::Trailing(Trailing::new(spec)),
+            Spec::Early { .. } => Kept::Early(VecDeque::new()),
+        }
+    }
+
+    fn forgotten_at(&self, state: &State) -> Option<i64> {
+        let (_, gauge) = self.shape.gauge.as_ref()?;
+        Some(gauge.forgotten_at(state.memory.as_ref()?))
+    }
+}
+
+impl Shaped for Windows {
+    type State = State;
+
+    fn event(&self, state: &mut State, event: &Event<'_>, met: u64, step: &mut Step<'_>) {
+        if met >> self.shape.predicate & 1 == 0 {
+            return;
+        }
+        if state.samples.is_empty() {
+            state.newest = i64::MIN;
+            state.samples = (0..self.specs.len()).map(|it| self.empty(it)).collect();
+        }
+        if event.at.0 >= state.newest {
+            state.newest = event.at.0;
+            state.last = Cause(event.position, step.order);
+        }
+        match self.specs.first() {
+            Some(Spec::Early { .. }) => self.add_early(state, event, step),
+            Some(Spec::Trailing(_)) => self.add_trailing(state, event, step),
+            _ => self.add_closing(state, event, step),
+        }
+    }
+
+    fn expire(&self, state: &mut State, step: &mut Step<'_>) {
+        self.close(state, step);
+        if self
+            .forgotten_at(state)
+            .is_some_and(|due| due <= step.now.0)
+        {
+            state.memory = None;
+        }
+    }
+
+    fn deadline(&self, state: &State) -> Option<Timestamp> {
+        let forgotten = self.forgotten_at(state);
+        let due = self.next_due(state).into_iter().chain(forgotten).min();
+        due.map(Timestamp)
+    }
+
+    fn is_idle(&self, state: &State) -> bool {
+        state.memory.is_none() && self.next_due(state).is_none()
+    }
+}

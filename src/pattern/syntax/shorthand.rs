@@ -1,0 +1,521 @@
+//! The shorthand of the field, put into the words of a rule before it is read: a list of `events`
+//! with a `temporal_relationship`, and a stream with `windowing`, `aggregations` and
+//! `trigger_workflows`. What comes out is read like any other rule, so that nothing has two
+//! meanings; every part keeps its place in the file for messages.
+//!
+//! | word | means |
+//! |---|---|
+//! | `pattern_id`, `pattern_name` | `name` |
+//! | `event: E` | a condition with the id E on the topic E; where the entry or the rule gives a `topic`, on its events of the CloudEvents type E |
+//! | `threshold: 0.15` | where E ends in `_drop`, `_decline`, `_spike`, …: a change by 15 % in that direction against the largest (downwards) or smallest (upwards) value of the `timeframe`; else a value of at least that |
+//! | `increase: 0.25`, `decrease: 0.25` | a change by 25 % against the average of the `timeframe` before |
+//! | `field: F` | what is compared; without it the word before the direction in E, else `value` |
+//! | `timeframe: 1h` | `over` of the change; without it the window of the rule |
+//! | any other `name: value` | the field of that name is equal, or one of a list |
+//! | `temporal_relationship` | `all_within` (also where nothing is said), `any_of`, `sequence` |
+//! | `window_minutes`, `window_seconds`, `window_hours` | `within` |
+//! | `workflow_trigger: W` | `start`; its input is `key`, `matches` and, by topic, `context` |
+//! | `context_enrichment: [T, …]` | `enrich` by the first correlation key |
+//! | `debounce_ms: N` | `emit.debounce` |
+
+use super::shorthand_stream;
+use crate::document::fields::join;
+use crate::document::node::{Key, Node, Position, Value};
+use crate::document::violation::Report;
+use crate::expr::{is_identifier, nearest};
+
+/// What an entry of `events` may say beside the values of fields.
+const WORDS: [&str; 9] = [
+    "event",
+    "id",
+    "topic",
+    "where",
+    "threshold",
+    "increase",
+    "decrease",
+    "timeframe",
+    "field",
+];
+
+/// Ends of an event's name that say which way its value moved.
+const DOWN: [&str; 7] = [
+    "drop", "decline", "decrease", "fall", "loss", "dip", "crash",
+];
+const UP: [&str; 7] = [
+    "spike", "surge", "increase", "rise", "jump", "growth", "gain",
+];
+
+/// Keys of a rule that are shorthand, in either form.
+pub(super) const KEYS: [&str; 14] = [
+    "events",
+    "temporal_relationship",
+    "window_minutes",
+    "window_seconds",
+    "window_hours",
+    "workflow_trigger",
+    "context_enrichment",
+    "debounce_ms",
+    "pattern_id",
+    "pattern_name",
+    "windowing",
+    "aggregations",
+    "trigger_workflows",
+    "group_by",
+];
+
+/// The rules that a document stands for, in full words.
+pub(super) fn lower(node: &Node, report: &mut Report<'_>) -> Vec<Node> {
+    let Value::Map(members) = &node.value else {
+        return vec![node.clone()];
+    };
+    if !members
+        .iter()
+        .any(|(key, _)| KEYS.contains(&key.name.as_str()))
+    {
+        return vec![node.clone()];
+    }
+    let faults_before = report.count();
+    let mut rest = Members::new(node.at, members);
+    for word in ["pattern_id", "pattern_name"] {
+        rest.rename(word, "name");
+    }
+    rest.rename("group_by", "correlate");
+    let lowered = if rest.get("windowing").is_some()
+        || rest.get("aggregations").is_some()
+        || rest.get("trigger_workflows").is_some()
+    {
+        shorthand_stream::lower(rest, report)
+    } else {
+        pattern(rest, report).into_iter().collect()
+    };
+    if report.count() > faults_before {
+        return Vec::new();
+    }
+    lowered
+}
+
+fn pattern(mut rest: Members, report: &mut Report<'_>) -> Option<Node> {
+    let within = rest.window(report);
+    let relation = rest.take("temporal_relationship");
+    let keys = correlation(&rest);
+    let enrich = rest.take("context_enrichment");
+    let joined = enrich.map(|node| enrichments(&node, keys.first(), report));
+    if let Some(trigger) = rest.take("workflow_trigger") {
+        let topics = joined.iter().flatten().map(|(name, _)| name.as_str());
+        let start = start(&trigger, &topics.collect::<Vec<_>>());
+        rest.put("start", start, report);
+    }
+    if let Some(joined) = joined {
+        let at = rest.at;
+        let list = joined.into_iter().map(|(_, node)| node).collect();
+        rest.put("enrich", list_of(at, list), report);
+    }
+    if let Some(debounce) = rest.take("debounce_ms") {
+        let Value::Number(number) = &debounce.value else {
+            let message = format!(
+                "`debounce_ms` is a number of milliseconds, not {}",
+                debounce.described()
+            );
+            report.add(debounce.at, "debounce_ms", message);
+            return None;
+        };
+        let span = text(debounce.at, format!("{number}ms"));
+        rest.merge("emit", "debounce", span);
+    }
+    let Some(events) = rest.take("events") else {
+        return Some(rest.finish());
+    };
+    let Value::List(entries) = &events.value else {
+        let message = format!("`events` is a list, not {}", events.described());
+        report.add(events.at, "events", message);
+        return None;
+    };
+    let has_topic = rest.get("topic").is_some();
+    let conditions: Option<Vec<Node>> = entries
+        .iter()
+        .enumerate()
+        .map(|(place, entry)| {
+            let path = format!("events[{place}]");
+            condition(entry, &path, has_topic, within.as_ref(), report)
+        })
+        .collect();
+    let list = list_of(events.at, conditions?);
+    let word = relation.as_ref().map(|node| (node.as_str(), node));
+    let (shape, parts) = match word {
+        None | Some((Some("all_within" | "all"), _)) => ("all", "conditions"),
+        Some((Some("any_of" | "any"), _)) => ("any", "conditions"),
+        Some((Some("sequence" | "sequential" | "ordered" | "in_order"), _)) => {
+            ("sequence", "steps")
+        }
+        Some((_, node)) => {
+            let message =
+                "`temporal_relationship` is `all_within`, `any_of` or `sequence`".to_owned();
+            report.add(node.at, "temporal_relationship", message);
+            return None;
+        }
+    };
+    let mut of_shape = vec![(parts, list)];
+    if shape != "any" {
+        let Some(within) = within else {
+            let remedy = Some("add one, such as `window_minutes: 30`".to_owned());
+            let message = "the events have no window: without it the state would grow for ever";
+            report.add_with(events.at, "events", message, remedy);
+            return None;
+        };
+        of_shape.push(("within", within));
+    }
+    let shape = map_of(events.at, vec![(shape, map_of(events.at, of_shape))]);
+    rest.put("match", shape, report);
+    Some(rest.finish())
+}
+
+/// One entry of `events` as a condition.
+fn condition(
+    entry: &Node,
+    path: &str,
+    has_topic: bool,
+    within: Option<&Node>,
+    report: &mut Report<'_>,
+) -> Option<Node> {
+    let Value::Map(members) = &entry.value else {
+        let message = format!(
+            "an event is a mapping such as `{{event: stock_price_drop, threshold: 0.15}}`, not {}",
+            entry.described()
+        );
+        report.add(entry.at, path, message);
+        return None;
+    };
+    let mut rest = Members::new(entry.at, members);
+    let Some(event) = rest.take("event") else {
+        report.add(entry.at, path, "this does not name its `event`");
+        return None;
+    };
+    let Some(name) = event.as_str().filter(|name| !name.is_empty()) else {
+        report.add(event.at, &join(path, "event"), "`event` is a name");
+        return None;
+    };
+    let change = change(name, &mut rest, path, within, report);
+    let mut tests = Vec::new();
+    let mut out = Vec::new();
+    let field = rest.take("field");
+    for (key, node) in &rest.members {
+        match key.name.as_str() {
+            "id" | "topic" => out.push((key.name.as_str(), node.clone())),
+            "where" => tests.extend(node.as_str().map(|test| format!("({test})"))),
+            "threshold" => {
+                let of = field.as_ref().and_then(Node::as_str).unwrap_or("value");
+                tests.push(format!("event.{of} >= {}", node.to_json()));
+            }
+            other => tests.extend(equality(other, key, node, path, report)),
+        }
+    }
+    if rest.get("id").is_none() && is_identifier(name) {
+        out.push(("id", text(event.at, name)));
+    }
+    if has_topic || rest.get("topic").is_some() {
+        out.push(("type", text(event.at, name)));
+    } else {
+        out.push(("topic", text(event.at, name)));
+    }
+    if !tests.is_empty() {
+        out.push(("where", text(entry.at, tests.join(" && "))));
+    }
+    out.extend(change.map(|change| ("change", change)));
+    Some(map_of(entry.at, out))
+}
+
+/// `sentiment: negative`, where it is no word that was misspelt.
+fn equality(
+    name: &str,
+    key: &Key,
+    node: &Node,
+    path: &str,
+    report: &mut Report<'_>,
+) -> Option<String> {
+    let path = join(path, name);
+    if let Some(near) = nearest(name, WORDS.iter().copied()) {
+        let remedy = format!("did you mean `{near}`? A field of this name is tested by `where`");
+        let message = format!("unknown key `{name}` in an event");
+        report.add_with(key.at, &path, message, Some(remedy));
+        return None;
+    }
+    let is_plain = name.split('.').all(is_identifier);
+    match &node.value {
+        Value::Map(_) | Value::Null => None,
+        _ if !is_plain => None,
+        Value::List(_) => Some(format!("event.{name} in {}", node.to_json())),
+        _ => Some(format!("event.{name} == {}", node.to_json())),
+    }
+    .or_else(|| {
+        let message = format!(
+            "`{name}` is compared with text, a number, true, false or a list of these; other tests go into `where`"
+        );
+        report.add(key.at, &path, message);
+        None
+    })
+}
+
+/// The `change` that an event's name, its `threshold`, `increase` and `decrease` speak of.
+fn change(
+    name: &str,
+    rest: &mut Members,
+    path: &str,
+    within: Option<&Node>,
+    report: &mut Report<'_>,
+) -> Option<Node> {
+    let timeframe = rest.take("timeframe");
+    let (before, last) = name.rsplit_once('_').unwrap_or(("", name));
+    let named = match last {
+        last if DOWN.contains(&last) => Some("down"),
+        last if UP.contains(&last) => Some("up"),
+        _ => None,
+    };
+    let (by, direction, from) = if let Some(by) = rest.take("increase") {
+        (by, "up", "previous_window_avg")
+    } else if let Some(by) = rest.take("decrease") {
+        (by, "down", "previous_window_avg")
+    } else if let (Some(direction), Some(_)) = (named, rest.get("threshold")) {
+        let from = if direction == "down" {
+            "window_max"
+        } else {
+            "window_min"
+        };
+        (rest.take("threshold")?, direction, from)
+    } else {
+        if let Some(timeframe) = timeframe {
+            let message = "`timeframe` belongs to a change: an `increase`, a `decrease`, or a `threshold` of an event whose name says which way, such as `price_drop`";
+            report.add(timeframe.at, &join(path, "timeframe"), message);
+        }
+        return None;
+    };
+    let Some(over) = timeframe.as_ref().or(within) else {
+        let remedy = Some("add one, such as `timeframe: 1h`".to_owned());
+        report.add_with(by.at, path, "the change has no `timeframe`", remedy);
+        return None;
+    };
+    let percent = match &by.value {
+        Value::Number(number) => text(by.at, format!("{}%", percent_of(number))),
+        _ => by.clone(),
+    };
+    let field = rest.take("field").unwrap_or_else(|| {
+        let word = before.rsplit('_').next().filter(|word| !word.is_empty());
+        text(by.at, named.and(word).unwrap_or("value"))
+    });
+    Some(map_of(
+        by.at,
+        vec![
+            ("field", field),
+            ("direction", text(by.at, direction)),
+            ("by", percent),
+            ("over", over.clone()),
+            ("from", text(by.at, from)),
+        ],
+    ))
+}
+
+/// A fraction as a percentage, without the dust of binary fractions.
+fn percent_of(number: &serde_json::Number) -> f64 {
+    let percent = number.as_f64().unwrap_or_default() * 100.0;
+    (percent * 1e9).round() / 1e9
+}
+
+/// `[market_data]`, each joined by the first correlation key and known by the topic's name.
+fn enrichments(node: &Node, key: Option<&String>, report: &mut Report<'_>) -> Vec<(String, Node)> {
+    let path = "context_enrichment";
+    let Value::List(topics) = &node.value else {
+        let message = format!("`{path}` is a list of topics, not {}", node.described());
+        report.add(node.at, path, message);
+        return Vec::new();
+    };
+    let Some(key) = key else {
+        let remedy = Some("add `correlation_keys`".to_owned());
+        let message = "topics are joined by the first correlation key, and there is none";
+        report.add_with(node.at, path, message, remedy);
+        return Vec::new();
+    };
+    let mut joined = Vec::new();
+    for topic in topics {
+        let Some(name) = topic.as_str() else {
+            let message = format!(
+                "`{path}` is a list of topics; this is {}",
+                topic.described()
+            );
+            report.add(topic.at, path, message);
+            continue;
+        };
+        let is_word = |character: char| character.is_ascii_alphanumeric() || character == '_';
+        let known_as: String = name
+            .chars()
+            .map(|character| if is_word(character) { character } else { '_' })
+            .collect();
+        let entry = map_of(
+            topic.at,
+            vec![
+                ("topic", topic.clone()),
+                ("as", text(topic.at, known_as.clone())),
+                ("key", text(topic.at, key.clone())),
+            ],
+        );
+        joined.push((known_as, entry));
+    }
+    joined
+}
+
+/// `workflow_trigger: W`, or what `start` takes.
+pub(super) fn start(trigger: &Node, joined: &[&str]) -> Node {
+    if !matches!(trigger.value, Value::String(_)) {
+        return trigger.clone();
+    }
+    let at = trigger.at;
+    let mut input = vec![
+        ("key", text(at, "${key}")),
+        ("matches", text(at, "${matches}")),
+    ];
+    if !joined.is_empty() {
+        let names = joined.iter();
+        let context = names.map(|name| (*name, text(at, format!("${{{name}}}"))));
+        input.push(("context", map_of(at, context.collect())));
+    }
+    map_of(
+        at,
+        vec![("workflow", trigger.clone()), ("input", map_of(at, input))],
+    )
+}
+
+fn correlation(rest: &Members) -> Vec<String> {
+    let node = rest
+        .get("correlate")
+        .or_else(|| rest.get("correlation_keys"));
+    let list = match node.map(|node| &node.value) {
+        Some(Value::Map(members)) => {
+            let by = members.iter().find(|(key, _)| key.name == "by");
+            by.map(|(_, node)| &node.value)
+        }
+        other => other,
+    };
+    match list {
+        Some(Value::List(items)) => items
+            .iter()
+            .filter_map(|item| item.as_str().map(str::to_owned))
+            .collect(),
+        _ => Vec::new(),
+    }
+}
+
+/// The members of a mapping, while they are put into other words.
+pub(super) struct Members {
+    pub(super) at: Position,
+    pub(super) members: Vec<(Key, Node)>,
+}
+
+impl Members {
+    pub(super) fn new(at: Position, members: &[(Key, Node)]) -> Self {
+        Self {
+            at,
+            members: members.to_vec(),
+        }
+    }
+
+    pub(super) fn get(&self, name: &str) -> Option<&Node> {
+        let found = self.members.iter().find(|(key, _)| key.name == name);
+        found.map(|(_, node)| node)
+    }
+
+    pub(super) fn take(&mut self, name: &str) -> Option<Node> {
+        let place = self.members.iter().position(|(key, _)| key.name == name)?;
+        Some(self.members.remove(place).1)
+    }
+
+    fn rename(&mut self, from: &str, to: &str) {
+        if self.get(to).is_none()
+            && let Some((key, _)) = self.members.iter_mut().find(|(key, _)| key.name == from)
+        {
+            key.name = to.to_owned();
+        }
+    }
+
+    /// Adds a member that must not be there yet.
+    pub(super) fn put(&mut self, name: &str, node: Node, report: &mut Report<'_>) {
+        if self.get(name).is_some() {
+            let message = format!("`{name}` and its shorthand say the same; give one of them");
+            report.add(node.at, name, message);
+            return;
+        }
+        self.members.push((key(node.at, name), node));
+    }
+
+    /// Adds a member to the mapping under `name`.
+    fn merge(&mut self, name: &str, inner: &str, node: Node) {
+        let found = self.members.iter_mut().find(|(key, _)| key.name == name);
+        if let Some((_, of)) = found
+            && let Value::Map(members) = &mut of.value
+        {
+            members.push((key(node.at, inner), node));
+        } else {
+            let at = node.at;
+            let whole = map_of(at, vec![(inner, node)]);
+            self.members.push((key(at, name), whole));
+        }
+    }
+
+    /// `window_minutes` and the like as a duration.
+    pub(super) fn window(&mut self, report: &mut Report<'_>) -> Option<Node> {
+        let words = [
+            ("window_seconds", "s"),
+            ("window_minutes", "m"),
+            ("window_hours", "h"),
+        ];
+        let mut found = None;
+        for (word, unit) in words {
+            let Some(node) = self.take(word) else {
+                continue;
+            };
+            let Value::Number(number) = &node.value else {
+                report.add(node.at, word, format!("`{word}` is a number"));
+                continue;
+            };
+            found = Some(text(node.at, format!("{number}{unit}")));
+        }
+        found
+    }
+
+    pub(super) fn finish(self) -> Node {
+        Node {
+            at: self.at,
+            source: None,
+            value: Value::Map(self.members),
+        }
+    }
+}
+
+fn key(at: Position, name: &str) -> Key {
+    Key {
+        at,
+        name: name.to_owned(),
+    }
+}
+
+pub(super) fn text(at: Position, text: impl Into<String>) -> Node {
+    Node {
+        at,
+        source: None,
+        value: Value::String(text.into()),
+    }
+}
+
+fn list_of(at: Position, items: Vec<Node>) -> Node {
+    Node {
+        at,
+        source: None,
+        value: Value::List(items),
+    }
+}
+
+pub(super) fn map_of(at: Position, members: Vec<(&str, Node)>) -> Node {
+    let members = members.into_iter();
+    Node {
+        at,
+        source: None,
+        value: Value::Map(members.map(|(name, node)| (key(at, name), node)).collect()),
+    }
+}

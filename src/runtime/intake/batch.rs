@@ -1,0 +1,308 @@
+//! One batch, one transaction: events to the rules that want them, what cannot be read to the dead
+//! letters, how far time has come, and the positions; or nothing.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::{Duration, Instant};
+
+use super::worker::IntakeWorker;
+use crate::codec::event::{self, DecodedEvent, RawEvent, Refused};
+use crate::codec::output::dead_letter_headers;
+use crate::codec::signal::{self, EventParts, WatermarkParts};
+use crate::log::kafka::SourceLog;
+use crate::log::kafka::sources::{SourcePartition, SourceRecord};
+use crate::log::{ErrorClass, LogError, Outgoing, Target, partitioner};
+use crate::model::{Failure, Origin};
+use crate::pattern::Rule;
+use crate::pattern::filter::Verdict;
+use crate::runtime::meters;
+
+/// What a dead letter's `stage` says.
+const STAGE: &str = "intake";
+
+/// Class of an event without an event time that its rule can read.
+const NO_EVENT_TIME: &str = "no_event_time";
+
+/// Positions that moved past events which nobody wants are committed by the way, at the latest after
+/// this: read again, they would come to nothing again.
+const COMMIT_EVERY: Duration = Duration::from_secs(1);
+
+/// What a batch came to, counted once it is committed.
+#[derive(Default)]
+struct Tally<'a> {
+    events: BTreeMap<&'a str, u64>,
+    signals: BTreeMap<String, u64>,
+    unkeyed: BTreeMap<String, u64>,
+    unreadable: u64,
+    dead_letters: BTreeMap<String, u64>,
+}
+
+impl IntakeWorker {
+    /// Takes the records; how many there were.
+    pub(super) fn transact(&mut self, records: &[SourceRecord]) -> Result<usize, LogError> {
+        let mut tally = Tally::default();
+        let mut positions: BTreeMap<&SourcePartition, i64> = BTreeMap::new();
+        let mut sender = Sender::new(&mut self.log);
+        for record in records {
+            let Some(owned) = self.owned.get_mut(&record.from) else {
+                continue;
+            };
+            if !owned.is_started || record.offset < owned.position {
+                continue;
+            }
+            let Some(of_topic) = self.filter.topic(&record.from.topic) else {
+                owned.has_passed_over = true;
+                continue;
+            };
+            positions.insert(&record.from, record.offset + 1);
+            *tally.events.entry(&record.from.topic).or_default() += 1;
+            let raw = RawEvent {
+                value: record.value.as_deref(),
+                headers: &record.headers,
+                timestamp: record.timestamp,
+            };
+            let event = match event::decode(&raw, self.schemas.as_ref(), self.max_payload_bytes) {
+                Ok(Some(event)) => event,
+                Ok(None) => continue,
+                Err(Refused::Unreadable(unreadable)) => {
+                    tally.unreadable += 1;
+                    let failure = Failure::new(unreadable.class, unreadable.message);
+                    sender.dead_letter(record, &failure, None, &mut tally)?;
+                    continue;
+                }
+                Err(Refused::Unavailable(reason)) => {
+                    return Err(LogError {
+                        class: ErrorClass::Retriable,
+                        doing: "looking up a schema",
+                        reason,
+                    });
+                }
+            };
+            owned
+                .watermarks
+                .see(of_topic.clocks(), &event.payload, event.at);
+            let mut sent = Ok(());
+            of_topic.select(&event.payload, event.at, &mut |verdict| {
+                if sent.is_ok() {
+                    sent = sender.verdict(record, &event, verdict, &mut tally);
+                }
+            });
+            sent?;
+        }
+        let mut told = BTreeSet::new();
+        for (at, owned) in &self.owned {
+            if owned.is_started && owned.watermarks.is_due() {
+                let partitions = self.topics.partitions(&at.topic);
+                for (clock, time) in owned.watermarks.untold() {
+                    sender.watermark(&WatermarkParts {
+                        topic: &at.topic,
+                        partition: at.partition,
+                        partitions,
+                        clock,
+                        at: time,
+                    })?;
+                }
+                told.insert(at.clone());
+            }
+        }
+        let is_open = sender.is_open;
+        self.conclude(is_open, &positions, &told)?;
+        tally.publish();
+        Ok(records.len())
+    }
+
+    fn conclude(
+        &mut self,
+        is_open: bool,
+        positions: &BTreeMap<&SourcePartition, i64>,
+        told: &BTreeSet<SourcePartition>,
+    ) -> Result<(), LogError> {
+        let mut moved = Vec::new();
+        let mut is_uncommitted = false;
+        for (at, owned) in self.owned.iter().filter(|(_, owned)| owned.is_started) {
+            let next = positions.get(at).copied().unwrap_or(owned.position);
+            // A partition without a committed offset gets one at once: until then, events that come
+            // while nobody runs would be missed.
+            is_uncommitted |= owned.committed.is_none();
+            // Where a watermark alone is told, the position goes along all the same: only offsets
+            // carry the group's generation, and without it an owner of yesterday is not fenced.
+            if owned.committed != Some(next) || told.contains(at) {
+                moved.push((at.clone(), next));
+            }
+        }
+        let is_due = !moved.is_empty() && self.committed_at.elapsed() >= COMMIT_EVERY;
+        if is_open || is_uncommitted || is_due {
+            if !is_open {
+                self.log.begin()?;
+            }
+            self.log.settle()?;
+            self.log.send_offsets(&moved)?;
+            self.log.commit()?;
+            self.committed_at = Instant::now();
+            for (at, next) in &moved {
+                if let Some(owned) = self.owned.get_mut(at) {
+                    owned.committed = Some(*next);
+                }
+            }
+        }
+        for (at, owned) in &mut self.owned {
+            if let Some(next) = positions.get(at) {
+                owned.position = *next;
+            }
+            owned.watermarks.keep_seen();
+            if told.contains(at) {
+                owned.watermarks.note_told();
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Writes records; the first begins the transaction.
+struct Sender<'l> {
+    log: &'l mut SourceLog,
+    is_open: bool,
+    key: Vec<u8>,
+    value: Vec<u8>,
+}
+
+impl<'l> Sender<'l> {
+    fn new(log: &'l mut SourceLog) -> Self {
+        Self {
+            log,
+            is_open: false,
+            key: Vec::with_capacity(64),
+            value: Vec::with_capacity(1_024),
+        }
+    }
+
+    fn open(&mut self) -> Result<(), LogError> {
+        if !self.is_open {
+            self.log.begin()?;
+            self.is_open = true;
+        }
+        Ok(())
+    }
+
+    fn verdict(
+        &mut self,
+        record: &SourceRecord,
+        event: &DecodedEvent,
+        verdict: Verdict<'_>,
+        tally: &mut Tally<'_>,
+    ) -> Result<(), LogError> {
+        match verdict {
+            Verdict::Wanted { rule, key, at } => {
+                count(&mut tally.signals, &rule.name);
+                self.event(&EventParts {
+                    rule: &rule.name,
+                    version: rule.version,
+                    key: key.as_bytes(),
+                    topic: &record.from.topic,
+                    partition: record.from.partition,
+                    offset: record.offset,
+                    at,
+                    payload: &event.payload,
+                })
+            }
+            Verdict::Unkeyed { rule } => {
+                count(&mut tally.unkeyed, &rule.name);
+                Ok(())
+            }
+            Verdict::Timeless { rule, why } => {
+                let failure = Failure::new(NO_EVENT_TIME, why);
+                self.dead_letter(record, &failure, Some(rule), tally)
+            }
+        }
+    }
+
+    fn event(&mut self, event: &EventParts<'_>) -> Result<(), LogError> {
+        self.open()?;
+        self.key.clear();
+        signal::put_event_key(event.rule, event.version, event.key, &mut self.key);
+        self.value.clear();
+        signal::encode_event(event, &mut self.value);
+        let home = partitioner::partition_of(&self.key, self.log.signal_partitions());
+        self.log.send(Outgoing {
+            target: Target::Signals(home),
+            key: Some(&self.key),
+            value: Some(&self.value),
+            headers: &[],
+        })
+    }
+
+    fn watermark(&mut self, watermark: &WatermarkParts<'_>) -> Result<(), LogError> {
+        self.open()?;
+        self.key.clear();
+        signal::put_watermark_key(watermark, &mut self.key);
+        self.value.clear();
+        signal::encode_watermark(watermark, &mut self.value);
+        for partition in 0..self.log.signal_partitions() {
+            self.log.send(Outgoing {
+                target: Target::Signals(partition),
+                key: Some(&self.key),
+                value: Some(&self.value),
+                headers: &[],
+            })?;
+        }
+        Ok(())
+    }
+
+    fn dead_letter(
+        &mut self,
+        record: &SourceRecord,
+        failure: &Failure,
+        rule: Option<&Rule>,
+        tally: &mut Tally<'_>,
+    ) -> Result<(), LogError> {
+        self.open()?;
+        count(&mut tally.dead_letters, &failure.class);
+        let origin = Origin {
+            topic: record.from.topic.to_string(),
+            partition: record.from.partition,
+            offset: record.offset,
+            key: record.key.clone(),
+            value: record.value.clone(),
+            headers: record.headers.clone(),
+        };
+        let name = rule.map(|rule| format!("{}@{}", rule.name, rule.version));
+        let about = name.as_deref().map(|name| ("rule", name));
+        let headers = dead_letter_headers(&origin, failure, STAGE, about);
+        let headers: Vec<(&str, &[u8])> = headers
+            .iter()
+            .map(|(name, value)| (name.as_str(), value.as_slice()))
+            .collect();
+        self.log.send(Outgoing {
+            target: Target::DeadLetter,
+            key: record.key.as_deref(),
+            value: record.value.as_deref(),
+            headers: &headers,
+        })
+    }
+}
+
+fn count(counts: &mut BTreeMap<String, u64>, name: &str) {
+    match counts.get_mut(name) {
+        Some(count) => *count += 1,
+        None => {
+            counts.insert(name.to_owned(), 1);
+        }
+    }
+}
+
+impl Tally<'_> {
+    fn publish(self) {
+        for (topic, records) in self.events {
+            meters::intake_events(topic, records);
+        }
+        for (rule, signals) in self.signals {
+            meters::intake_signals(&rule, signals);
+        }
+        for (rule, events) in self.unkeyed {
+            meters::intake_unkeyed(&rule, events);
+        }
+        meters::intake_unreadable(self.unreadable);
+        for (class, records) in self.dead_letters {
+            meters::dead_letters(&class, records);
+        }
+    }
+}

@@ -1,0 +1,301 @@
+//! One worker of the intake, moved on by [`IntakeWorker::step`]: looks whether rules or their topics
+//! have changed, polls, starts the partitions that it was assigned, and turns what came in into one
+//! transaction (`batch`). Errors are met as the workflows' worker meets them: an abortable one gives
+//! up the transaction and goes back to where it began; a fatal one makes a new session and asks for
+//! the committed offsets.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use super::IntakeConfig;
+use super::topics::SourceTopics;
+use super::watermarks::Watermarks;
+use crate::codec::event::Schemas;
+use crate::log::kafka::SourceLog;
+use crate::log::kafka::sources::{SourceChange, SourcePartition};
+use crate::log::{ErrorClass, LogError, PollLimits};
+use crate::pattern::filter::Filter;
+use crate::runtime::DefinitionRegistry;
+use crate::runtime::meters;
+pub use crate::runtime::worker::Stepped;
+use crate::runtime::worker::backoff;
+
+/// A source partition and how far it is.
+pub(super) struct Owned {
+    /// Whether it is fetched from, and the positions are known.
+    pub is_started: bool,
+    /// The next offset to read: what came before it has left nothing to be written.
+    pub position: i64,
+    /// Whether records from there on came while no rule read the topic. They are for a rule that
+    /// comes back.
+    pub has_passed_over: bool,
+    /// The position that the group has committed; `None`: none yet.
+    pub committed: Option<i64>,
+    pub watermarks: Watermarks,
+}
+
+/// See the module.
+pub struct IntakeWorker {
+    pub(super) number: usize,
+    pub(super) max_payload_bytes: usize,
+    limits: PollLimits,
+    pub(super) log: SourceLog,
+    rules: Arc<dyn DefinitionRegistry>,
+    pub(super) schemas: Arc<dyn Schemas + Send + Sync>,
+    generation: Option<u64>,
+    pub(super) filter: Filter,
+    pub(super) topics: SourceTopics,
+    subscribed: Vec<Arc<str>>,
+    is_connected: bool,
+    pub(super) owned: BTreeMap<SourcePartition, Owned>,
+    /// When positions were last committed.
+    pub(super) committed_at: Instant,
+    failures: u32,
+}
+
+impl IntakeWorker {
+    /// Worker `number` of the instance; reaches for nothing yet.
+    pub fn new(
+        config: &IntakeConfig,
+        number: usize,
+        log: SourceLog,
+        rules: Arc<dyn DefinitionRegistry>,
+        schemas: Arc<dyn Schemas + Send + Sync>,
+    ) -> Self {
+        Self {
+            number,
+            max_payload_bytes: config.max_payload_bytes,
+            limits: PollLimits {
+                wait: Duration::ZERO,
+                records: config.batch_records.max(1),
+                bytes: config.batch_bytes.max(1),
+            },
+            log,
+            rules,
+            schemas,
+            generation: None,
+            filter: Filter::default(),
+            topics: SourceTopics::default(),
+            subscribed: Vec::new(),
+            is_connected: false,
+            owned: BTreeMap::new(),
+            committed_at: Instant::now(),
+            failures: 0,
+        }
+    }
+
+    /// Does what there is to do; waits at most `wait` for input where nothing else is to be done.
+    pub fn step(&mut self, wait: Duration) -> Stepped {
+        match self.try_step(wait) {
+            Ok(taken) => {
+                self.failures = 0;
+                match taken {
+                    0 => Stepped::Idle,
+                    taken => Stepped::Worked(taken),
+                }
+            }
+            Err(error) => self.recover(&error),
+        }
+    }
+
+    /// Tells how far behind the partitions are.
+    pub fn observe(&self) {
+        for (at, owned) in &self.owned {
+            if owned.is_started {
+                let behind = self.log.lag(at, owned.position);
+                meters::lag(&at.topic, at.partition, behind);
+            }
+        }
+        meters::missing_topics(self.topics.missing());
+    }
+
+    /// Leaves the group. What is not committed was never done.
+    pub fn leave(&mut self) {
+        self.log.leave();
+        self.is_connected = false;
+        self.subscribed.clear();
+        for at in std::mem::take(&mut self.owned).keys() {
+            meters::lag(&at.topic, at.partition, 0);
+        }
+    }
+
+    fn try_step(&mut self, wait: Duration) -> Result<usize, LogError> {
+        self.look_at_rules()?;
+        self.topics.look(&self.log)?;
+        let existing = self.topics.existing();
+        if existing.is_empty() {
+            // A member that does not poll is no member.
+            if self.is_connected {
+                self.leave();
+            }
+            std::thread::sleep(wait);
+            return Ok(0);
+        }
+        if !self.is_connected {
+            self.log.connect()?;
+            self.is_connected = true;
+            tracing::info!(
+                worker = self.number,
+                "the intake is connected to the brokers"
+            );
+        }
+        if existing != self.subscribed {
+            self.log.subscribe(&existing)?;
+            self.subscribed = existing;
+        }
+        let mut records = Vec::new();
+        let has_to_start = self.owned.values().any(|owned| !owned.is_started);
+        let limits = PollLimits {
+            wait: if has_to_start { Duration::ZERO } else { wait },
+            ..self.limits
+        };
+        for change in self.log.poll(limits, &mut records)? {
+            self.change_ownership(change);
+        }
+        self.start_partitions()?;
+        self.transact(&records)
+    }
+
+    fn look_at_rules(&mut self) -> Result<(), LogError> {
+        let (generation, rules) = self.rules.rules();
+        if self.generation == Some(generation) {
+            return Ok(());
+        }
+        self.generation = Some(generation);
+        self.filter = Filter::new(&rules);
+        self.topics.want(self.filter.topics());
+        let mut behind = Vec::new();
+        for (at, owned) in &mut self.owned {
+            if let Some(of_topic) = self.filter.topic(&at.topic) {
+                owned.watermarks.keep_clocks(of_topic.clocks());
+                if owned.is_started && std::mem::take(&mut owned.has_passed_over) {
+                    behind.push((at.clone(), owned.position));
+                }
+            }
+        }
+        tracing::info!(
+            worker = self.number,
+            rules = rules.len(),
+            generation,
+            "rules have changed"
+        );
+        match behind.is_empty() {
+            true => Ok(()),
+            false => self.log.start(&behind),
+        }
+    }
+
+    fn change_ownership(&mut self, change: SourceChange) {
+        meters::rebalanced();
+        match change {
+            // The end of a rebalance that brings nothing.
+            SourceChange::Assigned(partitions) if partitions.is_empty() => {}
+            SourceChange::Assigned(partitions) => {
+                tracing::info!(worker = self.number, partitions = %shown(&partitions), "assigned");
+                for at in partitions {
+                    let owned = Owned {
+                        is_started: false,
+                        position: 0,
+                        has_passed_over: false,
+                        committed: None,
+                        watermarks: Watermarks::default(),
+                    };
+                    self.owned.insert(at, owned);
+                }
+            }
+            SourceChange::Revoked(partitions) => {
+                tracing::info!(worker = self.number, partitions = %shown(&partitions), "revoked");
+                for at in partitions {
+                    self.owned.remove(&at);
+                    meters::lag(&at.topic, at.partition, 0);
+                }
+            }
+        }
+    }
+
+    fn start_partitions(&mut self) -> Result<(), LogError> {
+        let waiting: Vec<SourcePartition> = self
+            .owned
+            .iter()
+            .filter(|(_, owned)| !owned.is_started)
+            .map(|(at, _)| at.clone())
+            .collect();
+        if waiting.is_empty() {
+            return Ok(());
+        }
+        let is_new = |at: &SourcePartition| self.topics.is_new(at);
+        let beginnings = self.log.beginnings(&waiting, &is_new)?;
+        let list: Vec<(SourcePartition, i64)> = waiting
+            .into_iter()
+            .zip(&beginnings)
+            .map(|(at, beginning)| (at, beginning.offset))
+            .collect();
+        self.log.start(&list)?;
+        for ((at, offset), beginning) in list.iter().zip(beginnings) {
+            if let Some(owned) = self.owned.get_mut(at) {
+                owned.is_started = true;
+                owned.position = *offset;
+                owned.committed = beginning.is_committed.then_some(*offset);
+            }
+        }
+        Ok(())
+    }
+
+    fn recover(&mut self, error: &LogError) -> Stepped {
+        self.failures = self.failures.saturating_add(1);
+        let retry_after = backoff(self.failures);
+        tracing::warn!(
+            worker = self.number, %error, class = ?error.class, attempt = self.failures,
+            retry_ms = retry_after.as_millis() as u64, "the intake tries again"
+        );
+        match error.class {
+            ErrorClass::Retriable if !self.is_connected => {}
+            ErrorClass::Retriable | ErrorClass::Abortable => {
+                meters::aborted("abortable");
+                if let Err(error) = self.go_back() {
+                    tracing::warn!(%error, "cannot go back; making a new session");
+                    self.lose_session();
+                }
+            }
+            ErrorClass::Fatal => {
+                meters::aborted("fatal");
+                self.lose_session();
+            }
+        }
+        Stepped::Failed { retry_after }
+    }
+
+    /// Gives up the open transaction and reads its input again.
+    fn go_back(&mut self) -> Result<(), LogError> {
+        self.log.abort()?;
+        let mut positions = Vec::new();
+        for (at, owned) in &mut self.owned {
+            owned.watermarks.go_back();
+            if owned.is_started {
+                positions.push((at.clone(), owned.position));
+            }
+        }
+        if positions.is_empty() {
+            return Ok(());
+        }
+        self.log.start(&positions)
+    }
+
+    /// Nobody knows how the last transaction ended: committed offsets will tell.
+    fn lose_session(&mut self) {
+        self.is_connected = false;
+        for owned in self.owned.values_mut() {
+            owned.is_started = false;
+            owned.watermarks.go_back();
+        }
+    }
+}
+
+fn shown(partitions: &[SourcePartition]) -> String {
+    let names = partitions.iter();
+    let names: Vec<String> = names
+        .map(|at| format!("{}/{}", at.topic, at.partition))
+        .collect();
+    names.join(" ")
+}

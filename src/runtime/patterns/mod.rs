@@ -1,0 +1,314 @@
+//! The stage of the patterns: signals through the matchers of the rules in force, and the runs that
+//! matches start, in one transaction with the matchers' state.
+//!
+//! A [`partition`](RulesPartition) holds the matchers of its keys in memory; what they know lies in
+//! `pattern-state`, key by key, and is read from there when the partition is assigned, or after a
+//! transaction that did not commit. [`sources`](self) says how far event time has come, `action` what
+//! a match does.
+
+mod action;
+mod partition;
+mod sources;
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use action::Order;
+pub use partition::RulesPartition;
+use partition::{Batch, Refused, Tally};
+
+use super::handle::DefinitionRegistry;
+use super::meters;
+use super::shared::Shared;
+use super::stage::{Owned, Stage};
+use super::workflows::RECORDS_PER_STEP;
+use crate::codec::output::dead_letter_headers;
+use crate::codec::pattern_state::PatternKey;
+use crate::codec::{CodecError, header};
+use crate::log::{
+    ChangelogReader, Log, LogError, Outgoing, Positions, Record, RestoreProgress, Source, Target,
+    Topics,
+};
+use crate::model::{Failure, Millis, Origin, Timestamp};
+use crate::pattern::Rule;
+
+/// What a dead letter's `stage` says.
+const STAGE: &str = "patterns";
+
+/// Between two looks at how far time has come where no signal comes.
+const LOOK_EVERY: Millis = Millis(250);
+
+/// See the module.
+pub struct Patterns {
+    /// Its place in the list of troubles of [`Shared`].
+    number: usize,
+    topics: Topics,
+    definitions: Arc<dyn DefinitionRegistry>,
+    shared: Arc<Shared>,
+}
+
+impl Patterns {
+    /// `number` tells it apart from all workers of the instance.
+    pub fn new(
+        number: usize,
+        topics: Topics,
+        definitions: Arc<dyn DefinitionRegistry>,
+        shared: Arc<Shared>,
+    ) -> Self {
+        Self {
+            number,
+            topics,
+            definitions,
+            shared,
+        }
+    }
+
+    fn send(&self, log: &mut dyn Log, number: i32, batch: &Batch) -> Result<(), LogError> {
+        for order in &batch.orders {
+            self.order(log, order)?;
+        }
+        for refused in &batch.refused {
+            dead_letter(log, refused)?;
+        }
+        for (key, value) in &batch.entries {
+            log.send(Outgoing {
+                target: Target::State(number),
+                key: Some(&key.to_bytes()),
+                value: value.as_deref(),
+                headers: &[],
+            })?;
+        }
+        Ok(())
+    }
+}
+
+impl Patterns {
+    fn order(&self, log: &mut dyn Log, order: &Order) -> Result<(), LogError> {
+        const JSON: &[(&str, &[u8])] = &[(header::CONTENT_TYPE, b"application/json")];
+        let (run, command) = match order {
+            Order::Run(run, command) => (run, command),
+            Order::All(command) => {
+                for partition in 0..self.shared.partition_count() {
+                    log.send(Outgoing {
+                        target: Target::Input(Source::Commands, partition),
+                        key: None,
+                        value: Some(command),
+                        headers: JSON,
+                    })?;
+                }
+                return Ok(());
+            }
+        };
+        log.send(Outgoing {
+            target: Target::Command,
+            key: Some(run.as_str().as_bytes()),
+            value: Some(command),
+            headers: JSON,
+        })
+    }
+}
+
+fn dead_letter(log: &mut dyn Log, refused: &Refused) -> Result<(), LogError> {
+    let origin = Origin {
+        topic: refused.topic.clone(),
+        partition: refused.partition,
+        offset: refused.offset,
+        key: None,
+        value: Some(refused.value.clone()),
+        headers: Vec::new(),
+    };
+    let about = Some(("rule", refused.rule.as_str()));
+    let headers = dead_letter_headers(&origin, &refused.failure, STAGE, about);
+    let headers: Vec<(&str, &[u8])> = headers
+        .iter()
+        .map(|(name, value)| (name.as_str(), value.as_slice()))
+        .collect();
+    log.send(Outgoing {
+        target: Target::DeadLetter,
+        key: None,
+        value: origin.value.as_deref(),
+        headers: &headers,
+    })
+}
+
+/// A record of `signals` that is none.
+fn unreadable(topic: &str, record: &Record, error: &CodecError) -> Refused {
+    Refused {
+        rule: String::new(),
+        topic: topic.to_owned(),
+        partition: record.partition,
+        offset: record.offset,
+        value: record.value.clone().unwrap_or_default(),
+        failure: Failure::new("unreadable", error.to_string()),
+    }
+}
+
+impl Stage for Patterns {
+    type Partition = RulesPartition;
+
+    fn connected(&mut self, _: i32) {}
+
+    fn set_trouble(&self, trouble: Option<String>) {
+        self.shared.set_trouble(self.number, trouble);
+    }
+
+    /// What is in memory may be ahead of what is committed.
+    fn open(&mut self, _: i32, _: &str, _: Option<RulesPartition>) -> Option<RulesPartition> {
+        Some(RulesPartition::default())
+    }
+
+    fn open_empty(&mut self, _: i32, _: &str) -> RulesPartition {
+        RulesPartition::default()
+    }
+
+    fn changelog_offset(&self, _: &RulesPartition) -> i64 {
+        0
+    }
+
+    fn restoring(&mut self, _: i32, _: &RulesPartition) {}
+
+    fn replay(
+        &mut self,
+        number: i32,
+        partition: &mut RulesPartition,
+        changelog: &mut dyn ChangelogReader,
+    ) -> Result<RestoreProgress, LogError> {
+        changelog.read(
+            RECORDS_PER_STEP,
+            &mut |record| match PatternKey::parse(record.key) {
+                Some(key) => partition.remember(key, record.value),
+                None => {
+                    let key = String::from_utf8_lossy(record.key);
+                    tracing::error!(
+                        %key, partition = number, offset = record.offset,
+                        "skipping a record of the changelog that is not ours"
+                    );
+                }
+            },
+        )
+    }
+
+    fn restored(&mut self, number: i32, partition: &mut RulesPartition, now: Timestamp) {
+        if let Err(error) = partition.begin(now) {
+            tracing::error!(%error, partition = number, "event times of the sources are lost");
+        }
+        tracing::info!(partition = number, "restored the patterns");
+    }
+
+    fn next_due(&self, partition: &RulesPartition) -> Option<Timestamp> {
+        let is_waiting = partition.is_waiting();
+        is_waiting.then_some(partition.looked_at + LOOK_EVERY)
+    }
+
+    fn transact(
+        &mut self,
+        log: &mut dyn Log,
+        owned: &mut Owned<RulesPartition>,
+        records: &[Record],
+        now: Timestamp,
+    ) -> Result<usize, LogError> {
+        let (generation, rules) = self.definitions.rules();
+        let known = |id: &str| -> Option<Arc<Rule>> {
+            let (name, version) = id.rsplit_once('@')?;
+            self.definitions.rule(name, version.parse().ok()?)
+        };
+        let mut batches: BTreeMap<i32, (Positions, Batch)> = BTreeMap::new();
+        let topic = self.topics.of(Source::Signals);
+        for (&number, owned) in owned.iter_mut() {
+            let mut positions = owned.positions;
+            let Some(partition) = owned.working_mut() else {
+                continue;
+            };
+            let first = records.partition_point(|record| record.partition < number);
+            let last = records.partition_point(|record| record.partition <= number);
+            let is_due = partition.looked_at + LOOK_EVERY <= now && partition.is_waiting();
+            if first == last && !is_due {
+                continue;
+            }
+            let mut batch = Batch::default();
+            partition.is_pending = true;
+            if partition.apply_rules(generation, &rules, &known, &mut batch) {
+                // What is too late is decided by how far time had come when the records were read.
+                partition.move_time(now, &mut batch);
+            }
+            let mut has_new_times = false;
+            for record in &records[first..last] {
+                let position = &mut positions[Source::Signals.index()];
+                *position = (record.offset + 1).max(*position);
+                let value = record.value.as_deref().unwrap_or_default();
+                match partition.take(value, now, &mut batch) {
+                    Ok(is_new_time) => has_new_times |= is_new_time,
+                    Err(error) => batch.refused.push(unreadable(topic, record, &error)),
+                }
+            }
+            partition.move_time(now, &mut batch);
+            partition.save(has_new_times, &mut batch);
+            if first == last && batch.is_empty() {
+                partition.is_pending = false;
+                continue;
+            }
+            batches.insert(number, (positions, batch));
+        }
+        if batches.is_empty() {
+            return Ok(0);
+        }
+        log.begin()?;
+        for (number, (_, batch)) in &batches {
+            self.send(log, *number, batch)?;
+        }
+        log.settle()?;
+        let positions: Vec<(i32, Positions)> = batches
+            .iter()
+            .map(|(number, (positions, _))| (*number, *positions))
+            .collect();
+        log.send_offsets(&positions)?;
+        log.commit()?;
+        for (number, (positions, batch)) in batches {
+            if let Some(owned) = owned.get_mut(&number) {
+                owned.positions = positions;
+                if let Some(partition) = &mut owned.partition {
+                    partition.is_pending = false;
+                }
+            }
+            publish(batch.tally);
+        }
+        Ok(records.len())
+    }
+
+    fn survives_abort(&self, partition: &RulesPartition) -> bool {
+        !partition.is_pending
+    }
+
+    fn session_lost(&mut self, _: i32, _: &RulesPartition) {}
+
+    fn give_up(&mut self, number: i32, _: Option<RulesPartition>) {
+        meters::lag(self.topics.of(Source::Signals), number, 0);
+    }
+
+    fn observe(&self, number: i32, _: &RulesPartition, behind: [u64; 2]) {
+        let behind = behind[Source::Signals.index()];
+        meters::lag(self.topics.of(Source::Signals), number, behind);
+    }
+}
+
+fn publish(tally: Tally) {
+    for (rule, count) in tally.matches {
+        meters::pattern_matches(&rule, count);
+    }
+    for (rule, count) in tally.late {
+        meters::pattern_late(&rule, count);
+    }
+    for (rule, count) in tally.suppressed {
+        meters::pattern_suppressed(&rule, count);
+    }
+    for (rule, count) in tally.condition_errors {
+        meters::pattern_condition_errors(&rule, count);
+    }
+    for ((rule, limit), count) in tally.overflows {
+        tracing::warn!(rule, limit, dropped = count, "a bound of a rule was met");
+        meters::pattern_overflows(&rule, limit, count);
+    }
+    if tally.ownerless > 0 {
+        meters::pattern_ownerless(tally.ownerless);
+    }
+}

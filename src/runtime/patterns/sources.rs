@@ -1,0 +1,236 @@
+//! Event time over all sources of a rule: it has come as far as the slowest partition of its topics
+//! that is not idle, and where all are idle it goes on with the wall clock.
+
+use std::collections::BTreeMap;
+
+use crate::codec::pattern_state::SourceTime;
+use crate::model::{Millis, Timestamp};
+use crate::pattern::Rule;
+
+/// A partition from which nothing ever came is waited for so long, from the first word of any other: one
+/// with records to read has its word within a fraction of that.
+const FIRST_WORD_WITHIN: Millis = Millis(2_000);
+
+/// Partitions of one topic, at most: a count beyond it is not believed.
+const MAX_PARTITIONS: i32 = 100_000;
+
+/// How far event time has come at the sources, as far as this partition was told.
+#[derive(Debug, Default)]
+pub(super) struct Sources {
+    /// By topic, then by clock.
+    topics: BTreeMap<String, BTreeMap<String, Clock>>,
+}
+
+/// A topic under one clock.
+#[derive(Debug, Default)]
+struct Clock {
+    /// When the first word came, by the wall clock.
+    since: Timestamp,
+    partitions: Vec<Option<Seen>>,
+}
+
+#[derive(Clone, Copy, Debug)]
+struct Seen {
+    /// The latest event time.
+    at: Timestamp,
+    /// When we were told, by the wall clock.
+    told: Timestamp,
+}
+
+impl Sources {
+    /// Nothing is idle before we have listened for a while.
+    pub(super) fn listen_from(&mut self, now: Timestamp) {
+        for clock in self.topics.values_mut().flat_map(BTreeMap::values_mut) {
+            clock.since = now;
+            for seen in clock.partitions.iter_mut().flatten() {
+                seen.told = now;
+            }
+        }
+    }
+
+    /// Takes note of a watermark; whether it says anything new.
+    pub(super) fn note(&mut self, source: SourceTime, now: Timestamp) -> bool {
+        let SourceTime {
+            topic,
+            partition,
+            partitions,
+            clock,
+            at,
+        } = source;
+        let Ok(place) = usize::try_from(partition) else {
+            return false;
+        };
+        let count = usize::try_from(partitions.clamp(0, MAX_PARTITIONS)).unwrap_or(0);
+        if place >= count {
+            return false;
+        }
+        let clocks = self.topics.entry(topic).or_default();
+        let clock = clocks.entry(clock).or_insert_with(|| Clock {
+            since: now,
+            partitions: Vec::new(),
+        });
+        if clock.partitions.len() < count {
+            clock.partitions.resize(count, None);
+        }
+        let seen = &mut clock.partitions[place];
+        let is_new = seen.is_none_or(|seen| at > seen.at);
+        let at = seen.map_or(at, |seen| at.max(seen.at));
+        *seen = Some(Seen { at, told: now });
+        is_new
+    }
+
+    /// How far event time has come for a rule, before `out_of_order` is taken off; `None`: nobody can
+    /// say yet.
+    pub(super) fn time_of(&self, rule: &Rule, clock: &str, now: Timestamp) -> Option<Timestamp> {
+        let idle_after = rule.time.idle_after;
+        let is_idle = |told: Timestamp| now.since(told) >= idle_after;
+        let mut slowest: Option<Timestamp> = None;
+        let mut latest: Option<Seen> = None;
+        let mut since = now;
+        let mut is_unheard = false;
+        for topic in &rule.topics {
+            let clocks = self.topics.get(&**topic);
+            let Some(of_topic) = clocks.and_then(|clocks| clocks.get(clock)) else {
+                is_unheard = true;
+                continue;
+            };
+            since = since.min(of_topic.since);
+            is_unheard |= of_topic.partitions.iter().any(Option::is_none);
+            for seen in of_topic.partitions.iter().flatten() {
+                if latest.is_none_or(|latest| seen.at > latest.at) {
+                    latest = Some(*seen);
+                }
+                if !is_idle(seen.told) {
+                    slowest = Some(slowest.map_or(seen.at, |slowest| slowest.min(seen.at)));
+                }
+            }
+        }
+        let is_waiting = is_unheard && now.since(since) < FIRST_WORD_WITHIN.min(idle_after);
+        if is_waiting {
+            return None;
+        }
+        let latest = latest?;
+        let elapsed = now.since(latest.told);
+        Some(slowest.unwrap_or(latest.at + elapsed))
+    }
+
+    /// Forgets topics and clocks that no rule reads.
+    pub(super) fn keep(&mut self, is_read: impl Fn(&str, &str) -> bool) {
+        for (topic, clocks) in &mut self.topics {
+            clocks.retain(|clock, _| is_read(topic, clock));
+        }
+        self.topics.retain(|_, clocks| !clocks.is_empty());
+    }
+
+    /// All that is known, for saving.
+    pub(super) fn saved(&self) -> Vec<SourceTime> {
+        let mut saved = Vec::new();
+        for (topic, clocks) in &self.topics {
+            for (clock, of_topic) in clocks {
+                let known = of_topic.partitions.iter().enumerate();
+                saved.extend(known.filter_map(|(partition, seen)| {
+                    Some(SourceTime {
+                        topic: topic.clone(),
+                        partition: i32::try_from(partition).ok()?,
+                        partitions: i32::try_from(of_topic.partitions.len()).ok()?,
+                        clock: clock.clone(),
+                        at: (*seen)?.at,
+                    })
+                }));
+            }
+        }
+        saved
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::pattern::syntax;
+
+    const RULE: &str = "kind: rule\nname: r\ntime: {idle_after: 10s}\n\
+        match: {all: {within: 1m, conditions: [{id: a, topic: one}, {id: b, topic: two}]}}";
+
+    fn told(sources: &mut Sources, topic: &str, partition: i32, at: i64, now: i64) -> bool {
+        let source = SourceTime {
+            topic: topic.to_owned(),
+            partition,
+            partitions: 2,
+            clock: String::new(),
+            at: Timestamp(at),
+        };
+        sources.note(source, Timestamp(now))
+    }
+
+    #[test]
+    fn the_slowest_source_holds_time_back_until_it_is_idle() {
+        let rule = syntax::parse(RULE, None).expect("valid").remove(0);
+        let mut sources = Sources::default();
+        sources.listen_from(Timestamp(0));
+        let time =
+            |sources: &Sources, now: i64| sources.time_of(&rule, "", Timestamp(now)).map(|at| at.0);
+        assert_eq!(time(&sources, 20_000), None, "nothing was ever told");
+        assert!(told(&mut sources, "one", 0, 500, 1_000));
+        assert!(told(&mut sources, "one", 1, 700, 1_000));
+        assert_eq!(
+            time(&sources, 1_000),
+            None,
+            "`two` may still have older events"
+        );
+        assert!(told(&mut sources, "two", 0, 400, 2_000));
+        assert!(told(&mut sources, "two", 1, 900, 2_000));
+        assert_eq!(time(&sources, 2_000), Some(400));
+        assert!(
+            !told(&mut sources, "two", 0, 300, 3_000),
+            "time does not go back"
+        );
+        assert_eq!(time(&sources, 3_000), Some(400));
+        assert!(told(&mut sources, "two", 1, 1_000, 11_500));
+        assert_eq!(time(&sources, 11_500), Some(400), "two/0 was told at 3 s");
+        assert_eq!(
+            time(&sources, 13_000),
+            Some(1_000),
+            "only two/1 is not idle"
+        );
+        assert_eq!(
+            time(&sources, 21_500),
+            Some(11_000),
+            "all are idle: the wall clock"
+        );
+        let saved = sources.saved();
+        assert_eq!(saved.len(), 4);
+        let mut again = Sources::default();
+        for source in saved {
+            again.note(source, Timestamp(0));
+        }
+        again.listen_from(Timestamp(30_000));
+        assert_eq!(time(&again, 30_000), Some(400), "nobody is idle at first");
+        again.keep(|topic, _| topic == "one");
+        assert_eq!(again.saved().len(), 2);
+    }
+
+    #[test]
+    fn a_partition_that_cannot_be_is_passed_over() {
+        let mut sources = Sources::default();
+        assert!(!told(&mut sources, "one", 2, 5, 0));
+        assert!(!told(&mut sources, "one", -1, 5, 0));
+        assert_eq!(sources.saved(), []);
+    }
+
+    #[test]
+    fn a_partition_that_never_says_anything_is_not_waited_for_long() {
+        let rule = syntax::parse(RULE, None).expect("valid").remove(0);
+        let mut sources = Sources::default();
+        let time =
+            |sources: &Sources, now: i64| sources.time_of(&rule, "", Timestamp(now)).map(|at| at.0);
+        told(&mut sources, "one", 0, 500, 60_000);
+        assert_eq!(time(&sources, 61_999), None);
+        assert_eq!(
+            time(&sources, 62_000),
+            Some(500),
+            "one/1 and all of `two` are silent"
+        );
+        told(&mut sources, "two", 1, 400, 63_000);
+        assert_eq!(time(&sources, 63_000), Some(400), "from now on it counts");
+    }
+}

@@ -1,0 +1,299 @@
+//! Random rules over the whole grammar, as text, and random streams for them.
+
+use std::sync::Arc;
+
+use partita::model::cloud_event::Structured;
+use partita::model::{Json, Timestamp};
+use partita::pattern::{Rule, syntax};
+use serde_json::{Value, json};
+
+use crate::reference::Input;
+
+/// SplitMix64.
+#[derive(Clone)]
+pub struct Random(pub u64);
+
+impl Random {
+    pub fn next(&mut self) -> u64 {
+        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
+        let mut word = self.0;
+        word = (word ^ (word >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        word = (word ^ (word >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+        word ^ (word >> 31)
+    }
+
+    pub fn below(&mut self, bound: u64) -> u64 {
+        self.next() % bound
+    }
+
+    pub fn percent(&mut self, chance: u64) -> bool {
+        self.below(100) < chance
+    }
+
+    fn pick<'a>(&mut self, words: &[&'a str]) -> &'a str {
+        words[self.below(words.len() as u64) as usize]
+    }
+
+    fn millis(&mut self, from: u64, to: u64) -> String {
+        format!("{}ms", from + self.below(to - from))
+    }
+}
+
+/// A rule as a person might write it. Some are refused: then `None`.
+pub fn rule(random: &mut Random) -> (Value, Option<Arc<Rule>>) {
+    let text = Writer {
+        random,
+        ids: Vec::new(),
+        made: 0,
+        has_topics: false,
+    }
+    .rule();
+    let parsed = parse(&text);
+    (text, parsed)
+}
+
+pub fn parse(text: &Value) -> Option<Arc<Rule>> {
+    let rules = syntax::parse(&text.to_string(), None).ok()?;
+    rules.into_iter().next()
+}
+
+struct Writer<'a> {
+    random: &'a mut Random,
+    /// Steps so far.
+    ids: Vec<String>,
+    made: u64,
+    has_topics: bool,
+}
+
+impl Writer<'_> {
+    fn rule(&mut self) -> Value {
+        let mut rule = json!({"kind": "rule", "name": "r", "topic": "t"});
+        self.has_topics = self.random.percent(25);
+        if self.random.percent(40) {
+            rule["correlate"] = json!({"by": ["u"]});
+        }
+        let shape = self.random.below(100);
+        rule["match"] = match shape {
+            0..4 => json!({"any": self.conditions()}),
+            4..16 => {
+                let within = self.random.millis(2, 12);
+                json!({"all": {"within": within, "conditions": self.conditions()}})
+            }
+            16..24 => {
+                let mut count = self.condition(false);
+                count["within"] = self.random.millis(2, 12).into();
+                count["at_least"] = (1 + self.random.below(4)).into();
+                json!({"count": count})
+            }
+            24..28 => {
+                let (after, expect) = (self.condition(false), self.condition(false));
+                let within = self.random.millis(2, 12);
+                json!({"absent": {"within": within, "after": after, "expect": expect}})
+            }
+            _ => self.sequence(),
+        };
+        if self.random.percent(50) {
+            let id = self.ids[self.random.below(self.ids.len() as u64) as usize].clone();
+            let strategy = match self.random.below(5) {
+                0 => json!("no_skip"),
+                1 => json!("skip_past_last"),
+                2 => json!("skip_to_next"),
+                3 => json!({"skip_to_first": id}),
+                _ => json!({"skip_to_last": id}),
+            };
+            rule["emit"] = json!({"after_match": strategy});
+        }
+        let (is_late, is_calm) = (self.random.percent(20), self.random.percent(8));
+        if is_late {
+            rule["time"] = json!({
+                "out_of_order": self.random.millis(0, 6),
+                "allowed_lateness": self.random.millis(0, 8),
+            });
+        } else if is_calm {
+            // Under a skip strategy a match may come out behind later ones, when nobody remembers
+            // what its cooldown would have counted from.
+            let may_cool = rule["emit"].is_null();
+            let word = self.random.pick(&["debounce", "cooldown"]);
+            let word = if may_cool { word } else { "debounce" };
+            rule["emit"][word] = self.random.millis(1, 8).into();
+        }
+        rule
+    }
+
+    fn sequence(&mut self) -> Value {
+        let steps = self.steps(0);
+        let mut sequence = json!({"steps": steps});
+        if self.random.percent(85) {
+            sequence["within"] = self.random.millis(2, 16).into();
+        }
+        json!({"sequence": sequence})
+    }
+
+    fn steps(&mut self, depth: u64) -> Vec<Value> {
+        let count = match depth {
+            0 => 1 + self.random.below(4),
+            _ => 1 + self.random.below(2),
+        };
+        (0..count).map(|_| self.step(depth)).collect()
+    }
+
+    fn step(&mut self, depth: u64) -> Value {
+        if depth < 2 && self.random.percent(14) {
+            let id = self.id();
+            let mut step = json!({"id": id, "group": self.steps(depth + 1)});
+            self.quantify(&mut step, false);
+            return step;
+        }
+        let mut step = self.condition(true);
+        if self.random.percent(16) {
+            step["absent"] = true.into();
+            if self.random.percent(35) {
+                step["next"] = "strict".into();
+            } else if self.random.percent(12) {
+                step["within_gap"] = self.random.millis(1, 8).into();
+            }
+            return step;
+        }
+        self.quantify(&mut step, true);
+        if self.random.percent(7) {
+            step["within_gap"] = self.random.millis(1, 8).into();
+        }
+        step
+    }
+
+    fn quantify(&mut self, step: &mut Value, is_event: bool) {
+        let contiguities = ["strict", "relaxed", "relaxed", "any"];
+        if self.random.percent(60) {
+            step["next"] = self.random.pick(&contiguities).into();
+        }
+        if self.random.percent(22) {
+            step["optional"] = true.into();
+        }
+        match self.random.below(10) {
+            0..6 => return,
+            6 => step["times"] = (2 + self.random.below(2)).into(),
+            7 => {
+                let min = 1 + self.random.below(2);
+                let max = min + 1 + self.random.below(2);
+                step["times"] = json!({"min": min, "max": max});
+            }
+            8 => step["times"] = json!({"min": 1 + self.random.below(2)}),
+            _ => step["one_or_more"] = true.into(),
+        }
+        if self.random.percent(50) {
+            step["inner"] = self.random.pick(&contiguities).into();
+        }
+        if is_event && self.random.percent(35) {
+            step["greedy"] = true.into();
+        }
+        if is_event && self.random.percent(20) {
+            step["until"] = self.expression(true).into();
+        }
+    }
+
+    fn conditions(&mut self) -> Vec<Value> {
+        let count = 1 + self.random.below(3);
+        (0..count).map(|_| self.condition(false)).collect()
+    }
+
+    fn condition(&mut self, may_look_back: bool) -> Value {
+        let id = self.id();
+        let mut condition = json!({"id": id});
+        if self.random.percent(95) {
+            condition["where"] = self.expression(may_look_back).into();
+        }
+        if self.has_topics && self.random.percent(40) {
+            condition["topic"] = "s".into();
+        }
+        condition
+    }
+
+    fn id(&mut self) -> String {
+        self.made += 1;
+        let id = format!("s{}", self.made);
+        self.ids.push(id.clone());
+        id
+    }
+
+    fn expression(&mut self, may_look_back: bool) -> String {
+        let kind = self.random.pick(&["a", "b", "c"]);
+        let value = self.random.below(4);
+        let back = self.ids[self.random.below(self.ids.len() as u64) as usize].clone();
+        match self.random.below(20) {
+            0..11 => format!("event.k == '{kind}'"),
+            11 => format!("event.v > {value}"),
+            12 => format!("event.v != {value}"),
+            13 => format!("event.k in ['a', '{kind}']"),
+            14 => format!("event.k == '{kind}' || event.v == {value}"),
+            15 => format!("!(event.k == '{kind}')"),
+            16 => format!("event.k == '{kind}' && event.v <= {value}"),
+            17 if may_look_back => format!("event.v >= matches.{back}[0].v"),
+            18 if may_look_back => format!("event.k == '{kind}' && size(matches.{back}) < 2"),
+            19 if may_look_back => format!("matches.{back}.all(e, e.k != event.k)"),
+            _ => format!("event.k == '{kind}'"),
+        }
+    }
+}
+
+/// Events as in the tables: `t` is their time, `topic` their topic.
+pub fn stream(random: &mut Random, is_disordered: bool) -> Vec<Value> {
+    let count = 1 + random.below(9);
+    let mut time = 0;
+    let mut events = Vec::new();
+    for _ in 0..count {
+        time += [0, 1, 1, 1, 2, 4][random.below(6) as usize];
+        let back = if is_disordered && random.percent(35) {
+            random.below(9)
+        } else {
+            0
+        };
+        let mut event = json!({"k": random.pick(&["a", "b", "c", "x"])});
+        event["t"] = (100 + time - back.min(time + 50)).into();
+        match random.below(12) {
+            0 => {}
+            1 => event["v"] = Value::Null,
+            2 => event["v"] = "2".into(),
+            3 => event["v"] = 1.5.into(),
+            _ => event["v"] = random.below(4).into(),
+        }
+        match random.below(24) {
+            0 => {}
+            1 => event["u"] = json!([1]),
+            2..16 => event["u"] = 1.into(),
+            _ => event["u"] = "two".into(),
+        }
+        if random.percent(20) {
+            event["topic"] = "s".into();
+        }
+        events.push(event);
+    }
+    events
+}
+
+/// What `rule` reads of `events`.
+pub fn inputs(rule: &Rule, events: &[Value]) -> Vec<Input> {
+    let mut inputs = Vec::new();
+    for (place, event) in events.iter().enumerate() {
+        let name = event["topic"].as_str().unwrap_or("t");
+        let Some(topic) = rule.topics.iter().position(|topic| **topic == *name) else {
+            continue;
+        };
+        let recorded = event.get("t").map_or(Some(place as i64 + 1), Value::as_i64);
+        let mut recorded = recorded.map(Timestamp);
+        let mut payload = Json::from(event.clone());
+        if let Some(envelope) = Structured::read(payload.as_str()) {
+            recorded = envelope.attributes.time.or(recorded);
+            payload = envelope.payload();
+        }
+        let slots = rule.slots(&payload);
+        let at = rule.event_time(&slots, recorded);
+        inputs.push(Input {
+            topic: topic as u16,
+            at: at.expect("the events of a case have times"),
+            position: place as u64 + 1,
+            slots,
+            payload,
+        });
+    }
+    inputs
+}

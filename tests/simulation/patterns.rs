@@ -1,0 +1,361 @@
+//! The table suite of patterns through the real worker of the patterns' stage: what the filter of the
+//! intake lets through goes onto `signals` record by record, the worker dies between any two of them
+//! and at every step of its transactions, and what lies on `commands` in the end are the starts of
+//! the matches that the pure engine finds, each once.
+
+use std::collections::BTreeMap;
+use std::path::Path;
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use partita::codec::event::{
+    self, AvroSchema, DecodedEvent, NoSchema, RawEvent, Schemas, WriterSchema,
+};
+use partita::codec::signal::{self, EventParts, WatermarkParts};
+use partita::engine::Definitions;
+use partita::log::memory::{Cluster, TopicKey};
+use partita::log::{Source, StageKind, Topics, partitioner};
+use partita::model::{Json, Timestamp};
+use partita::pattern::filter::{Filter, Verdict};
+use partita::pattern::{Rule, Shape, replay, syntax};
+use partita::runtime::DefinitionRegistry;
+use partita::runtime::patterns::Patterns;
+use partita::runtime::shared::Shared;
+use partita::runtime::worker::{LoopConfig, Stepped, Worker};
+use partita::workflow::Workflow;
+use serde_json::{Value, json};
+
+use crate::faulty::{Fault, FaultyLog, Plan, Point, Sabotage};
+use crate::random::Random;
+
+const PARTITIONS: i32 = 3;
+
+struct OneRule(Arc<Rule>);
+
+impl Definitions for OneRule {
+    fn workflow(&self, _: &str, _: Option<u32>) -> Option<Arc<Workflow>> {
+        None
+    }
+}
+
+impl DefinitionRegistry for OneRule {
+    fn catch_up(&self) {}
+
+    fn rules(&self) -> (u64, Arc<[Arc<Rule>]>) {
+        (1, Arc::from([self.0.clone()]))
+    }
+
+    fn rule(&self, name: &str, version: u32) -> Option<Arc<Rule>> {
+        let is_it = *self.0.name == *name && self.0.version == version;
+        is_it.then(|| self.0.clone())
+    }
+}
+
+/// The tables hold no Avro.
+struct NoSchemas;
+
+impl Schemas for NoSchemas {
+    fn by_id(&self, id: u32) -> Result<WriterSchema, NoSchema> {
+        Err(NoSchema::Refused(format!("schema {id}")))
+    }
+
+    fn by_fingerprint(&self, _: [u8; 8]) -> Result<Arc<AvroSchema>, NoSchema> {
+        Err(NoSchema::Refused("a fingerprint".to_owned()))
+    }
+}
+
+/// One installation: a cluster, and one worker that may die.
+struct World {
+    rule: Arc<Rule>,
+    cluster: Cluster,
+    filter: Filter,
+    plan: Arc<Mutex<Plan>>,
+    worker: Option<Worker<Patterns>>,
+    now: Timestamp,
+    latest: Option<Timestamp>,
+}
+
+impl World {
+    fn new(rule: &Arc<Rule>) -> Self {
+        let mut world = Self {
+            rule: rule.clone(),
+            cluster: Cluster::new(PARTITIONS),
+            filter: Filter::new(std::slice::from_ref(rule)),
+            plan: Arc::default(),
+            worker: None,
+            now: Timestamp(0),
+            latest: None,
+        };
+        world.boot();
+        world
+    }
+
+    fn boot(&mut self) {
+        if let Some(member) = self.plan.lock().unwrap().member {
+            self.cluster.expire_member(member);
+        }
+        self.plan = Arc::default();
+        let log = FaultyLog::of_stage(
+            StageKind::Patterns,
+            self.cluster.clone(),
+            "patterns",
+            self.plan.clone(),
+            Arc::default(),
+            Sabotage::None,
+        );
+        let config = LoopConfig {
+            number: 0,
+            batch_records: 100,
+            batch_bytes: 1 << 20,
+        };
+        let registry = Arc::new(OneRule(self.rule.clone()));
+        let shared = Arc::new(Shared::new("one"));
+        let stage = Patterns::new(0, Topics::new("sim."), registry, shared);
+        self.worker = Some(Worker::of(config, Box::new(log), stage));
+    }
+
+    /// Lets the worker do all that there is; one that dies is started anew.
+    fn settle(&mut self) {
+        let mut idle = 0;
+        for _ in 0..10_000 {
+            let worker = self.worker.as_mut().expect("it was started");
+            let stepped = worker.step(self.now, Duration::ZERO);
+            if self.plan.lock().unwrap().crashed {
+                self.boot();
+            }
+            idle = if stepped == Stepped::Idle {
+                idle + 1
+            } else {
+                0
+            };
+            if idle == 3 {
+                return;
+            }
+        }
+        panic!("it never came to rest");
+    }
+
+    fn produce(&self, partition: i32, value: &[u8]) {
+        let topic = TopicKey::Input(Source::Signals);
+        self.cluster
+            .produce(topic, partition, None, Some(value), Vec::new());
+    }
+
+    /// What the intake makes of an event: the signals, and how far time has come.
+    fn event(&mut self, topic: &str, recorded: Timestamp, value: &Json, line: i64) {
+        let Some(of_topic) = self.filter.topic(topic) else {
+            return;
+        };
+        let raw = RawEvent {
+            value: Some(value.as_str().as_bytes()),
+            headers: &[],
+            timestamp: Some(recorded),
+        };
+        let decoded = event::decode(&raw, &NoSchemas, 1 << 20);
+        let Ok(Some(DecodedEvent { payload, at, .. })) = decoded else {
+            panic!("{value:?} is no event");
+        };
+        let payload = &payload;
+        of_topic.select(payload, at, &mut |verdict| {
+            let Verdict::Wanted { rule, key, at } = verdict else {
+                return;
+            };
+            let mut name = Vec::new();
+            signal::put_event_key(&rule.name, rule.version, key.as_bytes(), &mut name);
+            let mut value = Vec::new();
+            let event = EventParts {
+                rule: &rule.name,
+                version: rule.version,
+                key: key.as_bytes(),
+                topic,
+                partition: 0,
+                offset: line,
+                at,
+                payload,
+            };
+            signal::encode_event(&event, &mut value);
+            self.produce(partitioner::partition_of(&name, PARTITIONS), &value);
+        });
+        let slots = self.rule.slots(payload);
+        if let Ok(at) = self.rule.event_time(&slots, at) {
+            self.time(self.latest.map_or(at, |latest| latest.max(at)));
+        }
+    }
+
+    /// Every source has come to `at`.
+    fn time(&mut self, at: Timestamp) {
+        self.latest = Some(at);
+        for topic in &self.rule.topics {
+            let mut value = Vec::new();
+            let watermark = WatermarkParts {
+                topic,
+                partition: 0,
+                partitions: 1,
+                clock: &self.rule.clock(),
+                at,
+            };
+            signal::encode_watermark(&watermark, &mut value);
+            for partition in 0..PARTITIONS {
+                self.produce(partition, &value);
+            }
+        }
+    }
+
+    /// Inputs of the runs that were started, by run id.
+    fn started(&self) -> Vec<(String, String)> {
+        let topic = TopicKey::Input(Source::Commands);
+        let records =
+            (0..PARTITIONS).flat_map(|partition| self.cluster.read_committed(&topic, partition, 0));
+        records
+            .map(|record| {
+                let command: Value =
+                    serde_json::from_slice(&record.value.expect("a command")).expect("JSON");
+                assert_eq!(command["type"], "start");
+                let run = command["run_id"].as_str().expect("a run id").to_owned();
+                (run, command["input"].to_string())
+            })
+            .collect()
+    }
+}
+
+/// An event of the tables: its topic, its record's time and its content.
+fn read_event(rule: &Rule, event: &Value, place: usize) -> (String, Timestamp, Json) {
+    let at = event.get("t").and_then(Value::as_i64);
+    let at = at.unwrap_or(place as i64 + 1);
+    let topic = event.get("topic").and_then(Value::as_str);
+    let topic = topic.map_or_else(|| rule.topics[0].to_string(), str::to_owned);
+    (topic, Timestamp(at), Json::from(event))
+}
+
+/// The rule of a case with a start that shows its matches, and what the pure engine starts by it.
+/// `None`: a case that is refused, that looks at more than matches, or whose events only the tables'
+/// own reader understands.
+fn expected(case: &Value) -> Option<(Arc<Rule>, Vec<String>, i64)> {
+    let mut definition = case["rule"].clone();
+    for (name, value) in [("kind", "rule"), ("name", "r")] {
+        if definition.get(name).is_none() {
+            definition[name] = value.into();
+        }
+    }
+    for action in [
+        "signal", "cancel", "pause", "resume", "enrich", "canary", "mode", "enabled",
+    ] {
+        if definition.get(action).is_some() {
+            return None;
+        }
+    }
+    // That bound is of one partition.
+    if definition["limits"].get("max_keys").is_some() {
+        return None;
+    }
+    definition["start"] = json!({"workflow": "w", "input": {"matches": "${matches}"}});
+    let mut rules = syntax::parse(&definition.to_string(), None).ok()?;
+    if rules.len() != 1 {
+        return None;
+    }
+    let rule = rules.remove(0);
+    let events = case["events"].as_array()?;
+    let is_plain = |event: &Value| event.is_object() && event.get("payload").is_none();
+    if !events.iter().all(is_plain) {
+        return None;
+    }
+    let lines: Vec<String> = events
+        .iter()
+        .enumerate()
+        .map(|(place, event)| {
+            let (topic, at, payload) = read_event(&rule, event, place);
+            json!({"topic": topic, "ts": at.0, "payload": payload.as_str()}).to_string()
+        })
+        .collect();
+    let advance = case.get("advance_to").and_then(Value::as_i64);
+    // Where a case does not say, far beyond the end of every window.
+    let end = advance.unwrap_or(1 << 40);
+    let found = replay::replay(&rule, &lines.join("\n"), Some(Timestamp(end))).ok()?;
+    let inputs = found["matches"].as_array()?.iter().map(|found| {
+        let start = &found["start"];
+        start.get("input").map(Value::to_string)
+    });
+    Some((rule.clone(), inputs.collect::<Option<_>>()?, end))
+}
+
+/// Runs a case; where the worker dies is up to `random`, `None`: nowhere.
+fn run(
+    rule: &Arc<Rule>,
+    case: &Value,
+    end: i64,
+    mut random: Option<Random>,
+) -> Vec<(String, String)> {
+    let mut world = World::new(rule);
+    let events = case["events"].as_array().expect("a list");
+    for (place, event) in events.iter().enumerate() {
+        let (topic, recorded, payload) = read_event(rule, event, place);
+        world.event(&topic, recorded, &payload, place as i64);
+        if let Some(random) = &mut random {
+            let point = Point::ALL[random.below(Point::ALL.len())];
+            world.plan.lock().unwrap().armed.push((point, Fault::Crash));
+        }
+        world.settle();
+        if random.is_some() {
+            world.boot();
+        }
+    }
+    let patience = match rule.shape {
+        Shape::Sequence(_) => rule.time.out_of_order.0 + rule.time.allowed_lateness.0,
+        _ => rule.time.out_of_order.0,
+    };
+    world.time(Timestamp(end + patience.cast_signed()));
+    world.settle();
+    world.started()
+}
+
+#[test]
+fn the_tables_hold_through_the_worker_with_a_crash_between_any_two_events() {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/patterns");
+    let mut files: Vec<_> = std::fs::read_dir(folder)
+        .expect("the folder is there")
+        .map(|entry| entry.expect("it can be listed").path())
+        .filter(|path| path.extension().is_some_and(|end| end == "yaml"))
+        .collect();
+    files.sort();
+    let (mut cases, mut starts, mut failures) = (0, 0, Vec::new());
+    for file in files {
+        let text = std::fs::read_to_string(&file).expect("a case file is text");
+        let list: Vec<Value> = serde_saphyr::from_str(&text).expect("a case file is a list");
+        for case in list {
+            let Some((rule, mut expected, end)) = expected(&case) else {
+                continue;
+            };
+            cases += 1;
+            starts += expected.len();
+            expected.sort();
+            let seed = cases as u64;
+            for random in [None, Some(Random::new(seed))] {
+                let is_faulty = random.is_some();
+                let found = run(&rule, &case, end, random);
+                let ids: BTreeMap<&str, ()> =
+                    found.iter().map(|(run, _)| (run.as_str(), ())).collect();
+                let mut inputs: Vec<String> =
+                    found.iter().map(|(_, input)| input.clone()).collect();
+                inputs.sort();
+                if inputs != expected || ids.len() != found.len() {
+                    let name = case["name"].as_str().unwrap_or("?");
+                    failures.push(format!(
+                        "{}: {name} (faults: {is_faulty}):\nexpected {expected:?}\nfound    {inputs:?}",
+                        file.display()
+                    ));
+                }
+            }
+        }
+    }
+    println!("{cases} cases, {starts} starts");
+    assert!(
+        cases > 150 && starts > 150,
+        "{cases} cases, {starts} starts"
+    );
+    assert!(
+        failures.is_empty(),
+        "{} fail:\n{}",
+        failures.len(),
+        failures[..failures.len().min(12)].join("\n")
+    );
+}
