@@ -1,9 +1,11 @@
 //! `demo`: everything in one process and a temporary folder. Embedded broker, one instance, the
-//! examples ([`examples`]) with their agents ([`agents`]), one strategic planning and a few hundred
-//! smaller runs over HTTP, progress from the live stream of events, a summary.
+//! examples ([`examples`]) with their agents ([`agents`]), a rule over three topics and the run that it
+//! starts ([`market`]), one strategic planning and a few hundred smaller runs over HTTP, progress from
+//! the live stream of events, a summary.
 
 mod agents;
 mod examples;
+mod market;
 
 use std::collections::BTreeMap;
 use std::io::IsTerminal as _;
@@ -17,6 +19,7 @@ use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 
 use self::agents::Stopwatch;
+use self::market::Market;
 use super::apply::put;
 use super::args::DemoArgs;
 use super::client::Api;
@@ -121,7 +124,9 @@ async fn play(context: &Context, args: &DemoArgs) -> Result<(), CliError> {
         )));
     }
     let api = Arc::new(Api::new(&instance.api_url())?);
-    for (name, text) in examples::WORKFLOWS {
+    let clients = config.kafka.client_settings();
+    market::make_topics(&clients).await?;
+    for (name, text) in examples::WORKFLOWS.iter().chain([&market::RULE]) {
         let parsed = kinds::parse(text, Some(name), &definition_defaults(&config))
             .map_err(|violations| CliError::Failed(violations.to_string()))?;
         for definition in &parsed {
@@ -129,8 +134,8 @@ async fn play(context: &Context, args: &DemoArgs) -> Result<(), CliError> {
         }
     }
     output.say(&format!(
-        "definitions      {} workflows of examples/",
-        examples::WORKFLOWS.len()
+        "definitions      {} workflows and a rule of examples/",
+        examples::WORKFLOWS.len() + 1
     ));
 
     let stop = CancellationToken::new();
@@ -142,10 +147,20 @@ async fn play(context: &Context, args: &DemoArgs) -> Result<(), CliError> {
     };
     let mut agents = agents::start(&settings, &stopwatch, &stop);
     warm_up(&api).await?;
+    let market = market::play(&clients, &config.topics.prefix, &api).await?;
+    for run in &market.runs {
+        output.say(&format!(
+            "a rule           {} events on 3 topics, {} match: run {} {}",
+            market.events,
+            market.matches,
+            run["id"].as_str().unwrap_or("?"),
+            run["status"].as_str().unwrap_or("?")
+        ));
+    }
 
     // Interrupted half way, agents, instance and broker still end in order and the folder goes.
     let result = tokio::select! {
-        result = run_all(context, args, &api, &stopwatch) => result,
+        result = run_all(context, args, &api, &stopwatch, &market) => result,
         _ = stop_signal() => Err(CliError::Interrupted),
     };
     if args.keep && result.is_ok() {
@@ -222,6 +237,7 @@ async fn run_all(
     args: &DemoArgs,
     api: &Arc<Api>,
     stopwatch: &Arc<Stopwatch>,
+    market: &Market,
 ) -> Result<(), CliError> {
     let total = u64::from(args.runs) + 1;
     let tally = Arc::new(Tally::default());
@@ -261,7 +277,7 @@ async fn run_all(
     starting.abort();
     listener.abort();
     outcome?;
-    let summary = summary(&tally, stopwatch, ended);
+    let summary = summary(&tally, stopwatch, ended, market);
     print(context, &summary);
     match summary["runs_failed"].as_u64() {
         Some(0) => Ok(()),
@@ -358,7 +374,7 @@ async fn watch(
     }
 }
 
-fn summary(tally: &Tally, stopwatch: &Stopwatch, ended: Duration) -> Value {
+fn summary(tally: &Tally, stopwatch: &Stopwatch, ended: Duration, market: &Market) -> Value {
     let (mut start_to_task, mut reply_to_task) = stopwatch.samples();
     let count = |count: &AtomicU64| count.load(Ordering::Acquire);
     let steps = count(&tally.steps);
@@ -373,6 +389,8 @@ fn summary(tally: &Tally, stopwatch: &Stopwatch, ended: Duration) -> Value {
         "runs_by_workflow": by_workflow,
         "steps_completed": steps,
         "steps_retried": count(&tally.retries),
+        "matches": market.matches,
+        "runs_started_by_rules": market.runs.len(),
         "start_to_task_ms": start_to_task.quantiles(),
         "reply_to_task_ms": reply_to_task.quantiles(),
         "steps_per_second": (steps as f64 / ended.as_secs_f64() * 10.0).round() / 10.0,
@@ -406,6 +424,13 @@ fn print(context: &Context, summary: &Value) {
             format!(
                 "{} completed, {} tried again",
                 summary["steps_completed"], summary["steps_retried"]
+            ),
+        ),
+        (
+            "rules",
+            format!(
+                "{} match, {} run started",
+                summary["matches"], summary["runs_started_by_rules"]
             ),
         ),
         (
