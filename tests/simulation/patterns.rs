@@ -5,6 +5,7 @@
 
 use std::collections::BTreeMap;
 use std::path::Path;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -30,7 +31,11 @@ use crate::random::Random;
 
 const PARTITIONS: i32 = 3;
 
-struct OneRule(Arc<Rule>);
+/// A registry that learns of its rule only when it is told to catch up.
+struct OneRule {
+    rule: Arc<Rule>,
+    is_known: AtomicBool,
+}
 
 impl Definitions for OneRule {
     fn workflow(&self, _: &str, _: Option<u32>) -> Option<Arc<Workflow>> {
@@ -39,15 +44,20 @@ impl Definitions for OneRule {
 }
 
 impl DefinitionRegistry for OneRule {
-    fn catch_up(&self) {}
+    fn catch_up(&self) {
+        self.is_known.store(true, Ordering::Release);
+    }
 
     fn rules(&self) -> (u64, Arc<[Arc<Rule>]>) {
-        (1, Arc::from([self.0.clone()]))
+        match self.is_known.load(Ordering::Acquire) {
+            true => (1, Arc::from([self.rule.clone()])),
+            false => (0, Arc::from([])),
+        }
     }
 
     fn rule(&self, name: &str, version: u32) -> Option<Arc<Rule>> {
-        let is_it = *self.0.name == *name && self.0.version == version;
-        is_it.then(|| self.0.clone())
+        let is_it = *self.rule.name == *name && self.rule.version == version;
+        is_it.then(|| self.rule.clone())
     }
 }
 
@@ -108,7 +118,11 @@ impl World {
             batch_records: 100,
             batch_bytes: 1 << 20,
         };
-        let registry = Arc::new(OneRule(self.rule.clone()));
+        let registry = Arc::new(OneRule {
+            rule: self.rule.clone(),
+            // A later life of the process has read the definitions before it works.
+            is_known: AtomicBool::new(self.latest.is_some()),
+        });
         let shared = Arc::new(Shared::new("one"));
         let stage = Patterns::new(0, Topics::new("sim."), registry, shared);
         self.worker = Some(Worker::of(config, Box::new(log), stage));
@@ -135,10 +149,10 @@ impl World {
         panic!("it never came to rest");
     }
 
-    fn produce(&self, partition: i32, value: &[u8]) {
+    fn produce(&self, partition: i32, key: Option<&[u8]>, value: &[u8]) {
         let topic = TopicKey::Input(Source::Signals);
         self.cluster
-            .produce(topic, partition, None, Some(value), Vec::new());
+            .produce(topic, partition, key, Some(value), Vec::new());
     }
 
     /// What the intake makes of an event: the signals, and how far time has come.
@@ -174,7 +188,8 @@ impl World {
                 payload,
             };
             signal::encode_event(&event, &mut value);
-            self.produce(partitioner::partition_of(&name, PARTITIONS), &value);
+            let home = partitioner::partition_of(&name, PARTITIONS);
+            self.produce(home, Some(&name), &value);
         });
         let slots = self.rule.slots(payload);
         if let Ok(at) = self.rule.event_time(&slots, at) {
@@ -196,7 +211,7 @@ impl World {
             };
             signal::encode_watermark(&watermark, &mut value);
             for partition in 0..PARTITIONS {
-                self.produce(partition, &value);
+                self.produce(partition, None, &value);
             }
         }
     }

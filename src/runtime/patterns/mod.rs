@@ -13,6 +13,8 @@ mod sources;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
+use rustc_hash::FxHashSet;
+
 use action::Order;
 pub use partition::RulesPartition;
 use partition::{Batch, Refused, Tally};
@@ -45,6 +47,15 @@ pub struct Patterns {
     topics: Topics,
     definitions: Arc<dyn DefinitionRegistry>,
     shared: Arc<Shared>,
+    /// Rules that the registry was asked for, in force or not, since it changed last.
+    seen: Seen,
+}
+
+/// `<rule>@<version>` of rules, as of one generation of the registry.
+#[derive(Default)]
+struct Seen {
+    generation: Option<u64>,
+    rules: FxHashSet<String>,
 }
 
 impl Patterns {
@@ -60,7 +71,31 @@ impl Patterns {
             topics,
             definitions,
             shared,
+            seen: Seen::default(),
         }
+    }
+
+    /// The rules in force. An intake elsewhere may know a rule before this instance does: then the
+    /// definitions catch up first, or the first events of a rule would find nobody.
+    fn rules_for(&mut self, records: &[Record]) -> (u64, Arc<[Arc<Rule>]>) {
+        let current = self.definitions.rules();
+        self.seen.note(&current);
+        let of_event = |record: &Record| {
+            let key = std::str::from_utf8(record.key.as_deref()?).ok()?;
+            let (rule, _) = key.split_once('/')?;
+            // The key of a watermark begins with a topic, and no topic has this sign in its name.
+            (rule.contains('@') && !self.seen.rules.contains(rule)).then(|| rule.to_owned())
+        };
+        let unknown: Vec<String> = records.iter().filter_map(of_event).collect();
+        if unknown.is_empty() {
+            return current;
+        }
+        self.definitions.catch_up();
+        let current = self.definitions.rules();
+        self.seen.note(&current);
+        // Those that are still not in force were retired: they are not asked for again.
+        self.seen.rules.extend(unknown);
+        current
     }
 
     fn send(&self, log: &mut dyn Log, number: i32, batch: &Batch) -> Result<(), LogError> {
@@ -105,6 +140,18 @@ impl Patterns {
             value: Some(command),
             headers: JSON,
         })
+    }
+}
+
+impl Seen {
+    fn note(&mut self, (generation, rules): &(u64, Arc<[Arc<Rule>]>)) {
+        if self.generation != Some(*generation) {
+            self.generation = Some(*generation);
+            let ids = rules.iter();
+            self.rules = ids
+                .map(|rule| format!("{}@{}", rule.name, rule.version))
+                .collect();
+        }
     }
 }
 
@@ -189,6 +236,8 @@ impl Stage for Patterns {
     }
 
     fn restored(&mut self, number: i32, partition: &mut RulesPartition, now: Timestamp) {
+        // What is saved belongs to rules that other instances may have applied by now.
+        self.definitions.catch_up();
         if let Err(error) = partition.begin(now) {
             tracing::error!(%error, partition = number, "event times of the sources are lost");
         }
@@ -207,7 +256,7 @@ impl Stage for Patterns {
         records: &[Record],
         now: Timestamp,
     ) -> Result<usize, LogError> {
-        let (generation, rules) = self.definitions.rules();
+        let (generation, rules) = self.rules_for(records);
         let known = |id: &str| -> Option<Arc<Rule>> {
             let (name, version) = id.rsplit_once('@')?;
             self.definitions.rule(name, version.parse().ok()?)
@@ -227,7 +276,7 @@ impl Stage for Patterns {
             }
             let mut batch = Batch::default();
             partition.is_pending = true;
-            if partition.apply_rules(generation, &rules, &known, &mut batch) {
+            if partition.apply_rules(generation, &rules, &known, now, &mut batch) {
                 // What is too late is decided by how far time had come when the records were read.
                 partition.move_time(now, &mut batch);
             }

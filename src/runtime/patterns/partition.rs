@@ -8,13 +8,16 @@ use super::sources::Sources;
 use crate::codec::pattern_state::{self as state, PatternKey, Piece, SourceTime, Times};
 use crate::codec::{CodecError, signal};
 use crate::model::signal::Signal;
-use crate::model::{Failure, Timestamp};
+use crate::model::{Failure, Millis, Timestamp};
 use crate::pattern::matcher::Progress;
 use crate::pattern::predicate::key_values;
 use crate::pattern::{Event, Match, Matcher, Mode, OnUpdate, Outputs, Rule};
 
 /// Longest piece of a key's state in one record, in bytes: brokers take a megabyte.
 const PIECE_BYTES: usize = 512 << 10;
+
+/// State of a rule that is not known is kept for so long: the definitions may have been read in part only.
+const ORPHANS_KEPT: Millis = Millis(60_000);
 
 /// `<rule>@<version>`.
 pub(super) type RuleId = String;
@@ -28,6 +31,8 @@ pub struct RulesPartition {
     pub(super) entries: BTreeMap<PatternKey, Vec<u8>>,
     /// Of the rules that are in force.
     generation: Option<u64>,
+    /// When the changelog had been read.
+    began: Timestamp,
     /// A transaction changed it and has not committed.
     pub(super) is_pending: bool,
     /// When time was last looked at, by the wall clock.
@@ -105,6 +110,7 @@ impl RulesPartition {
             }
         }
         self.sources.listen_from(now);
+        self.began = now;
         self.looked_at = now;
         Ok(())
     }
@@ -114,7 +120,9 @@ impl RulesPartition {
         // Nobody has looked at the rules yet.
         let is_new = self.generation.is_none();
         let mut running = self.running.values();
-        is_new || running.any(|running| running.matcher.next_due().is_some() || running.is_leaving)
+        is_new
+            || !self.entries.is_empty()
+            || running.any(|running| running.matcher.next_due().is_some() || running.is_leaving)
     }
 
     /// Puts the rules in force to work, from their saved state where there is one, and retires those
@@ -126,9 +134,11 @@ impl RulesPartition {
         generation: u64,
         rules: &[Arc<Rule>],
         known: &dyn Fn(&str) -> Option<Arc<Rule>>,
+        now: Timestamp,
         batch: &mut Batch,
     ) -> bool {
-        if self.generation == Some(generation) {
+        let forgets = !self.entries.is_empty() && now.since(self.began) >= ORPHANS_KEPT;
+        if self.generation == Some(generation) && !forgets {
             return false;
         }
         self.generation = Some(generation);
@@ -154,10 +164,11 @@ impl RulesPartition {
         for id in left {
             match known(&id) {
                 Some(rule) => self.put_to_work(id, rule),
-                None => {
+                None if forgets => {
                     let gone = self.take_entries(&id).into_iter();
                     batch.entries.extend(gone.map(|(key, _)| (key, None)));
                 }
+                None => {}
             }
         }
         for (id, running) in &mut self.running {
