@@ -23,7 +23,10 @@ pub async fn run(context: &Context, args: RunArgs) -> Result<(), CliError> {
     let output = &context.output;
     if args.watch {
         history::follow(context, &api, &id).await?;
-        return report(context, api.get(&run_path(&id), &[]).await?);
+        // The event of the end is read as soon as it is committed; the owner folds it in after that.
+        let seen = api.get(&run_path(&id), &[]).await?;
+        let ended = wait_for_end(&api, &id, seen, WAIT_PER_REQUEST).await?;
+        return report(context, ended);
     }
     let Some(wait) = args.wait else {
         if output.is_table() {
