@@ -50,6 +50,11 @@ pub struct Rule {
 }
 
 impl Rule {
+    /// `<name>@<version>`.
+    pub fn id(&self) -> String {
+        format!("{}@{}", self.name, self.version)
+    }
+
     /// The workflows that matches start, with the version where one is asked for.
     pub fn workflows(&self) -> Vec<(&str, Option<u32>)> {
         let starts = self.start.iter();

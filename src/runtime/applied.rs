@@ -142,8 +142,7 @@ mod tests {
 
     fn live(table: &Table) -> (u64, Vec<String>) {
         let (generation, rules) = table.rules();
-        let name = |rule: &Arc<Rule>| format!("{}@{}", rule.name, rule.version);
-        (generation, rules.iter().map(name).collect())
+        (generation, rules.iter().map(|rule| rule.id()).collect())
     }
 
     fn rule(name: &str, more: &str) -> String {

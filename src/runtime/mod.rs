@@ -16,6 +16,7 @@
 
 mod applied;
 pub mod cache;
+mod dead_letter;
 pub mod definitions;
 pub mod follower;
 pub mod handle;
@@ -27,6 +28,7 @@ pub mod membership;
 mod meters;
 pub mod partition;
 pub mod patterns;
+mod recovery;
 mod send;
 pub mod shared;
 mod stage;

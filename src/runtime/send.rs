@@ -4,6 +4,7 @@
 
 use std::sync::Arc;
 
+use super::dead_letter::dead_letter;
 use super::meters;
 use super::partition::{Change, Partition};
 use super::transaction::{Prepared, origin};
@@ -17,7 +18,7 @@ use crate::model::{CancelTask, Event, Failure, Json, RunState, Selected, Task};
 /// What a dead letter's `stage` says.
 const STAGE: &str = "workflows";
 
-const JSON: (&str, &[u8]) = (header::CONTENT_TYPE, b"application/json");
+pub(super) const JSON: (&str, &[u8]) = (header::CONTENT_TYPE, b"application/json");
 const CLOUD_EVENT: (&str, &[u8]) = (header::CONTENT_TYPE, b"application/cloudevents+json");
 
 /// Writes records; keeps its buffers from one to the next.
@@ -136,18 +137,8 @@ impl<'t> Sender<'t> {
         failure: &Failure,
         run: Option<&str>,
     ) -> Result<(), LogError> {
-        let headers =
-            output::dead_letter_headers(origin, failure, STAGE, run.map(|run| ("run", run)));
-        let headers: Vec<(&str, &[u8])> = headers
-            .iter()
-            .map(|(name, value)| (name.as_str(), value.as_slice()))
-            .collect();
-        log.send(Outgoing {
-            target: Target::DeadLetter,
-            key: origin.key.as_deref(),
-            value: origin.value.as_deref(),
-            headers: &headers,
-        })
+        let about = run.map(|run| ("run", run));
+        dead_letter(origin, failure, STAGE, about, |record| log.send(record))
     }
 
     /// To where its run lives, under the run's key.

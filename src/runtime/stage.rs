@@ -6,6 +6,9 @@ use std::time::Duration;
 use crate::log::{ChangelogReader, Log, LogError, Positions, Record, RestoreProgress};
 use crate::model::Timestamp;
 
+/// Changelog records that one step reads, so that other partitions are not kept waiting.
+pub(super) const RECORDS_PER_STEP: usize = 5_000;
+
 /// One stage: what its partitions are, and what a batch does to them.
 pub trait Stage: Send {
     /// What is known of one owned partition.

@@ -14,9 +14,10 @@
 use std::time::Duration;
 
 use super::meters;
+use super::recovery::{Recover, backoff, recover};
 use super::stage::{Owned, OwnedPartition, Phase, Restoring, Stage};
 use super::workflows::Workflows;
-use crate::log::{ErrorClass, Log, LogError, OwnershipChange, PollLimits, Record};
+use crate::log::{Log, LogError, OwnershipChange, PollLimits, Record};
 use crate::model::Timestamp;
 
 pub use super::stage::Stepped;
@@ -31,9 +32,6 @@ pub struct LoopConfig {
     pub batch_records: usize,
     pub batch_bytes: usize,
 }
-
-/// Longest wait between two tries.
-const MAX_BACKOFF: Duration = Duration::from_secs(5);
 
 /// See the module.
 pub struct Worker<S: Stage = Workflows> {
@@ -276,24 +274,16 @@ impl<S: Stage> Worker<S> {
             retry_ms = retry_after.as_millis() as u64, "trying again"
         );
         self.stage.set_trouble(Some(error.to_string()));
-        match error.class {
-            ErrorClass::Retriable if !self.is_connected => {}
-            ErrorClass::Retriable | ErrorClass::Abortable => {
-                meters::aborted("abortable");
-                if let Err(error) = self.go_back() {
-                    tracing::warn!(%error, "cannot go back; making a new session");
-                    self.lose_session();
-                }
-            }
-            ErrorClass::Fatal => {
-                meters::aborted("fatal");
-                self.lose_session();
-            }
-        }
+        recover(self, error.class);
         Stepped::Failed { retry_after }
     }
+}
 
-    /// Gives up the open transaction and reads its input again.
+impl<S: Stage> Recover for Worker<S> {
+    fn is_connected(&self) -> bool {
+        self.is_connected
+    }
+
     fn go_back(&mut self) -> Result<(), LogError> {
         self.log.abort()?;
         for (number, owned) in &mut self.owned {
@@ -309,8 +299,6 @@ impl<S: Stage> Worker<S> {
         Ok(())
     }
 
-    /// Nobody knows how the last transaction ended: committed positions and the tail of each
-    /// changelog will tell.
     fn lose_session(&mut self) {
         self.is_connected = false;
         for (number, owned) in &mut self.owned {
@@ -320,9 +308,4 @@ impl<S: Stage> Worker<S> {
             }
         }
     }
-}
-
-/// How long to wait after so many failures in a row.
-pub(super) fn backoff(failures: u32) -> Duration {
-    Duration::from_millis(10 << failures.min(9)).min(MAX_BACKOFF)
 }

@@ -6,7 +6,7 @@ use super::handle::{DefinitionRegistry, SubmitError};
 use super::meters;
 use super::partition::{Change, Partition};
 use super::shared::Shared;
-use super::stage::{Owned, Stage};
+use super::stage::{Owned, RECORDS_PER_STEP, Stage};
 use super::sweep::Sweep;
 use super::worker::{LoopConfig, Worker};
 use crate::codec::CodecError;
@@ -17,9 +17,6 @@ use crate::log::{
 use crate::model::{Millis, Timestamp};
 use crate::store::Stores;
 use crate::store::memory::MemoryStore;
-
-/// Changelog records that one step reads, so that other partitions are not kept waiting.
-pub(super) const RECORDS_PER_STEP: usize = 5_000;
 
 /// Bounds of one worker, from configuration.
 #[derive(Clone, Debug)]

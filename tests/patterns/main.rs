@@ -6,8 +6,8 @@ mod agreement;
 mod drive;
 mod random;
 mod reference;
+mod tables;
 
-use std::path::Path;
 use std::sync::Arc;
 
 use partita::pattern::{Limits, Matcher, Rule, Shape, replay, syntax};
@@ -44,13 +44,7 @@ fn agrees(expected: &Value, found: &Value) -> bool {
 }
 
 fn run(case: &Value) -> Result<(), String> {
-    let mut rule = case["rule"].clone();
-    let defaults = json!({"kind": "rule", "name": "r"});
-    for (name, value) in defaults.as_object().into_iter().flatten() {
-        if rule.get(name).is_none() {
-            rule[name.as_str()] = value.clone();
-        }
-    }
+    let rule = tables::rule_of(case);
     let rules = match (syntax::parse(&rule.to_string(), None), case.get("refused")) {
         (Ok(_), Some(refused)) => return Err(format!("it was not refused with {refused}")),
         (Ok(rules), None) => rules,
@@ -169,23 +163,12 @@ fn check_others(
 
 #[test]
 fn every_case_comes_out_as_written() {
-    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/patterns");
-    let mut files: Vec<_> = std::fs::read_dir(folder)
-        .expect("the folder is there")
-        .map(|entry| entry.expect("it can be listed").path())
-        .filter(|path| path.extension().is_some_and(|end| end == "yaml"))
-        .collect();
-    files.sort();
     let (mut count, mut failures) = (0, Vec::new());
-    for file in files {
-        let text = std::fs::read_to_string(&file).expect("a case file is text");
-        let cases: Vec<Value> = serde_saphyr::from_str(&text).expect("a case file is a list");
-        for case in cases {
-            count += 1;
-            if let Err(message) = run(&case) {
-                let name = case["name"].as_str().unwrap_or("?");
-                failures.push(format!("{}: {name}: {message}", file.display()));
-            }
+    for (file, case) in tables::cases() {
+        count += 1;
+        if let Err(message) = run(&case) {
+            let name = case["name"].as_str().unwrap_or("?");
+            failures.push(format!("{}: {name}: {message}", file.display()));
         }
     }
     println!("{count} cases");

@@ -34,6 +34,8 @@ mod random;
 mod retention;
 mod schedule;
 mod selected;
+#[path = "../patterns/tables.rs"]
+mod tables;
 mod two_workers;
 mod world;
 

@@ -4,7 +4,6 @@
 //! the matches that the pure engine finds, each once.
 
 use std::collections::BTreeMap;
-use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
@@ -28,6 +27,7 @@ use serde_json::{Value, json};
 
 use crate::faulty::{Fault, FaultyLog, Plan, Point, Sabotage};
 use crate::random::Random;
+use crate::tables;
 
 const PARTITIONS: i32 = 3;
 
@@ -246,12 +246,7 @@ fn read_event(rule: &Rule, event: &Value, place: usize) -> (String, Timestamp, J
 /// `None`: a case that is refused, that looks at more than matches, or whose events only the tables'
 /// own reader understands.
 fn expected(case: &Value) -> Option<(Arc<Rule>, Vec<String>, i64)> {
-    let mut definition = case["rule"].clone();
-    for (name, value) in [("kind", "rule"), ("name", "r")] {
-        if definition.get(name).is_none() {
-            definition[name] = value.into();
-        }
-    }
+    let mut definition = tables::rule_of(case);
     for action in [
         "signal", "cancel", "pause", "resume", "enrich", "canary", "mode", "enabled",
     ] {
@@ -325,40 +320,27 @@ fn run(
 
 #[test]
 fn the_tables_hold_through_the_worker_with_a_crash_between_any_two_events() {
-    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/patterns");
-    let mut files: Vec<_> = std::fs::read_dir(folder)
-        .expect("the folder is there")
-        .map(|entry| entry.expect("it can be listed").path())
-        .filter(|path| path.extension().is_some_and(|end| end == "yaml"))
-        .collect();
-    files.sort();
     let (mut cases, mut starts, mut failures) = (0, 0, Vec::new());
-    for file in files {
-        let text = std::fs::read_to_string(&file).expect("a case file is text");
-        let list: Vec<Value> = serde_saphyr::from_str(&text).expect("a case file is a list");
-        for case in list {
-            let Some((rule, mut expected, end)) = expected(&case) else {
-                continue;
-            };
-            cases += 1;
-            starts += expected.len();
-            expected.sort();
-            let seed = cases as u64;
-            for random in [None, Some(Random::new(seed))] {
-                let is_faulty = random.is_some();
-                let found = run(&rule, &case, end, random);
-                let ids: BTreeMap<&str, ()> =
-                    found.iter().map(|(run, _)| (run.as_str(), ())).collect();
-                let mut inputs: Vec<String> =
-                    found.iter().map(|(_, input)| input.clone()).collect();
-                inputs.sort();
-                if inputs != expected || ids.len() != found.len() {
-                    let name = case["name"].as_str().unwrap_or("?");
-                    failures.push(format!(
-                        "{}: {name} (faults: {is_faulty}):\nexpected {expected:?}\nfound    {inputs:?}",
-                        file.display()
-                    ));
-                }
+    for (file, case) in tables::cases() {
+        let Some((rule, mut expected, end)) = expected(&case) else {
+            continue;
+        };
+        cases += 1;
+        starts += expected.len();
+        expected.sort();
+        let seed = cases as u64;
+        for random in [None, Some(Random::new(seed))] {
+            let is_faulty = random.is_some();
+            let found = run(&rule, &case, end, random);
+            let ids: BTreeMap<&str, ()> = found.iter().map(|(run, _)| (run.as_str(), ())).collect();
+            let mut inputs: Vec<String> = found.iter().map(|(_, input)| input.clone()).collect();
+            inputs.sort();
+            if inputs != expected || ids.len() != found.len() {
+                let name = case["name"].as_str().unwrap_or("?");
+                failures.push(format!(
+                    "{}: {name} (faults: {is_faulty}):\nexpected {expected:?}\nfound    {inputs:?}",
+                    file.display()
+                ));
             }
         }
     }

@@ -126,12 +126,7 @@ impl KafkaLog {
     fn learn_partitions(&self) -> Result<i32, LogError> {
         let mut agreed = None;
         for topic in self.topics.co_partitioned(self.config.stage) {
-            let count = partition_count(self.probe.client(), topic)?.ok_or_else(|| {
-                errors::retriable(
-                    "looking up topics",
-                    format!("topic `{topic}` does not exist; `partita topics create` makes it"),
-                )
-            })?;
+            let count = partitions_of_ours(self.probe.client(), topic)?;
             match agreed {
                 None => agreed = Some((topic, count)),
                 Some((_, before)) if before == count => {}
@@ -382,6 +377,19 @@ pub(crate) fn partition_count<C: ClientContext>(
         .filter(|known| known.error().is_none())
         .map_or(0, |known| known.partitions().len());
     Ok(i32::try_from(count).ok().filter(|&count| count > 0))
+}
+
+/// Partitions of a topic of the installation, which must exist.
+pub(super) fn partitions_of_ours<C: ClientContext>(
+    client: &Client<C>,
+    topic: &str,
+) -> Result<i32, LogError> {
+    partition_count(client, topic)?.ok_or_else(|| {
+        errors::retriable(
+            "looking up topics",
+            format!("topic `{topic}` does not exist; `partita topics create` makes it"),
+        )
+    })
 }
 
 /// Creates the topic with the broker's defaults where it does not exist.

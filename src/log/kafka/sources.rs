@@ -16,7 +16,9 @@ use rdkafka::{Message, Offset, Statistics, TopicPartitionList};
 
 use super::drain::{Notes, drain};
 use super::errors;
-use super::session::{ASK_TIMEOUT, KafkaLogConfig, headers_of, partition_count, seek};
+use super::session::{
+    ASK_TIMEOUT, KafkaLogConfig, headers_of, partition_count, partitions_of_ours, seek,
+};
 use super::turns::TurnsOfProducers;
 use crate::log::{LogError, Outgoing, PollLimits, Topics};
 use crate::model::Timestamp;
@@ -103,14 +105,7 @@ impl SourceLog {
     /// The cluster is away, or the topic `signals` is not there.
     pub fn connect(&mut self) -> Result<(), LogError> {
         self.producer = None;
-        let signals = &self.topics.signals;
-        self.signal_partitions =
-            partition_count(self.probe.client(), signals)?.ok_or_else(|| {
-                errors::retriable(
-                    "looking up topics",
-                    format!("topic `{signals}` does not exist; `partita topics create` makes it"),
-                )
-            })?;
+        self.signal_partitions = partitions_of_ours(self.probe.client(), &self.topics.signals)?;
         self.producer = Some(TurnsOfProducers::connect(&self.config, &self.topics)?);
         Ok(())
     }

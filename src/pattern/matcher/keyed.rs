@@ -3,7 +3,7 @@
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
-use super::keys::{Due, Held, Island, Keys};
+use super::keys::{Aside, Due, Held, Island, Keys};
 use super::{Shaped, Step};
 use crate::model::{Millis, Timestamp};
 use crate::pattern::event::{Event, Scalar};
@@ -125,34 +125,28 @@ impl<M: Shaped> Keyed<M> {
 
     /// Arms the timer of a key, or forgets a key that holds nothing.
     fn settle(&mut self, place: usize, patience: Millis) {
+        self.keys.touch(place);
         let island = &mut self.keys.entry(place).island;
-        let is_done = |aside: &&mut Box<super::keys::Aside>| {
-            aside.held.is_empty() && aside.suppress.is_idle()
-        };
-        if island.aside.as_mut().as_ref().is_some_and(is_done) {
-            island.aside = None;
-        }
+        island.aside.take_if(|aside| aside.is_idle());
         let mut due: Option<Due> = self.machine.deadline(&island.state).map(|at| (at, 0));
         if let Some(aside) = &island.aside {
             let quiet = aside.suppress.deadline(patience).map(|at| (at, 0));
             let held = aside.held.keys().next().copied();
             due = due.into_iter().chain(quiet).chain(held).min();
         } else if self.machine.is_idle(&island.state) {
-            self.keys.touch(place);
             self.keys.remove(place);
             return;
         }
         if let Some(due) = due {
             self.keys.arm(place, due);
         }
-        self.keys.touch(place);
     }
 }
 
 fn step<'a>(
     key: &'a Key,
     order: u64,
-    aside: &'a mut Option<Box<super::keys::Aside>>,
+    aside: &'a mut Option<Box<Aside>>,
     context: Context<'a>,
     out: &'a mut Outputs,
 ) -> Step<'a> {

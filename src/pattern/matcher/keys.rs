@@ -58,6 +58,12 @@ pub(super) struct Aside {
     pub(super) suppress: Suppress,
 }
 
+impl Aside {
+    pub(super) fn is_idle(&self) -> bool {
+        self.held.is_empty() && self.suppress.is_idle()
+    }
+}
+
 /// An event that waits for its turn.
 #[derive(Debug, Serialize, Deserialize)]
 pub(super) struct Held {

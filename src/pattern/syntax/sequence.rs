@@ -1,7 +1,7 @@
 //! `match.sequence`: steps with contiguity and quantifiers, and what cannot stand together.
 
 use super::builder::Builder;
-use super::shapes::{event_condition, span};
+use super::shapes::{event_condition, items, span};
 use crate::document::fields::{Field, Fields, field, join};
 use crate::document::node::{Node, Value};
 use crate::document::violation::Report;
@@ -138,15 +138,7 @@ fn steps(
     builder: &mut Builder<'_>,
     report: &mut Report<'_>,
 ) -> Option<Vec<Step>> {
-    let Value::List(items) = &node.value else {
-        let message = format!("steps are a list, not {}", node.described());
-        report.add(node.at, path, message);
-        return None;
-    };
-    if items.is_empty() {
-        report.add(node.at, path, "at least one step is needed");
-        return None;
-    }
+    let items = items(node, path, "step", report)?;
     let mut read = Vec::new();
     for (place, item) in items.iter().enumerate() {
         let path = format!("{path}[{place}]");

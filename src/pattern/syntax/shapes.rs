@@ -193,15 +193,7 @@ fn conditions(
     builder: &mut Builder<'_>,
     report: &mut Report<'_>,
 ) -> Option<Vec<Condition>> {
-    let Value::List(items) = &node.value else {
-        let message = format!("conditions are a list, not {}", node.described());
-        report.add(node.at, path, message);
-        return None;
-    };
-    if items.is_empty() {
-        report.add(node.at, path, "at least one condition is needed");
-        return None;
-    }
+    let items = items(node, path, "condition", report)?;
     let mut read = Vec::new();
     for (place, item) in items.iter().enumerate() {
         read.push(condition(
@@ -295,6 +287,25 @@ pub(super) fn event_condition(
     let predicate = builder.predicate(fields, "where", &types, topic, report)?;
     measures::attach(fields, name, predicate, builder, report)?;
     Some(predicate)
+}
+
+/// The items of a list that must not be empty; `one` names one of them.
+pub(super) fn items<'n>(
+    node: &'n Node,
+    path: &str,
+    one: &str,
+    report: &mut Report<'_>,
+) -> Option<&'n [Node]> {
+    let Value::List(items) = &node.value else {
+        let message = format!("{one}s are a list, not {}", node.described());
+        report.add(node.at, path, message);
+        return None;
+    };
+    if items.is_empty() {
+        report.add(node.at, path, format!("at least one {one} is needed"));
+        return None;
+    }
+    Some(items)
 }
 
 /// A duration that must be there and not be zero.

@@ -6,7 +6,6 @@ use std::time::{Duration, Instant};
 
 use super::worker::IntakeWorker;
 use crate::codec::event::{self, DecodedEvent, RawEvent, Refused};
-use crate::codec::output::dead_letter_headers;
 use crate::codec::signal::{self, EventParts, WatermarkParts};
 use crate::log::kafka::SourceLog;
 use crate::log::kafka::sources::{SourcePartition, SourceRecord};
@@ -14,6 +13,7 @@ use crate::log::{ErrorClass, LogError, Outgoing, Target, partitioner};
 use crate::model::{Failure, Origin};
 use crate::pattern::Rule;
 use crate::pattern::filter::Verdict;
+use crate::runtime::dead_letter::dead_letter;
 use crate::runtime::meters;
 
 /// What a dead letter's `stage` says.
@@ -264,18 +264,10 @@ impl<'l> Sender<'l> {
             value: record.value.clone(),
             headers: record.headers.clone(),
         };
-        let name = rule.map(|rule| format!("{}@{}", rule.name, rule.version));
-        let about = name.as_deref().map(|name| ("rule", name));
-        let headers = dead_letter_headers(&origin, failure, STAGE, about);
-        let headers: Vec<(&str, &[u8])> = headers
-            .iter()
-            .map(|(name, value)| (name.as_str(), value.as_slice()))
-            .collect();
-        self.log.send(Outgoing {
-            target: Target::DeadLetter,
-            key: record.key.as_deref(),
-            value: record.value.as_deref(),
-            headers: &headers,
+        let id = rule.map(Rule::id);
+        let about = id.as_deref().map(|id| ("rule", id));
+        dead_letter(&origin, failure, STAGE, about, |record| {
+            self.log.send(record)
         })
     }
 }

@@ -14,12 +14,12 @@ use super::watermarks::Watermarks;
 use crate::codec::event::Schemas;
 use crate::log::kafka::SourceLog;
 use crate::log::kafka::sources::{SourceChange, SourcePartition};
-use crate::log::{ErrorClass, LogError, PollLimits};
+use crate::log::{LogError, PollLimits};
 use crate::pattern::filter::Filter;
 use crate::runtime::DefinitionRegistry;
 use crate::runtime::meters;
+use crate::runtime::recovery::{Recover, backoff, recover};
 pub use crate::runtime::worker::Stepped;
-use crate::runtime::worker::backoff;
 
 /// A source partition and how far it is.
 pub(super) struct Owned {
@@ -249,24 +249,16 @@ impl IntakeWorker {
             worker = self.number, %error, class = ?error.class, attempt = self.failures,
             retry_ms = retry_after.as_millis() as u64, "the intake tries again"
         );
-        match error.class {
-            ErrorClass::Retriable if !self.is_connected => {}
-            ErrorClass::Retriable | ErrorClass::Abortable => {
-                meters::aborted("abortable");
-                if let Err(error) = self.go_back() {
-                    tracing::warn!(%error, "cannot go back; making a new session");
-                    self.lose_session();
-                }
-            }
-            ErrorClass::Fatal => {
-                meters::aborted("fatal");
-                self.lose_session();
-            }
-        }
+        recover(self, error.class);
         Stepped::Failed { retry_after }
     }
+}
 
-    /// Gives up the open transaction and reads its input again.
+impl Recover for IntakeWorker {
+    fn is_connected(&self) -> bool {
+        self.is_connected
+    }
+
     fn go_back(&mut self) -> Result<(), LogError> {
         self.log.abort()?;
         let mut positions = Vec::new();
@@ -282,7 +274,6 @@ impl IntakeWorker {
         self.log.start(&positions)
     }
 
-    /// Nobody knows how the last transaction ended: committed offsets will tell.
     fn lose_session(&mut self) {
         self.is_connected = false;
         for owned in self.owned.values_mut() {

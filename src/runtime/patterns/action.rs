@@ -32,7 +32,7 @@ pub(super) fn place(position: u64) -> (i32, i64) {
 /// Names a match by its rule, its key and the records that made it: the id of the run that it starts,
 /// so that a match which is found again starts nothing again.
 pub(super) fn run_id(rule: &Rule, key: &str, found: &Match) -> RunId {
-    let mut name = format!("{}@{}/{key}", rule.name, rule.version).into_bytes();
+    let mut name = format!("{}/{key}", rule.id()).into_bytes();
     for (step, taken) in &found.events {
         name.extend_from_slice(&step.to_be_bytes());
         name.extend_from_slice(rule.topic_of(*step).as_bytes());

@@ -19,14 +19,14 @@ use action::Order;
 pub use partition::RulesPartition;
 use partition::{Batch, Refused, Tally};
 
+use super::dead_letter::dead_letter;
 use super::handle::DefinitionRegistry;
 use super::meters;
+use super::send::JSON;
 use super::shared::Shared;
-use super::stage::{Owned, Stage};
-use super::workflows::RECORDS_PER_STEP;
-use crate::codec::output::dead_letter_headers;
+use super::stage::{Owned, RECORDS_PER_STEP, Stage};
+use crate::codec::CodecError;
 use crate::codec::pattern_state::PatternKey;
-use crate::codec::{CodecError, header};
 use crate::log::{
     ChangelogReader, Log, LogError, Outgoing, Positions, Record, RestoreProgress, Source, Target,
     Topics,
@@ -103,7 +103,7 @@ impl Patterns {
             self.order(log, order)?;
         }
         for refused in &batch.refused {
-            dead_letter(log, refused)?;
+            refuse(log, refused)?;
         }
         for (key, value) in &batch.entries {
             log.send(Outgoing {
@@ -115,11 +115,8 @@ impl Patterns {
         }
         Ok(())
     }
-}
 
-impl Patterns {
     fn order(&self, log: &mut dyn Log, order: &Order) -> Result<(), LogError> {
-        const JSON: &[(&str, &[u8])] = &[(header::CONTENT_TYPE, b"application/json")];
         let (run, command) = match order {
             Order::Run(run, command) => (run, command),
             Order::All(command) => {
@@ -128,7 +125,7 @@ impl Patterns {
                         target: Target::Input(Source::Commands, partition),
                         key: None,
                         value: Some(command),
-                        headers: JSON,
+                        headers: &[JSON],
                     })?;
                 }
                 return Ok(());
@@ -138,7 +135,7 @@ impl Patterns {
             target: Target::Command,
             key: Some(run.as_str().as_bytes()),
             value: Some(command),
-            headers: JSON,
+            headers: &[JSON],
         })
     }
 }
@@ -147,15 +144,12 @@ impl Seen {
     fn note(&mut self, (generation, rules): &(u64, Arc<[Arc<Rule>]>)) {
         if self.generation != Some(*generation) {
             self.generation = Some(*generation);
-            let ids = rules.iter();
-            self.rules = ids
-                .map(|rule| format!("{}@{}", rule.name, rule.version))
-                .collect();
+            self.rules = rules.iter().map(|rule| rule.id()).collect();
         }
     }
 }
 
-fn dead_letter(log: &mut dyn Log, refused: &Refused) -> Result<(), LogError> {
+fn refuse(log: &mut dyn Log, refused: &Refused) -> Result<(), LogError> {
     let origin = Origin {
         topic: refused.topic.clone(),
         partition: refused.partition,
@@ -165,16 +159,8 @@ fn dead_letter(log: &mut dyn Log, refused: &Refused) -> Result<(), LogError> {
         headers: Vec::new(),
     };
     let about = Some(("rule", refused.rule.as_str()));
-    let headers = dead_letter_headers(&origin, &refused.failure, STAGE, about);
-    let headers: Vec<(&str, &[u8])> = headers
-        .iter()
-        .map(|(name, value)| (name.as_str(), value.as_slice()))
-        .collect();
-    log.send(Outgoing {
-        target: Target::DeadLetter,
-        key: None,
-        value: origin.value.as_deref(),
-        headers: &headers,
+    dead_letter(&origin, &refused.failure, STAGE, about, |record| {
+        log.send(record)
     })
 }
 

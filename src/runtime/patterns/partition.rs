@@ -9,6 +9,7 @@ use crate::codec::pattern_state::{self as state, PatternKey, Piece, SourceTime, 
 use crate::codec::{CodecError, signal};
 use crate::model::signal::Signal;
 use crate::model::{Failure, Millis, Timestamp};
+use crate::pattern::filter::key_text;
 use crate::pattern::matcher::Progress;
 use crate::pattern::predicate::key_values;
 use crate::pattern::{Event, Match, Matcher, Mode, OnUpdate, Outputs, Rule};
@@ -89,10 +90,6 @@ impl Batch {
     }
 }
 
-fn id_of(rule: &Rule) -> RuleId {
-    format!("{}@{}", rule.name, rule.version)
-}
-
 impl RulesPartition {
     /// Takes in an entry of the changelog; `None`: it was removed.
     pub(super) fn remember(&mut self, key: PatternKey, value: Option<&[u8]>) {
@@ -142,9 +139,9 @@ impl RulesPartition {
             return false;
         }
         self.generation = Some(generation);
-        let in_force: BTreeSet<RuleId> = rules.iter().map(|rule| id_of(rule)).collect();
+        let in_force: BTreeSet<RuleId> = rules.iter().map(|rule| rule.id()).collect();
         for rule in rules {
-            let id = id_of(rule);
+            let id = rule.id();
             match self.running.get_mut(&id) {
                 Some(running) => running.is_leaving = false,
                 None => self.put_to_work(id, rule.clone()),
@@ -471,12 +468,6 @@ fn entry(id: &RuleId, key: &str, part: u32) -> PatternKey {
         key: key.to_owned(),
         part,
     }
-}
-
-/// The correlation key as the text of a JSON array.
-fn key_text(key: &[crate::pattern::Scalar]) -> String {
-    let values: Vec<serde_json::Value> = key.iter().map(crate::pattern::Scalar::to_json).collect();
-    serde_json::Value::from(values).to_string()
 }
 
 /// The pieces of a key's state as one; how many there are.

@@ -1,0 +1,43 @@
+//! What a worker of any stage does about an error of its session.
+
+use std::time::Duration;
+
+use super::meters;
+use crate::log::{ErrorClass, LogError};
+
+/// Longest wait between two tries.
+const MAX_BACKOFF: Duration = Duration::from_secs(5);
+
+/// A session that can be mended.
+pub(super) trait Recover {
+    fn is_connected(&self) -> bool;
+
+    /// Gives up the open transaction and reads its input again.
+    fn go_back(&mut self) -> Result<(), LogError>;
+
+    /// Nobody knows how the last transaction ended: committed positions will tell.
+    fn lose_session(&mut self);
+}
+
+/// Mends a session after an error: an abortable one gives up the transaction, a fatal one the session.
+pub(super) fn recover(session: &mut impl Recover, class: ErrorClass) {
+    match class {
+        ErrorClass::Retriable if !session.is_connected() => {}
+        ErrorClass::Retriable | ErrorClass::Abortable => {
+            meters::aborted("abortable");
+            if let Err(error) = session.go_back() {
+                tracing::warn!(%error, "cannot go back; making a new session");
+                session.lose_session();
+            }
+        }
+        ErrorClass::Fatal => {
+            meters::aborted("fatal");
+            session.lose_session();
+        }
+    }
+}
+
+/// How long to wait after so many failures in a row.
+pub(super) fn backoff(failures: u32) -> Duration {
+    Duration::from_millis(10 << failures.min(9)).min(MAX_BACKOFF)
+}
