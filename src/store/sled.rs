@@ -3,7 +3,7 @@
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::time::{SystemTime, UNIX_EPOCH};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use super::{Store, StoreChange, StoreError, Stores};
 
@@ -18,6 +18,10 @@ const FORMAT: u8 = 1;
 /// sled's own default is a gigabyte.
 const PAGE_CACHE_BYTES: u64 = 32 << 20;
 
+/// How long a database whose lock is held is waited for, and the pause between two tries.
+const LOCK_WAIT: Duration = Duration::from_secs(5);
+const LOCK_RETRY: Duration = Duration::from_millis(20);
+
 /// The database of one instance.
 pub struct SledStores {
     database: sled::Db,
@@ -27,11 +31,12 @@ pub struct SledStores {
 impl SledStores {
     /// Opens `folder`, creating it where it is missing. What cannot be opened (sled errors or
     /// panics, or the layout is of a later version) is renamed to `….broken-<seconds>` and a new
-    /// database takes its place: the changelog has everything.
+    /// database takes its place: the changelog has everything. Waits up to five seconds for a
+    /// database that is still held; after that it is an error.
     pub fn open(folder: &Path, prefix: &str) -> Result<Self, StoreError> {
-        let database = match open_database(folder) {
+        let database = match open_when_free(folder) {
             Ok(database) => database,
-            Err(reason) if reason.contains("acquire lock") => {
+            Err(reason) if is_locked(&reason) => {
                 return Err(StoreError::new(
                     "opening the store",
                     "another process uses it",
@@ -52,6 +57,25 @@ impl SledStores {
             prefix: prefix.to_owned(),
         })
     }
+}
+
+/// sled gives its lock back on a thread of its own, some time after the last handle is dropped,
+/// and a process that is being replaced holds it until it has ended: so a lock that is held is
+/// waited for before it counts as another's.
+fn open_when_free(folder: &Path) -> Result<sled::Db, String> {
+    let deadline = Instant::now() + LOCK_WAIT;
+    loop {
+        match open_database(folder) {
+            Err(reason) if is_locked(&reason) && Instant::now() < deadline => {
+                std::thread::sleep(LOCK_RETRY);
+            }
+            result => return result,
+        }
+    }
+}
+
+fn is_locked(reason: &str) -> bool {
+    reason.contains("acquire lock")
 }
 
 fn open_database(folder: &Path) -> Result<sled::Db, String> {
