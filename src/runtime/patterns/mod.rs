@@ -7,7 +7,9 @@
 //! a match does.
 
 mod action;
+mod batch;
 mod partition;
+mod running;
 mod sources;
 
 use std::collections::BTreeMap;
@@ -16,8 +18,8 @@ use std::sync::Arc;
 use rustc_hash::FxHashSet;
 
 use action::Order;
+use batch::{Batch, Refused};
 pub use partition::RulesPartition;
-use partition::{Batch, Refused, Tally};
 
 use super::dead_letter::dead_letter;
 use super::handle::DefinitionRegistry;
@@ -305,7 +307,7 @@ impl Stage for Patterns {
                     partition.is_pending = false;
                 }
             }
-            publish(batch.tally);
+            batch.tally.publish();
         }
         Ok(records.len())
     }
@@ -323,27 +325,5 @@ impl Stage for Patterns {
     fn observe(&self, number: i32, _: &RulesPartition, behind: [u64; 2]) {
         let behind = behind[Source::Signals.index()];
         meters::lag(self.topics.of(Source::Signals), number, behind);
-    }
-}
-
-fn publish(tally: Tally) {
-    for (rule, count) in tally.matches {
-        meters::pattern_matches(&rule, count);
-    }
-    for (rule, count) in tally.late {
-        meters::pattern_late(&rule, count);
-    }
-    for (rule, count) in tally.suppressed {
-        meters::pattern_suppressed(&rule, count);
-    }
-    for (rule, count) in tally.condition_errors {
-        meters::pattern_condition_errors(&rule, count);
-    }
-    for ((rule, limit), count) in tally.overflows {
-        tracing::warn!(rule, limit, dropped = count, "a bound of a rule was met");
-        meters::pattern_overflows(&rule, limit, count);
-    }
-    if tally.ownerless > 0 {
-        meters::pattern_ownerless(tally.ownerless);
     }
 }

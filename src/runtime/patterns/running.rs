@@ -1,0 +1,252 @@
+//! One version of a rule at work on the keys of a partition.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use super::action;
+use super::batch::{Batch, Refused};
+use super::partition::RuleId;
+use crate::codec::pattern_state::{self as state, PatternKey, Piece, Times};
+use crate::model::{Failure, Json, Timestamp};
+use crate::pattern::filter::key_text;
+use crate::pattern::matcher::Progress;
+use crate::pattern::predicate::key_values;
+use crate::pattern::{Event, Match, Matcher, Mode, Outputs, Rule};
+
+pub(super) struct Running {
+    pub(super) rule: Arc<Rule>,
+    pub(super) clock: String,
+    pub(super) matcher: Matcher,
+    /// Pieces in which the state of each key is saved.
+    pieces: BTreeMap<String, u32>,
+    saved: Progress,
+    /// Its version is not in force any more: it goes once it holds nothing.
+    pub(super) is_leaving: bool,
+}
+
+/// Longest piece of a key's state in one record, in bytes: brokers take a megabyte.
+const PIECE_BYTES: usize = 512 << 10;
+
+/// An event of a source topic.
+pub(super) struct Arrival {
+    pub(super) topic: String,
+    /// The topic's place in [`Rule::topics`].
+    pub(super) place: usize,
+    pub(super) partition: i32,
+    pub(super) offset: i64,
+    pub(super) at: Timestamp,
+    pub(super) payload: Json,
+}
+
+impl Running {
+    /// At work from what was saved of it.
+    pub(super) fn restore(
+        id: &RuleId,
+        rule: &Arc<Rule>,
+        entries: Vec<(PatternKey, Vec<u8>)>,
+    ) -> Self {
+        let mut matcher = Matcher::new(rule.clone(), false);
+        let mut pieces = BTreeMap::new();
+        let mut states: BTreeMap<String, BTreeMap<u32, Vec<u8>>> = BTreeMap::new();
+        let mut saved = Progress::default();
+        for (key, value) in entries {
+            match key {
+                PatternKey::State { key, part, .. } => {
+                    states.entry(key).or_default().insert(part, value);
+                }
+                _ => match state::decode_times(&value) {
+                    Ok([watermark, latest, now]) => {
+                        saved = Progress {
+                            watermark,
+                            latest,
+                            now,
+                        };
+                    }
+                    Err(error) => {
+                        tracing::error!(rule = id, %error, "event time of a rule is lost");
+                    }
+                },
+            }
+        }
+        matcher.resume(saved);
+        for (key, parts) in states {
+            match joined(&parts).and_then(|(count, bytes)| {
+                let values = key_values(&key).ok_or_else(|| "its key is no list".to_owned())?;
+                let restored = matcher.restore(&values, &bytes);
+                restored.map_err(|error| error.to_string())?;
+                Ok(count)
+            }) {
+                Ok(count) => drop(pieces.insert(key, count)),
+                Err(error) => {
+                    tracing::error!(rule = id, key, error, "the state of a key is lost");
+                }
+            }
+        }
+        matcher.note_changes();
+        Self {
+            clock: rule.clock(),
+            rule: rule.clone(),
+            matcher,
+            pieces,
+            saved,
+            is_leaving: false,
+        }
+    }
+
+    /// An event for it.
+    pub(super) fn take(&mut self, id: &RuleId, arrival: Arrival, batch: &mut Batch) {
+        let Arrival {
+            topic,
+            place,
+            partition,
+            offset,
+            at,
+            payload,
+        } = arrival;
+        let slots = self.rule.slots(&payload);
+        let event = Event {
+            topic: place as u16,
+            at,
+            position: action::position(partition, offset),
+            slots: &slots,
+            payload: &payload,
+        };
+        let mut out = Outputs::default();
+        self.matcher.offer(&event, &mut out);
+        if !out.late.is_empty() {
+            let watermark = self.matcher.progress().watermark.unwrap_or_default();
+            let message = format!(
+                "event time {at:?} lies beyond `allowed_lateness` of the rule, whose time has come to {watermark:?}"
+            );
+            batch.refused.push(Refused {
+                rule: id.clone(),
+                topic,
+                partition,
+                offset,
+                value: payload.as_str().as_bytes().to_vec(),
+                failure: Failure::new("late", message),
+            });
+        }
+        self.conclude(id, out, batch);
+    }
+
+    pub(super) fn conclude(&mut self, id: &RuleId, out: Outputs, batch: &mut Batch) {
+        let tally = &mut batch.tally;
+        let add = |counts: &mut BTreeMap<RuleId, u64>, count: u64| {
+            if count > 0 {
+                *counts.entry(id.clone()).or_default() += count;
+            }
+        };
+        add(&mut tally.matches, out.matches.len() as u64);
+        add(&mut tally.late, out.late.len() as u64);
+        add(&mut tally.suppressed, out.suppressed);
+        add(&mut tally.condition_errors, out.condition_errors);
+        for overflow in &out.overflows {
+            let counts = tally.overflows.entry((id.clone(), overflow.limit));
+            *counts.or_default() += overflow.dropped;
+        }
+        for found in &out.matches {
+            self.act(id, found, batch);
+        }
+    }
+
+    fn act(&self, id: &RuleId, found: &Match, batch: &mut Batch) {
+        let key = key_text(&found.key);
+        if self.rule.mode == Mode::Shadow || !action::is_acting(&self.rule, &key) {
+            tracing::info!(rule = %id, key, at = ?found.at, "a match that is only noted");
+            return;
+        }
+        match action::orders(&self.rule, &key, found) {
+            Ok(orders) => batch.orders.extend(orders),
+            Err(error) => {
+                let last = found.events.iter().max_by_key(|(_, taken)| taken.order);
+                let (partition, offset) =
+                    last.map_or((0, 0), |(_, taken)| action::place(taken.position));
+                let topic = last.map_or("", |(step, _)| self.rule.topic_of(*step));
+                let value = last.map(|(_, taken)| taken.payload.as_str().as_bytes().to_vec());
+                batch.refused.push(Refused {
+                    rule: id.clone(),
+                    topic: topic.to_owned(),
+                    partition,
+                    offset,
+                    value: value.unwrap_or_default(),
+                    failure: Failure::new("expression_error", error),
+                });
+            }
+        }
+    }
+
+    pub(super) fn save(&mut self, id: &RuleId, batch: &mut Batch) {
+        let pieces = &mut self.pieces;
+        let entries = &mut batch.entries;
+        let mut has_changed = false;
+        self.matcher.take_changed(&mut |key, saved| {
+            has_changed = true;
+            let key = key_text(key);
+            let before = pieces.remove(&key).unwrap_or(0);
+            let mut after = 0;
+            if let Some(saved) = saved {
+                let chunks = saved.chunks(PIECE_BYTES);
+                let count = chunks.len() as u32;
+                for (part, state) in (0..).zip(chunks) {
+                    let parts = if part == 0 { count } else { 0 };
+                    let value = state::encode_piece(Piece { parts, state });
+                    entries.push((entry(id, &key, part), Some(value)));
+                }
+                after = count;
+                pieces.insert(key.clone(), count);
+            }
+            entries.extend((after..before).map(|part| (entry(id, &key, part), None)));
+        });
+        let progress = self.matcher.progress();
+        if has_changed && progress != self.saved {
+            let Progress {
+                watermark,
+                latest,
+                now,
+            } = progress;
+            let times: Times = [watermark, latest, now];
+            let value = state::encode_times(times);
+            entries.push((PatternKey::Progress { rule: id.clone() }, Some(value)));
+            self.saved = progress;
+        }
+    }
+
+    /// Tombstones for all that is saved of it.
+    pub(super) fn retire(&mut self, id: &RuleId, batch: &mut Batch) {
+        for (key, count) in std::mem::take(&mut self.pieces) {
+            let parts = (0..count).map(|part| (entry(id, &key, part), None));
+            batch.entries.extend(parts);
+        }
+        let progress = PatternKey::Progress { rule: id.clone() };
+        batch.entries.push((progress, None));
+    }
+}
+
+pub(super) fn entry(id: &RuleId, key: &str, part: u32) -> PatternKey {
+    PatternKey::State {
+        rule: id.clone(),
+        key: key.to_owned(),
+        part,
+    }
+}
+
+/// The pieces of a key's state as one; how many there are.
+fn joined(parts: &BTreeMap<u32, Vec<u8>>) -> Result<(u32, Vec<u8>), String> {
+    let mut bytes = Vec::new();
+    let mut count = 0;
+    for (expected, (part, value)) in (0..).zip(parts) {
+        let piece = state::decode_piece(value).map_err(|error| error.to_string())?;
+        if *part != expected {
+            return Err(format!("piece {expected} is missing"));
+        }
+        if expected == 0 {
+            count = piece.parts;
+        }
+        bytes.extend_from_slice(piece.state);
+    }
+    match u32::try_from(parts.len()) {
+        Ok(found) if found == count => Ok((count, bytes)),
+        found => Err(format!("{count} pieces were saved, {found:?} are there")),
+    }
+}
