@@ -68,11 +68,13 @@ pub struct Provenance<'a> {
 #[derive(Debug, Serialize)]
 pub struct Waiting<'a> {
     /// `queue` (a place under `max_concurrent_runs`), `resume` (a person), `task` (an agent's
-    /// answer), `signal` or `retry` (the end of a backoff).
+    /// answer), `signal`, `pattern` or `retry` (the end of a backoff).
     pub kind: &'static str,
     pub step: Option<&'a str>,
     /// The name of the signal that is awaited.
     pub signal: Option<&'a str>,
+    /// What the events of the pattern must have that is awaited: a list.
+    pub key: Option<&'a Json>,
     pub agent: Option<&'a str>,
     pub task_id: Option<String>,
     pub since: Option<Timestamp>,
@@ -169,6 +171,7 @@ fn step_view<'a>(run: &RunState, state: &'a StepState, step: Option<&'a Step>) -
         Some(StepKind::Agent { agent, .. }) => (Some("agent"), Some(agent.as_ref())),
         Some(StepKind::Switch { .. }) => (Some("switch"), None),
         Some(StepKind::Await { .. }) => (Some("await"), None),
+        Some(StepKind::AwaitPattern { .. }) => (Some("await_pattern"), None),
         None => (None, None),
     };
     let id = step.map(|step| step.id.as_ref());
@@ -215,7 +218,7 @@ fn step_error(error: &Failure) -> StepErrorView<'_> {
 }
 
 fn waiting_for<'a>(
-    run: &RunState,
+    run: &'a RunState,
     steps: &[StepView<'a>],
     workflow: Option<&'a Workflow>,
 ) -> Vec<Waiting<'a>> {
@@ -223,6 +226,7 @@ fn waiting_for<'a>(
         kind,
         step: None,
         signal: None,
+        key: None,
         agent: None,
         task_id: None,
         since,
@@ -252,6 +256,7 @@ fn waiting_for<'a>(
                     .flatten()
                     .min(),
             ),
+            _ if run.watched(place).is_some() => ("pattern", state.scheduled_at, state.deadline),
             _ if state.is_awaiting() => ("signal", state.scheduled_at, state.deadline),
             StepStatus::Waiting => ("retry", state.scheduled_at, state.retry_at),
             _ => continue,
@@ -265,6 +270,7 @@ fn waiting_for<'a>(
             kind,
             step: view.id,
             signal: awaited(place).filter(|_| kind == "signal"),
+            key: run.watched(place),
             agent: view.agent,
             task_id,
             since,

@@ -83,6 +83,8 @@ pub(super) fn command(
         data: fields.json("data")?,
         id: fields.text("id"),
         after: None,
+        task_id: None,
+        output: None,
     })
 }
 

@@ -7,8 +7,8 @@ use serde::Deserialize;
 
 use super::avro_input;
 use crate::model::{
-    Command, Failure, Json, Order, Reply, ReplyStatus, RunId, Selected, SignalId, SignalName,
-    Start, class,
+    Command, Failure, Json, Matched, Order, Reply, ReplyStatus, RunId, Selected, SignalId,
+    SignalName, Start, TaskId, class,
 };
 
 /// Why a record cannot be read: the class and message of its dead letter.
@@ -58,6 +58,10 @@ pub(super) struct WireCommand<'a> {
     pub id: Option<String>,
     #[serde(default)]
     pub after: Option<RunId>,
+    #[serde(default)]
+    pub task_id: Option<String>,
+    #[serde(default)]
+    pub output: Option<Json>,
 }
 
 impl WireCommand<'_> {
@@ -74,6 +78,8 @@ impl WireCommand<'_> {
             ("data", self.data.is_some()),
             ("id", self.id.is_some()),
             ("after", self.after.is_some()),
+            ("task_id", self.task_id.is_some()),
+            ("output", self.output.is_some()),
         ];
         let stranger =
             |(name, is_there): &(&'static str, bool)| *is_there && !allowed.contains(name);
@@ -119,6 +125,9 @@ pub fn command(
     if wire.kind == "start" {
         return start(wire, key).map(|start| Commanded::One(Command::Start(start)));
     }
+    if wire.kind == "match" {
+        return matched(wire).map(|matched| Commanded::One(Command::Match(matched)));
+    }
     let run_id = wire.run_id.as_deref().map(str::to_owned);
     let after = wire.after.clone();
     let (order, tags) = order(wire)?;
@@ -150,6 +159,17 @@ fn start(wire: WireCommand<'_>, key: Option<&[u8]>) -> Result<Start, Unreadable>
         input: wire.input,
         tags: wire.tags.unwrap_or_default(),
         priority: wire.priority.unwrap_or(0),
+    })
+}
+
+/// What the patterns' stage found for a step; the attempt names its run.
+fn matched(wire: WireCommand<'_>) -> Result<Matched, Unreadable> {
+    wire.check(&["task_id", "output"])?;
+    let attempt = wire.task_id.as_deref().and_then(TaskId::parse);
+    Ok(Matched {
+        attempt: attempt
+            .ok_or_else(|| unreadable("a match without the `task_id` of an attempt"))?,
+        output: wire.output,
     })
 }
 
@@ -307,6 +327,35 @@ mod tests {
         ]
     }
 
+    fn found(output: Option<&str>) -> Command {
+        Command::Match(Matched {
+            attempt: TaskId::parse("r-1.step.0.2").unwrap(),
+            output: output.map(|output| Json::from_text(output).unwrap()),
+        })
+    }
+
+    #[test]
+    fn a_match_names_an_attempt_and_nothing_else_has_one() {
+        for (body, told) in [
+            (
+                r#"{"type":"match","task_id":"r-1"}"#,
+                "without the `task_id`",
+            ),
+            (r#"{"type":"match","output":1}"#, "without the `task_id`"),
+            (
+                r#"{"type":"match","task_id":"r.s.0.1","name":"n"}"#,
+                "no field `name`",
+            ),
+            (
+                r#"{"type":"cancel","run_id":"r","task_id":"r.s.0.1"}"#,
+                "no field `task_id`",
+            ),
+        ] {
+            let error = command(None, Some(body.as_bytes()), None).unwrap_err();
+            assert!(error.message.contains(told), "{body}: {error}");
+        }
+    }
+
     #[test]
     fn commands_read_what_serde_writes() {
         let run_id = RunId::parse("r-1").unwrap();
@@ -319,11 +368,11 @@ mod tests {
             priority: 3,
         };
         let of_run = |order: Order| order.to(run_id.clone());
-        for expected in orders()
-            .into_iter()
-            .map(of_run)
-            .chain([Command::Start(start)])
-        {
+        for expected in orders().into_iter().map(of_run).chain([
+            Command::Start(start),
+            found(Some("{}")),
+            found(None),
+        ]) {
             let bytes = serde_json::to_vec(&expected).unwrap();
             assert_eq!(
                 command(None, Some(&bytes), None),

@@ -22,6 +22,15 @@ pub enum PatternKey {
     Progress { rule: String },
     /// How far event time has come at the sources.
     Sources,
+    /// A step waits for the pattern that its rule describes.
+    Watch {
+        /// `<rule>@<version>`.
+        rule: String,
+        /// Who waits: the text of a [`TaskId`](crate::model::TaskId).
+        attempt: String,
+        /// What the events must have: the text of a JSON array.
+        key: String,
+    },
 }
 
 impl PatternKey {
@@ -30,11 +39,12 @@ impl PatternKey {
             PatternKey::State { rule, key, part } => format!("key/{part}/{rule}/{key}"),
             PatternKey::Progress { rule } => format!("rule/{rule}"),
             PatternKey::Sources => "sources".to_owned(),
+            PatternKey::Watch { rule, attempt, key } => format!("watch/{attempt}/{rule}/{key}"),
         }
         .into_bytes()
     }
 
-    /// Reads a key; `None` where it is none of ours. Names of rules hold no slash.
+    /// Reads a key; `None` where it is none of ours. Names of rules and runs hold no slash.
     pub fn parse(bytes: &[u8]) -> Option<Self> {
         let text = std::str::from_utf8(bytes).ok()?;
         match text.split_once('/') {
@@ -51,9 +61,23 @@ impl PatternKey {
                     part: part.parse().ok()?,
                 })
             }
+            Some(("watch", rest)) => {
+                let (attempt, rest) = rest.split_once('/')?;
+                let (rule, key) = rest.split_once('/')?;
+                Some(PatternKey::Watch {
+                    rule: rule.to_owned(),
+                    attempt: attempt.to_owned(),
+                    key: key.to_owned(),
+                })
+            }
             _ => None,
         }
     }
+}
+
+/// The value of a [`PatternKey::Watch`]: its key says all.
+pub fn encode_watch() -> Vec<u8> {
+    vec![VERSION]
 }
 
 /// A piece of the state of a key.
@@ -198,6 +222,11 @@ mod tests {
                 rule: "a@1".to_owned(),
             },
             PatternKey::Sources,
+            PatternKey::Watch {
+                rule: "a:b@2".to_owned(),
+                attempt: "run.b.0.1".to_owned(),
+                key: r#"["x/y"]"#.to_owned(),
+            },
         ] {
             assert_eq!(PatternKey::parse(&key.to_bytes()), Some(key));
         }
@@ -232,6 +261,7 @@ mod tests {
             assert_eq!(decode_sources(&bytes), Ok(sources));
             assert_avro_reads(&schemas[2], &bytes);
         }
+        assert_avro_reads(&schemas[3], &encode_watch());
         let newer = decode_times(&[VERSION + 1, 0, 0, 0]);
         assert!(matches!(newer, Err(CodecError::TooNew { .. })), "{newer:?}");
         assert!(decode_sources(&[VERSION, 4]).is_err());

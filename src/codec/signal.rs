@@ -4,13 +4,18 @@
 use super::CodecError;
 use super::avro::{Reader, put_bytes, put_count, put_long};
 use crate::model::signal::Signal;
-use crate::model::{Json, Timestamp};
+use crate::model::{Json, TaskId, Timestamp, Watch};
 
-/// Version of the schema that this program writes and reads.
-pub const VERSION: u8 = 1;
+/// Version of the schema that this program knows; it reads all up to it.
+pub const VERSION: u8 = 2;
+
+/// What an event and a watermark are written as: an instance that knows no watches reads them.
+const BEFORE_WATCHES: u8 = 1;
 
 const EVENT: usize = 0;
 const WATERMARK: usize = 1;
+const WATCH: usize = 2;
+const UNWATCH: usize = 3;
 
 /// What [`Signal::Event`] holds, borrowed.
 #[derive(Clone, Copy, Debug)]
@@ -76,12 +81,40 @@ pub fn encode(signal: &Signal, out: &mut Vec<u8>) {
             },
             out,
         ),
+        Signal::Watch(watch) => encode_watch(watch, WATCH, out),
+        Signal::Unwatch(watch) => encode_watch(watch, UNWATCH, out),
     }
+}
+
+fn encode_watch(watch: &Watch, branch: usize, out: &mut Vec<u8>) {
+    out.push(VERSION);
+    put_count(out, branch);
+    put_bytes(out, watch.rule.as_bytes());
+    put_long(out, watch.version.into());
+    put_bytes(out, watch.key.as_str().as_bytes());
+    put_bytes(out, watch.attempt.to_string().as_bytes());
+}
+
+fn watch(reader: &mut Reader<'_>) -> Result<Watch, CodecError> {
+    Ok(Watch {
+        rule: reader.text()?.to_owned(),
+        version: reader.number()?,
+        key: json(reader)?,
+        attempt: {
+            let text = reader.text()?;
+            TaskId::parse(text).ok_or_else(|| reader.malformed("no attempt of a step"))?
+        },
+    })
+}
+
+fn json(reader: &mut Reader<'_>) -> Result<Json, CodecError> {
+    let text = reader.text()?;
+    Json::from_text(text).map_err(|_| reader.malformed("a text that is not JSON"))
 }
 
 /// Appends the value of an event's record.
 pub fn encode_event(event: &EventParts<'_>, out: &mut Vec<u8>) {
-    out.push(VERSION);
+    out.push(BEFORE_WATCHES);
     put_count(out, EVENT);
     put_bytes(out, event.rule.as_bytes());
     put_long(out, event.version.into());
@@ -95,7 +128,7 @@ pub fn encode_event(event: &EventParts<'_>, out: &mut Vec<u8>) {
 
 /// Appends the value of a watermark's record.
 pub fn encode_watermark(watermark: &WatermarkParts<'_>, out: &mut Vec<u8>) {
-    out.push(VERSION);
+    out.push(BEFORE_WATCHES);
     put_count(out, WATERMARK);
     put_bytes(out, watermark.topic.as_bytes());
     put_long(out, watermark.partition.into());
@@ -126,10 +159,7 @@ pub fn decode(bytes: &[u8]) -> Result<Signal, CodecError> {
             partition: reader.number()?,
             offset: reader.long()?,
             at: Timestamp(reader.long()?),
-            payload: {
-                let text = reader.text()?;
-                Json::from_text(text).map_err(|_| reader.malformed("a text that is not JSON"))?
-            },
+            payload: json(&mut reader)?,
         },
         WATERMARK => Signal::Watermark {
             topic: reader.text()?.to_owned(),
@@ -138,6 +168,8 @@ pub fn decode(bytes: &[u8]) -> Result<Signal, CodecError> {
             clock: reader.text()?.to_owned(),
             at: Timestamp(reader.long()?),
         },
+        WATCH => Signal::Watch(watch(&mut reader)?),
+        UNWATCH => Signal::Unwatch(watch(&mut reader)?),
         _ => return Err(reader.malformed("an unknown branch of a union")),
     };
     match reader.is_at_end() {
@@ -146,7 +178,7 @@ pub fn decode(bytes: &[u8]) -> Result<Signal, CodecError> {
     }
 }
 
-/// Appends the key of an event's record, which decides on its partition: `<rule>@<version>/<key>`.
+/// Appends the key of the record of an event or a watch, which decides on its partition: `<rule>@<version>/<key>`.
 pub fn put_event_key(rule: &str, version: u32, key: &[u8], out: &mut Vec<u8>) {
     out.extend_from_slice(rule.as_bytes());
     out.push(b'@');
@@ -216,7 +248,26 @@ mod tests {
                     at: Timestamp(at),
                 },
             );
-        prop_oneof![event, watermark]
+        let attempt = ("[a-z.-]{1,9}", "[a-z_]{1,5}", any::<u32>(), any::<u32>());
+        let key = prop::collection::vec(any::<i64>(), 0..3);
+        let watch = ("[a-z]{1,5}:[a-z_]{1,5}", any::<u32>(), key, attempt).prop_map(
+            |(rule, version, key, (run, step, epoch, attempt))| Watch {
+                rule,
+                version,
+                key: Json::from_serialize(&key).unwrap(),
+                attempt: TaskId {
+                    run: crate::model::RunId::parse(&run).unwrap(),
+                    step,
+                    epoch,
+                    attempt,
+                },
+            },
+        );
+        let watches = prop_oneof![
+            watch.clone().prop_map(Signal::Watch),
+            watch.prop_map(Signal::Unwatch)
+        ];
+        prop_oneof![event, watermark, watches]
     }
 
     proptest! {
@@ -262,8 +313,8 @@ mod tests {
     #[test]
     fn a_newer_signal_and_trailing_bytes_are_told() {
         assert_eq!(
-            decode(&[2, 0]),
-            Err(CodecError::TooNew { found: 2, known: 1 })
+            decode(&[3, 0]),
+            Err(CodecError::TooNew { found: 3, known: 2 })
         );
         let mut bytes = Vec::new();
         let watermark = WatermarkParts {

@@ -7,14 +7,15 @@ use super::CodecError;
 use super::avro::{Reader, put_bytes, put_count, put_long, put_optional};
 use crate::model::{
     Failure, Inbox, Json, RunId, RunState, RunStatus, SignalId, SignalName, StepState, StepStatus,
-    Timestamp, WaitingSignal,
+    Timestamp, WaitingSignal, WatchedKey,
 };
 
 /// Version of the schema that this program writes; it reads all up to it. Version 1 ends before
-/// the inbox.
-pub const VERSION: u8 = 2;
+/// the inbox, version 2 before what steps watch.
+pub const VERSION: u8 = 3;
 
 const FIRST_VERSION_WITH_INBOX: u8 = 2;
+const FIRST_VERSION_WITH_WATCHES: u8 = 3;
 
 /// A JSON text longer than this has an entry of its own.
 pub const INLINE_BYTES: usize = 4 << 10;
@@ -90,6 +91,14 @@ pub fn encode(run: &RunState, out: &mut Vec<u8>, large: &mut Vec<(u32, Json)>) {
         &run.inbox,
         large,
     );
+    if !run.watches.is_empty() {
+        put_count(out, run.watches.len());
+        for watch in &run.watches {
+            put_count(out, watch.step);
+            put_bytes(out, watch.key.as_str().as_bytes());
+        }
+    }
+    put_count(out, 0);
 }
 
 /// After the outputs of the steps.
@@ -254,9 +263,19 @@ pub fn decode(id: &RunId, bytes: &[u8], large: LargeValues<'_>) -> Result<RunSta
         traceparent: reader.optional(Reader::text)?.map(str::to_owned),
         steps: steps(reader, large)?,
         inbox: Inbox::default(),
+        watches: Vec::new(),
     };
     if version >= FIRST_VERSION_WITH_INBOX {
         run.inbox = inbox(reader, large)?;
+    }
+    if version >= FIRST_VERSION_WITH_WATCHES {
+        reader.items(|reader| {
+            run.watches.push(WatchedKey {
+                step: reader.number()?,
+                key: json(reader)?,
+            });
+            Ok(())
+        })?;
     }
     match reader.is_at_end() {
         true => Ok(run),

@@ -11,7 +11,7 @@ use proptest::prelude::*;
 use super::state;
 use crate::model::{
     Failure, Inbox, Json, RunId, RunState, RunStatus, SignalId, SignalName, StepState, StepStatus,
-    Timestamp, WaitingSignal,
+    Timestamp, WaitingSignal, WatchedKey,
 };
 
 fn schema() -> Schema {
@@ -127,7 +127,14 @@ fn run() -> impl Strategy<Value = RunState> {
         0..i64::MAX as u64,
         prop::option::of("[0-9a-f-]{55}"),
     );
-    let steps = (prop::collection::vec(step(), 0..5), inbox());
+    let watch = (0..5_usize, prop::collection::vec(any::<i32>(), 0..3)).prop_map(|(step, key)| {
+        WatchedKey {
+            step,
+            key: Json::from_serialize(&key).unwrap(),
+        }
+    });
+    let watches = prop::collection::vec(watch, 0..3);
+    let steps = (prop::collection::vec(step(), 0..5), inbox(), watches);
     (
         prop::sample::select(&RunStatus::ALL[..]),
         names,
@@ -160,6 +167,7 @@ fn run() -> impl Strategy<Value = RunState> {
                     traceparent: counts.3,
                     steps: steps.0,
                     inbox: steps.1,
+                    watches: steps.2,
                 }
             },
         )
@@ -255,6 +263,13 @@ fn signal_value(first_slot: i32, signal: &WaitingSignal) -> Value {
     ])
 }
 
+fn watch_value(watch: &WatchedKey) -> Value {
+    record(vec![
+        ("step", Value::Int(i32::try_from(watch.step).unwrap())),
+        ("key", text(watch.key.as_str())),
+    ])
+}
+
 /// The run as apache-avro sees it.
 fn avro_value(run: &RunState) -> Value {
     let place = RunStatus::ALL
@@ -322,6 +337,10 @@ fn avro_value(run: &RunState) -> Value {
             Value::Array(ids.map(|id| text(id.as_str())).collect()),
         ),
         ("signal_places", Value::Long(run.inbox.places.into())),
+        (
+            "watches",
+            Value::Array(run.watches.iter().map(watch_value).collect()),
+        ),
     ])
 }
 

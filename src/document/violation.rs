@@ -4,6 +4,7 @@ use std::fmt;
 
 use serde::Serialize;
 
+use super::fields::join;
 use super::node::{Node, Position};
 use crate::expr::ExprError;
 
@@ -68,6 +69,8 @@ pub(crate) struct Report<'a> {
     text: &'a str,
     file: Option<&'a str>,
     violations: Vec<Violation>,
+    /// Stands before every path.
+    within: String,
 }
 
 impl<'a> Report<'a> {
@@ -76,6 +79,7 @@ impl<'a> Report<'a> {
             text,
             file,
             violations: Vec::new(),
+            within: String::new(),
         }
     }
 
@@ -95,11 +99,23 @@ impl<'a> Report<'a> {
                 file: self.file.map(str::to_owned),
                 line: at.line,
                 column: at.column,
-                path: path.to_owned(),
+                path: match path {
+                    "" => self.within.clone(),
+                    path => join(&self.within, path),
+                },
                 message: message.into(),
                 suggestion,
             });
         }
+    }
+
+    /// What `read` reports has its paths below `path`: it reads a part of the document as if that
+    /// were all.
+    pub(crate) fn within<T>(&mut self, path: String, read: impl FnOnce(&mut Self) -> T) -> T {
+        let outer = std::mem::replace(&mut self.within, path);
+        let read = read(self);
+        self.within = outer;
+        read
     }
 
     /// A fault of the expression `text`, which is the value of `node`, at its place in it.

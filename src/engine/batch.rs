@@ -7,7 +7,8 @@ use super::{
     Parked, ParkedKey, Refusal, StateView,
 };
 use crate::model::{
-    Command, Failure, Json, Reply, RunId, RunState, RunStatus, Signal, Start, Timestamp, Verb,
+    Command, Failure, Json, Matched, Reply, RunId, RunState, RunStatus, Signal, Start, Timestamp,
+    Verb,
 };
 use crate::workflow::Workflow;
 use crate::workflow::effect::Outbox;
@@ -118,6 +119,7 @@ impl<'a> Batch<'a> {
             Command::Resume(verb) => self.steer(Steer::Resume, &verb, now),
             Command::Cancel(verb) => self.steer(Steer::Cancel, &verb, now),
             Command::Signal(signal) => self.signal(signal, now),
+            Command::Match(matched) => self.matched(matched, now),
         }
     }
 
@@ -230,6 +232,23 @@ impl<'a> Batch<'a> {
         };
         let limit = self.config.max_signals_per_run;
         let outcome = self.transition(place, &workflow, now).signal(signal, limit);
+        self.overlay.settle(place);
+        outcome
+    }
+
+    fn matched(&mut self, matched: Matched, now: Timestamp) -> Outcome {
+        let Some(place) = self.overlay.find(&matched.attempt.run) else {
+            return Outcome::Refused(Refusal::UnknownRun);
+        };
+        // An ended run answers even where its definition is gone.
+        if let Some((reason, outcome)) = transition::match_without_change(self.overlay.run(place)) {
+            self.outbox.push(Effect::IgnoredSignal(reason));
+            return outcome;
+        }
+        let Some(workflow) = self.overlay.workflow(place) else {
+            return Outcome::Refused(self.unknown_workflow(place));
+        };
+        let outcome = self.transition(place, &workflow, now).matched(matched);
         self.overlay.settle(place);
         outcome
     }

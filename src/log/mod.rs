@@ -163,6 +163,8 @@ pub enum Target<'a> {
     Tasks(&'a str),
     /// `signals`, in the partition of a rule's key.
     Signals(i32),
+    /// `signals`; the key, a rule's, decides on the partition.
+    Signal,
     /// `dead-letter`; the key decides on the partition.
     DeadLetter,
 }

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
-use super::{Json, RunId, SignalId, SignalName};
+use super::{Json, RunId, SignalId, SignalName, TaskId};
 
 /// One record of `commands`. Read by `codec`: serde buffers a tagged value before it knows the
 /// type, and a [`Json`] does not survive that.
@@ -16,6 +16,7 @@ pub enum Command {
     Resume(Verb),
     Cancel(Verb),
     Signal(Signal),
+    Match(Matched),
 }
 
 /// Starts a run. Starting the same id with the same content again is one run.
@@ -59,6 +60,18 @@ pub struct Signal {
     /// A signal with the id of an earlier one is that one, sent again.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub id: Option<SignalId>,
+}
+
+/// The pattern that a step waits for was found: comes from the stage of the patterns.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct Matched {
+    /// Who waits.
+    #[serde(rename = "task_id")]
+    pub attempt: TaskId,
+    /// The step's output: an object of `matches`, `key` and `at`. Absent: it is larger than a record
+    /// can be.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub output: Option<Json>,
 }
 
 /// An order for every run with all of these tags that has not ended, among those of the partition
@@ -123,6 +136,7 @@ impl Command {
             Command::Start(start) => &start.run_id,
             Command::Pause(verb) | Command::Resume(verb) | Command::Cancel(verb) => &verb.run_id,
             Command::Signal(signal) => &signal.run_id,
+            Command::Match(matched) => &matched.attempt.run,
         }
     }
 }

@@ -22,7 +22,7 @@ pub mod signal;
 pub mod task;
 pub mod time;
 
-pub use command::{Command, Order, Selected, Signal, Start, Verb};
+pub use command::{Command, Matched, Order, Selected, Signal, Start, Verb};
 pub use event::{Event, EventKind};
 pub use failure::{Failure, class};
 pub use ids::{RunId, SignalId, SignalName, TaskId};
@@ -31,6 +31,7 @@ pub use json::Json;
 pub use origin::Origin;
 pub use parked::{Parked, ParkedKey};
 pub use reply::{Reply, ReplyStatus};
-pub use run::{RunState, RunStatus, StepState, StepStatus};
+pub use run::{RunState, RunStatus, StepState, StepStatus, WatchedKey};
+pub use signal::Watch;
 pub use task::{CancelTask, Task};
 pub use time::{Millis, Timestamp};

@@ -149,6 +149,17 @@ pub struct RunState {
     /// In the order of the definition's steps.
     pub steps: Vec<StepState>,
     pub inbox: Inbox,
+    /// What the steps wait for that await a pattern; each step at most once.
+    pub watches: Vec<WatchedKey>,
+}
+
+/// What a step that awaits a pattern waits for.
+#[derive(Clone, Debug, PartialEq)]
+pub struct WatchedKey {
+    /// The step's place.
+    pub step: usize,
+    /// As [`Watch::key`](super::Watch::key).
+    pub key: Json,
 }
 
 /// One step of a run.
@@ -190,7 +201,7 @@ impl Default for StepState {
 }
 
 impl StepState {
-    /// It waits for a signal (and not for its next attempt).
+    /// It waits for a signal or a pattern (and not for its next attempt).
     pub fn is_awaiting(&self) -> bool {
         self.status == StepStatus::Waiting && self.retry_at.is_none()
     }
@@ -211,6 +222,12 @@ impl RunState {
             .chain(of_steps)
             .flatten()
             .min()
+    }
+
+    /// What the step at this place waits for, where it awaits a pattern.
+    pub fn watched(&self, step: usize) -> Option<&Json> {
+        let watch = self.watches.iter().find(|watch| watch.step == step);
+        watch.map(|watch| &watch.key)
     }
 
     /// Ended steps over all steps, from 0 to 1.

@@ -1,9 +1,10 @@
-//! What travels on `signals` from the intake to the patterns: an event that a rule wants, under the
-//! rule's correlation key, and how far event time has come at a source.
+//! What travels on `signals` to the patterns: from the intake an event that a rule wants, under the
+//! rule's correlation key, and how far event time has come at a source; from the workflows which step
+//! of which run waits for a pattern.
 //!
 //! Not to be taken for [`command::Signal`](super::command::Signal), which somebody sends to a run.
 
-use super::{Json, Timestamp};
+use super::{Json, TaskId, Timestamp};
 
 /// One record of `signals`.
 #[derive(Clone, Debug, PartialEq)]
@@ -38,4 +39,29 @@ pub enum Signal {
         /// The latest seen there.
         at: Timestamp,
     },
+    /// A step begins to wait for a pattern. Its record lies where those of the events lie that it
+    /// waits for.
+    Watch(Watch),
+    /// The step waits no more, and not because the pattern was found.
+    Unwatch(Watch),
+}
+
+/// An attempt of a step that waits for a pattern.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Watch {
+    /// The rule that the step implies, see [`awaited_rule`].
+    pub rule: String,
+    /// Of the workflow, and so of the rule; from 1.
+    pub version: u32,
+    /// What the events must have in the fields that the step correlates by: a JSON array of texts,
+    /// numbers and booleans.
+    pub key: Json,
+    /// Who waits.
+    pub attempt: TaskId,
+}
+
+/// The name of the rule that a step of a workflow implies: no definition can have it, since their
+/// names hold no colon.
+pub fn awaited_rule(workflow: &str, step: &str) -> String {
+    format!("{workflow}:{step}")
 }

@@ -13,6 +13,7 @@
 mod actions;
 pub mod aggregate;
 pub mod anomaly;
+mod awaited;
 mod event;
 pub mod exact;
 pub mod filter;
@@ -25,6 +26,7 @@ mod rule;
 pub mod syntax;
 pub mod window;
 
+pub use awaited::{watched_key, watcher_of};
 pub use event::{Event, Scalar, Taken};
 pub use matcher::Matcher;
 pub use output::{Key, Match, Outputs, Overflow, TimedOut};

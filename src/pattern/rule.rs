@@ -47,6 +47,8 @@ pub struct Rule {
     pub enabled: bool,
     pub mode: Mode,
     pub on_update: OnUpdate,
+    /// A step of a workflow implies it: events matter while somebody watches their key.
+    pub is_awaited: bool,
 }
 
 impl Rule {

@@ -60,7 +60,7 @@ impl Table {
         let names = self.by_name.entry(kind).or_default();
         let versions = names.entry(name).or_default();
         versions.insert(version, Arc::new(stored));
-        self.note(kind);
+        self.note();
     }
 
     pub(super) fn remove(&mut self, kind: Kind, name: &str, version: u32) {
@@ -73,23 +73,32 @@ impl Table {
                 names.remove(name);
             }
         }
-        self.note(kind);
+        self.note();
     }
 
-    /// The rules in force, by name, and how often that list changed.
+    /// The rules in force, by name, then those that steps of workflows imply: of every version that is
+    /// applied, since runs pin theirs. And how often that list changed.
     pub(super) fn rules(&self) -> (u64, Arc<[Arc<Rule>]>) {
         (self.generation, self.live.clone())
     }
 
-    fn note(&mut self, kind: Kind) {
-        if kind != Kind::Rule {
-            return;
-        }
-        let names = self.by_name.get(&kind).into_iter().flatten();
+    /// The rule that a step of this version of a workflow implies.
+    pub(super) fn awaited(&self, name: &str, version: u32) -> Option<&Arc<Rule>> {
+        let (workflow, _) = name.split_once(':')?;
+        let stored = self.get(Kind::Workflow, workflow, Some(version))?;
+        let mut awaited = stored.definition.awaited.iter();
+        awaited.find(|rule| *rule.name == *name)
+    }
+
+    fn note(&mut self) {
+        let names = self.by_name.get(&Kind::Rule).into_iter().flatten();
+        let awaited = self.list(Kind::Workflow);
+        let awaited = awaited.flat_map(|stored| &stored.definition.awaited);
         let live: Vec<Arc<Rule>> = names
             .filter_map(|(_, versions)| versions.last_key_value())
             .filter_map(|(_, stored)| stored.definition.rule())
             .filter(|rule| rule.enabled)
+            .chain(awaited)
             .cloned()
             .collect();
         let is_same = live.len() == self.live.len()
@@ -165,6 +174,32 @@ mod tests {
         assert!(older.definition.rule().is_some_and(|rule| rule.enabled));
         table.remove(Kind::Rule, "a", 4);
         assert_eq!(live(&table), (5, vec!["a@3".into(), "b@1".into()]));
+    }
+
+    #[test]
+    fn steps_that_await_patterns_imply_rules_as_long_as_their_version_is_there() {
+        let mut table = Table::default();
+        let workflow = |version: u32| {
+            let pattern = "match: {any: [{id: a, topic: t}]}";
+            format!(
+                "{{kind: workflow, name: w, version: {version}, steps: [{{id: s, {pattern}}}]}}"
+            )
+        };
+        apply(&mut table, &rule("z", ""));
+        apply(&mut table, &workflow(1));
+        apply(&mut table, &workflow(2));
+        let all = vec!["z@1".into(), "w:s@2".into(), "w:s@1".into()];
+        assert_eq!(live(&table), (3, all));
+        apply(
+            &mut table,
+            "{kind: workflow, name: other, steps: [{id: s, agent: x}]}",
+        );
+        assert_eq!(live(&table).0, 3, "nothing is implied by it");
+        assert_eq!(table.list(Kind::Rule).count(), 1);
+        assert!(table.awaited("w:s", 1).is_some_and(|rule| rule.is_awaited));
+        table.remove(Kind::Workflow, "w", 1);
+        assert_eq!(live(&table), (4, vec!["z@1".into(), "w:s@2".into()]));
+        assert!(table.awaited("w:s", 1).is_none() && table.awaited("w:t", 2).is_none());
     }
 
     #[test]

@@ -299,7 +299,9 @@ impl Registry {
             .iter()
             .filter_map(|step| match &step.kind {
                 StepKind::Agent { agent, .. } => Some(agent.as_ref()),
-                StepKind::Switch { .. } | StepKind::Await { .. } => None,
+                StepKind::Switch { .. }
+                | StepKind::Await { .. }
+                | StepKind::AwaitPattern { .. } => None,
             })
             .collect();
         let retention = self.settings.task_retention.as_millis().to_string();
@@ -358,8 +360,10 @@ impl DefinitionRegistry for Registry {
 
     fn rule(&self, name: &str, version: u32) -> Option<Arc<Rule>> {
         let table = self.table();
-        let stored = table.get(Kind::Rule, name, Some(version))?;
-        stored.definition.rule().cloned()
+        match table.get(Kind::Rule, name, Some(version)) {
+            Some(stored) => stored.definition.rule().cloned(),
+            None => table.awaited(name, version).cloned(),
+        }
     }
 }
 

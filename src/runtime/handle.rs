@@ -90,14 +90,15 @@ pub trait DefinitionRegistry: Definitions + Send + Sync {
     /// the call. A worker calls it once before a start of an unknown workflow is refused.
     fn catch_up(&self);
 
-    /// The rules in force, by name: of each the highest version, unless that says `enabled: false`.
+    /// The rules in force, by name: of each the highest version, unless that says `enabled: false`;
+    /// and those that steps imply which await patterns, of all versions of workflows.
     /// The number grows whenever the list is another than before. A registry of workflows alone has
     /// none.
     fn rules(&self) -> (u64, Arc<[Arc<Rule>]>) {
         (0, Arc::from([]))
     }
 
-    /// A version of a rule that is applied, in force or not: what drains after an update is found
+    /// A version of a rule that is applied or implied, in force or not: what drains after an update is found
     /// here.
     fn rule(&self, _name: &str, _version: u32) -> Option<Arc<Rule>> {
         None

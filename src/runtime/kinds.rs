@@ -3,6 +3,7 @@
 
 use std::sync::Arc;
 
+use super::awaited;
 use crate::document::{self, Violations};
 use crate::model::Json;
 use crate::pattern::{Rule, syntax};
@@ -44,6 +45,8 @@ pub struct Definition {
     /// the same exactly where these texts are equal.
     pub source: Json,
     pub program: Program,
+    /// The rules that a workflow's steps imply which await patterns, in the order of the steps.
+    pub awaited: Vec<Arc<Rule>>,
 }
 
 /// What a definition compiles to.
@@ -88,6 +91,7 @@ impl From<definition::Definition> for Definition {
             version: found.version,
             source: found.source,
             program: Program::Workflow(found.workflow),
+            awaited: Vec::new(),
         }
     }
 }
@@ -99,6 +103,7 @@ impl From<Rule> for Definition {
             version: rule.version,
             source: rule.source.clone(),
             program: Program::Rule(Arc::new(rule)),
+            awaited: Vec::new(),
         }
     }
 }
@@ -121,7 +126,14 @@ pub fn parse(
             rules.into_iter().map(Definition::from).collect()
         } else {
             let workflow = definition::read(node, defaults, &mut report);
-            workflow.into_iter().map(Definition::from).collect()
+            let named = workflow.as_ref().map(|found| (&*found.name, found.version));
+            let awaited = awaited::read(node, named, &mut report);
+            let workflow = workflow.into_iter().map(Definition::from);
+            let with_rules = |found| Definition {
+                awaited: awaited.clone(),
+                ..found
+            };
+            workflow.map(with_rules).collect()
         };
         for definition in found {
             let identity = |of: &Definition| (of.kind(), of.name.clone(), of.version);

@@ -15,6 +15,7 @@
 //! beside the workers; each reads a small compacted topic whole, by a [`follower`].
 
 mod applied;
+mod awaited;
 pub mod cache;
 mod dead_letter;
 pub mod definitions;

@@ -9,11 +9,15 @@ use super::meters;
 use super::partition::{Change, Partition};
 use super::transaction::{Prepared, origin};
 use crate::codec::keys::{self, EntryKey};
+use crate::codec::signal::{self, put_event_key};
 use crate::codec::state::{self, EntryFacts};
 use crate::codec::{header, output};
 use crate::engine::{Effect, Origin};
 use crate::log::{Log, LogError, Outgoing, Record, Source, Target, Topics};
-use crate::model::{CancelTask, Event, Failure, Json, RunState, Selected, Task};
+use crate::model::signal::Signal;
+use crate::model::{CancelTask, Event, Failure, Json, RunState, Selected, Task, Watch};
+use crate::pattern::filter::key_text;
+use crate::pattern::predicate::key_values;
 
 /// What a dead letter's `stage` says.
 const STAGE: &str = "workflows";
@@ -57,6 +61,8 @@ impl<'t> Sender<'t> {
                     self.task(log, part.number, task, traceparent.as_deref())?;
                 }
                 Effect::CancelTask(cancel) => self.cancel(log, cancel)?,
+                Effect::Watch(watch) => self.watch(log, watch, Signal::Watch)?,
+                Effect::Unwatch(watch) => self.watch(log, watch, Signal::Unwatch)?,
                 Effect::Event(event) => self.event(log, part.number, event)?,
                 Effect::Continue(rest) => self.rest(log, part.number, rest)?,
                 Effect::DeadLetter {
@@ -116,6 +122,32 @@ impl<'t> Sender<'t> {
             key: Some(cancel.task_id.as_bytes()),
             value: Some(&self.value),
             headers: &[JSON],
+        })
+    }
+
+    /// Under the key of the events that it is about, so that it lies among them.
+    fn watch(
+        &mut self,
+        log: &mut dyn Log,
+        watch: &Watch,
+        of: fn(Watch) -> Signal,
+    ) -> Result<(), LogError> {
+        let values = key_values(watch.key.as_str()).expect("a step renders a list");
+        let key = key_text(&values);
+        self.key.clear();
+        put_event_key(&watch.rule, watch.version, key.as_bytes(), &mut self.key);
+        self.value.clear();
+        let key = Json::from_text(&key).expect("a key is a JSON array");
+        let watch = Watch {
+            key,
+            ..watch.clone()
+        };
+        signal::encode(&of(watch), &mut self.value);
+        log.send(Outgoing {
+            target: Target::Signal,
+            key: Some(&self.key),
+            value: Some(&self.value),
+            headers: &[],
         })
     }
 

@@ -141,6 +141,7 @@ mod tests {
             traceparent: None,
             steps: Vec::new(),
             inbox: Inbox::default(),
+            watches: Vec::new(),
         };
         let mut bytes = Vec::new();
         state::encode(&run, &mut bytes, &mut Vec::new());

@@ -280,7 +280,7 @@ pub const METRICS: &[Metric] = &[
     ),
     counter(
         SIGNALS_IGNORED_TOTAL,
-        "Signals that changed nothing, by reason: duplicate, run_ended.",
+        "Signals that changed nothing, by reason: duplicate, run_ended, not_awaited.",
         &["reason"],
     ),
     counter(

@@ -2,7 +2,7 @@
 //! commits the change of state (records), or after it (answers). `engine` re-exports it whole.
 
 use crate::model::{
-    CancelTask, Event, Failure, Origin, RunId, RunStatus, Selected, Task, Timestamp, class,
+    CancelTask, Event, Failure, Origin, RunId, RunStatus, Selected, Task, Timestamp, Watch, class,
 };
 
 /// One thing to do.
@@ -15,6 +15,10 @@ pub enum Effect {
     },
     /// A cancellation on `tasks.<agent>`.
     CancelTask(CancelTask),
+    /// A record on `signals`: a step waits for a pattern.
+    Watch(Watch),
+    /// A record on `signals`: it waits no more.
+    Unwatch(Watch),
     /// A record on `events`.
     Event(Event),
     /// The input's record (or the parked one's, where `origin` is given) goes to `dead-letter`.
@@ -107,12 +111,14 @@ impl IgnoredReply {
     }
 }
 
-/// Why a signal changes nothing.
+/// Why a signal, or a pattern that was found for a step, changes nothing.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum IgnoredSignal {
     /// One with its id was taken in before.
     Duplicate,
     RunEnded,
+    /// The pattern was found for an attempt that does not wait any more.
+    NotAwaited,
 }
 
 impl IgnoredSignal {
@@ -121,6 +127,7 @@ impl IgnoredSignal {
         match self {
             IgnoredSignal::Duplicate => "duplicate",
             IgnoredSignal::RunEnded => "run_ended",
+            IgnoredSignal::NotAwaited => "not_awaited",
         }
     }
 }

@@ -78,6 +78,13 @@ pub enum StepKind {
         /// takes no other.
         condition: Option<Condition>,
     },
+    /// Waits for a pattern of events, which a rule describes that the step implies
+    /// ([`awaited_rule`](crate::model::signal::awaited_rule); its version is the workflow's). Its
+    /// output is an object of `matches`, `key` and `at`.
+    AwaitPattern {
+        /// What the events must have in the fields that the rule correlates by, in its order.
+        key: Vec<Template>,
+    },
 }
 
 /// One branch of a switch.

@@ -150,6 +150,7 @@ impl Fake {
             sequence: 0,
             traceparent,
             inbox: Inbox::default(),
+            watches: Vec::new(),
             steps: vec![StepState::default(); workflow.steps.len()],
         };
         self.tell(&mut state, &mut run, "partita.run.started");
@@ -324,6 +325,7 @@ impl Runs for Fake {
                     self.steer(&verb.run_id, RunStatus::Cancelled, "partita.run.cancelled")
                 }
                 Command::Signal(signal) => self.signal(&signal),
+                Command::Match(_) => panic!("no client sends a match"),
             })
         })
     }

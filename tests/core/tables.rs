@@ -13,6 +13,7 @@
 //! | `heartbeat: STEP` | |
 //! | `pause:`, `resume:`, `cancel: RUN` | with `reason` |
 //! | `signal: RUN` | with `name`, `data`, `signal_id` |
+//! | `found: STEP` | the pattern that it waits for, with `output`, and `attempt`, else the first |
 //! | `select: TAGS` | `order: VERB` (or `signal`) for every run that has these tags, with `after` |
 //! | `tick: true` | nothing but the passing of time |
 //! | `forget: WORKFLOW`, `remember: WORKFLOW` | takes its versions away, gives them back |
@@ -32,8 +33,8 @@ use serde_json::Value;
 
 use partita::engine::{Effect, Emitted, EngineConfig, Input};
 use partita::model::{
-    Command, Event, Failure, Json, Millis, Order, Reply, ReplyStatus, RunId, RunState, Selected,
-    Signal, SignalId, SignalName, Start, Task, Timestamp, Verb,
+    Command, Event, Failure, Json, Matched, Millis, Order, Reply, ReplyStatus, RunId, RunState,
+    Selected, Signal, SignalId, SignalName, Start, Task, TaskId, Timestamp, Verb, Watch,
 };
 use partita::workflow::Workflow;
 use partita::workflow::definition;
@@ -107,6 +108,7 @@ struct Entry {
     #[serde(default, deserialize_with = "present")]
     data: Option<Value>,
     signal_id: Option<String>,
+    found: Option<String>,
     select: Option<BTreeMap<String, String>>,
     order: Option<String>,
     after: Option<String>,
@@ -303,6 +305,16 @@ fn input_of(entry: &Entry) -> Input {
             data,
             id,
         })
+    } else if let Some(step) = &entry.found {
+        Command::Match(Matched {
+            attempt: TaskId {
+                run: run_id(entry.id.as_deref().unwrap_or("r")),
+                step: step.clone(),
+                epoch: entry.epoch.unwrap_or(0),
+                attempt: entry.attempt.unwrap_or(1),
+            },
+            output: entry.output.as_ref().map(Json::from),
+        })
     } else if let Some(tags) = &entry.select {
         let reason = entry.reason.clone();
         let order = match entry.order.as_deref() {
@@ -391,6 +403,7 @@ fn words_of(entry: &Entry) -> String {
         ("fail", &entry.fail),
         ("progress", &entry.progress),
         ("heartbeat", &entry.heartbeat),
+        ("found", &entry.found),
         ("select", &tags),
     ];
     let mut words = named
@@ -471,6 +484,8 @@ fn write_emitted(out: &mut String, emitted: &[Emitted]) {
                     failure_words(failure)
                 )
             }
+            Effect::Watch(watch) => watch_line("watch", watch),
+            Effect::Unwatch(watch) => watch_line("unwatch", watch),
             Effect::Continue(rest) => format!(
                 "goes on: {}",
                 serde_json::to_string(rest).expect("an order is JSON")
@@ -482,6 +497,16 @@ fn write_emitted(out: &mut String, emitted: &[Emitted]) {
         };
         let _ = writeln!(out, "    {line}");
     }
+}
+
+fn watch_line(what: &str, watch: &Watch) -> String {
+    let Watch {
+        rule,
+        version,
+        key,
+        attempt,
+    } = watch;
+    format!("{what} {rule}@{version} {key:?} for {attempt}")
 }
 
 fn event_line(event: &Event) -> String {
@@ -569,6 +594,13 @@ fn write_run(out: &mut String, run: &RunState) {
         .collect();
     if !signals.is_empty() {
         let _ = write!(out, " signals={}", signals.join(","));
+    }
+    for watch in &run.watches {
+        let _ = write!(
+            out,
+            " watches={}:{:?}",
+            run.steps[watch.step].attempt, watch.key
+        );
     }
     out.push('\n');
 }

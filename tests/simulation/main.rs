@@ -27,6 +27,7 @@
 //! is not its changelog), and there writing the store, first what it lacks and then the open
 //! transaction's changes with their offset (I5, likewise).
 
+mod await_pattern;
 mod check;
 mod faulty;
 mod patterns;

@@ -138,6 +138,7 @@ impl TransactionalProducer {
             }
             Target::Events(partition) => (topics.events.as_str(), Some(partition), 0),
             Target::Signals(partition) => (topics.signals.as_str(), Some(partition), 0),
+            Target::Signal => (topics.signals.as_str(), None, 0),
             Target::DeadLetter => (topics.dead_letter.as_str(), None, 0),
             Target::Tasks(agent) => {
                 task_topic = self.task_topic(agent)?;

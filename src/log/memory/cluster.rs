@@ -25,6 +25,10 @@ impl TopicKey {
                 let home = partitioner::partition_of(record.key.unwrap_or_default(), partitions);
                 (TopicKey::Input(Source::Commands), home)
             }
+            Target::Signal => {
+                let home = partitioner::partition_of(record.key.unwrap_or_default(), partitions);
+                (TopicKey::Input(Source::Signals), home)
+            }
             Target::Input(source, partition) => (TopicKey::Input(*source), *partition),
             Target::State(partition) => (TopicKey::State, *partition),
             Target::Events(partition) => (TopicKey::Events, *partition),

@@ -60,6 +60,8 @@ pub(super) trait Running: std::fmt::Debug + Send {
     fn len(&self) -> usize;
     /// The time of the earliest thing to be done, or before it.
     fn next_due(&self) -> Option<Timestamp>;
+    /// Forgets a key and what is due of it.
+    fn forget(&mut self, key: &[Scalar]);
     fn note_changes(&mut self);
     /// Calls `visit` for each key that changed since last asked; `None`: nothing of it is left.
     fn take_changed(&mut self, visit: &mut dyn FnMut(&Key, Option<Vec<u8>>));
@@ -231,6 +233,13 @@ where
 
     fn next_due(&self) -> Option<Timestamp> {
         self.keys.next_due()
+    }
+
+    fn forget(&mut self, key: &[Scalar]) {
+        if let Some(place) = self.keys.find(key) {
+            self.keys.touch(place);
+            self.keys.remove(place);
+        }
     }
 
     fn note_changes(&mut self) {

@@ -252,6 +252,11 @@ impl Matcher {
         Ok(())
     }
 
+    /// Forgets all that is known of a key.
+    pub fn forget(&mut self, key: &[Scalar]) {
+        self.machine.forget(key);
+    }
+
     /// Takes an event as it arrives; event time moves on by it, less `out_of_order`.
     pub fn push(&mut self, event: &Event<'_>, out: &mut Outputs) {
         if self.order.is_late(event.at) {

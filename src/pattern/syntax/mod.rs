@@ -72,6 +72,32 @@ pub fn parse(text: &str, file: Option<&str>) -> Result<Vec<Arc<Rule>>, Violation
     report.finish(rules)
 }
 
+/// Keys of a rule that a step has which awaits a pattern; its `correlate` says values as well.
+const AWAITED_FIELDS: &[Field] = &[
+    field("topic"),
+    field("correlate"),
+    field("time"),
+    field("match"),
+    field("limits"),
+];
+
+/// Reads the rule that a step implies which awaits a pattern: `name` at `version`, from a mapping of
+/// these keys of the step, `correlate` being a list.
+pub(crate) fn read_awaited(
+    node: &Node,
+    name: &str,
+    version: u32,
+    report: &mut Report<'_>,
+) -> Option<Rule> {
+    let what = "the pattern of a step";
+    let fields = Fields::read(node, "", what, AWAITED_FIELDS, &[], report)?;
+    let rule = read_body(&fields, report, report.count())?;
+    Some(Rule {
+        is_awaited: true,
+        ..named(rule, Arc::from(name), version, node)?
+    })
+}
+
 /// Whether a document says that it is a rule.
 pub(crate) fn is_rule(node: &Node) -> bool {
     let Value::Map(members) = &node.value else {
@@ -99,37 +125,17 @@ fn read_rule(node: &Node, report: &mut Report<'_>) -> Option<Rule> {
         Some(_) => fields.integer("version", 1..=u32::MAX, report),
         None => Some(1),
     };
-    let description = fields
-        .string("description", report)
-        .map(|(text, _)| text.to_owned());
-    let default_topic = fields.string("topic", report).map(|(topic, _)| topic);
-    let limits = settings::limits(&fields, report);
-    let mut builder = Builder::new(default_topic, limits.max_partials_per_key);
-    settings::correlate(&fields, &mut builder, report);
-    let time = settings::time(&fields, &mut builder, report);
-    let shape = match fields.get("match") {
-        Some(node) => shapes::read(node, &mut builder, report),
-        None => {
-            report.add(fields.at, "", "a rule needs a `match`");
-            None
-        }
-    };
-    let emit = settings::emit(&fields, &builder, report);
-    let enrich = actions::enrich(&fields, &mut builder, report);
-    let start = settings::start(&fields, &builder, report);
-    let enabled = settings::enabled(&fields, report);
-    let steers = actions::steers(&fields, &builder, report);
-    let canary = actions::canary(&fields, report);
-    let mode = settings::mode(&fields, report);
-    let on_update = settings::on_update(&fields, report);
-    if report.count() > faults_before {
-        return None;
-    }
-    let (name, version) = (name?, version?);
+    let rule = read_body(&fields, report, faults_before)?;
+    named(rule, name?, version?, node)
+}
+
+/// The rule with its name, and its canonical form.
+fn named(rule: Rule, name: Arc<str>, version: u32, node: &Node) -> Option<Rule> {
     let mut document = match node.to_json() {
         serde_json::Value::Object(members) => members,
         _ => return None,
     };
+    document.insert("name".to_owned(), (*name).into());
     document.insert("version".to_owned(), version.into());
     if let Some(keys) = document.remove("correlation_keys") {
         document.insert("correlate".to_owned(), keys);
@@ -138,8 +144,44 @@ fn read_rule(node: &Node, report: &mut Report<'_>) -> Option<Rule> {
     Some(Rule {
         name,
         version,
-        description,
         source: Json::from_text(&text).expect("canonical text is JSON"),
+        ..rule
+    })
+}
+
+/// All of a rule but its name, which is empty; nothing where more than `faults_before` are found.
+fn read_body(fields: &Fields<'_>, report: &mut Report<'_>, faults_before: usize) -> Option<Rule> {
+    let description = fields
+        .string("description", report)
+        .map(|(text, _)| text.to_owned());
+    let default_topic = fields.string("topic", report).map(|(topic, _)| topic);
+    let limits = settings::limits(fields, report);
+    let mut builder = Builder::new(default_topic, limits.max_partials_per_key);
+    settings::correlate(fields, &mut builder, report);
+    let time = settings::time(fields, &mut builder, report);
+    let shape = match fields.get("match") {
+        Some(node) => shapes::read(node, &mut builder, report),
+        None => {
+            report.add(fields.at, "", "a rule needs a `match`");
+            None
+        }
+    };
+    let emit = settings::emit(fields, &builder, report);
+    let enrich = actions::enrich(fields, &mut builder, report);
+    let start = settings::start(fields, &builder, report);
+    let enabled = settings::enabled(fields, report);
+    let steers = actions::steers(fields, &builder, report);
+    let canary = actions::canary(fields, report);
+    let mode = settings::mode(fields, report);
+    let on_update = settings::on_update(fields, report);
+    if report.count() > faults_before {
+        return None;
+    }
+    Some(Rule {
+        name: Arc::from(""),
+        version: 1,
+        description,
+        source: Json::null(),
         topics: builder.topics,
         fields: builder.fields,
         correlate: builder.correlate,
@@ -157,6 +199,7 @@ fn read_rule(node: &Node, report: &mut Report<'_>) -> Option<Rule> {
         enabled,
         mode,
         on_update,
+        is_awaited: false,
     })
 }
 

@@ -4,13 +4,14 @@
 //! A [`partition`](RulesPartition) holds the matchers of its keys in memory; what they know lies in
 //! `pattern-state`, key by key, and is read from there when the partition is assigned, or after a
 //! transaction that did not commit. [`sources`](self) says how far event time has come, `action` what
-//! a match does.
+//! a match does, `watching` who waits for a pattern within a run.
 
 mod action;
 mod batch;
 mod partition;
 mod running;
 mod sources;
+mod watching;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;

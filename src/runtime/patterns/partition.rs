@@ -9,7 +9,7 @@ use super::sources::Sources;
 use crate::codec::pattern_state::{self as state, PatternKey, SourceTime};
 use crate::codec::{CodecError, signal};
 use crate::model::signal::Signal;
-use crate::model::{Millis, Timestamp};
+use crate::model::{Millis, Timestamp, Watch};
 use crate::pattern::{OnUpdate, Outputs, Rule};
 
 /// State of a rule that is not known is kept for so long: the definitions may have been read in part only.
@@ -97,9 +97,9 @@ impl RulesPartition {
             .entries
             .keys()
             .filter_map(|key| match key {
-                PatternKey::State { rule, .. } | PatternKey::Progress { rule } => {
-                    Some(rule.clone())
-                }
+                PatternKey::State { rule, .. }
+                | PatternKey::Progress { rule }
+                | PatternKey::Watch { rule, .. } => Some(rule.clone()),
                 PatternKey::Sources => None,
             })
             .collect();
@@ -141,6 +141,15 @@ impl RulesPartition {
             .take_while(is_of_rule)
             .cloned()
             .collect();
+        let first = PatternKey::Watch {
+            rule: id.to_owned(),
+            attempt: String::new(),
+            key: String::new(),
+        };
+        let is_of_rule =
+            |key: &&PatternKey| matches!(key, PatternKey::Watch { rule, .. } if rule == id);
+        let watches = self.entries.range(first..).map(|(key, _)| key);
+        keys.extend(watches.take_while(is_of_rule).cloned());
         keys.push(PatternKey::Progress {
             rule: id.to_owned(),
         });
@@ -184,12 +193,12 @@ impl RulesPartition {
             Signal::Event {
                 rule,
                 version,
+                key,
                 topic,
                 partition,
                 offset,
                 at,
                 payload,
-                ..
             } => {
                 let id = format!("{rule}@{version}");
                 let running = self.running.get_mut(&id);
@@ -206,6 +215,7 @@ impl RulesPartition {
                 let arrival = Arrival {
                     topic,
                     place,
+                    key,
                     partition,
                     offset,
                     at,
@@ -214,6 +224,23 @@ impl RulesPartition {
                 running.take(&id, arrival, batch);
                 Ok(false)
             }
+            Signal::Watch(watch) => {
+                self.watched(&watch, batch, Running::watch);
+                Ok(false)
+            }
+            Signal::Unwatch(watch) => {
+                self.watched(&watch, batch, Running::unwatch);
+                Ok(false)
+            }
+        }
+    }
+
+    /// Also where the rule is leaving: while a run waits, its workflow may come back.
+    fn watched(&mut self, watch: &Watch, batch: &mut Batch, take: fn(&mut Running, &Watch)) {
+        let id = format!("{}@{}", watch.rule, watch.version);
+        match self.running.get_mut(&id) {
+            Some(running) => take(running, watch),
+            None => batch.tally.ownerless += 1,
         }
     }
 
@@ -235,7 +262,9 @@ impl RulesPartition {
         for (id, running) in &mut self.running {
             running.save(id, batch);
             let drops = running.rule.on_update == OnUpdate::Drop;
-            if running.is_leaving && (drops || running.matcher.keys() == 0) {
+            let is_watched = running.watchers.as_ref();
+            let is_watched = is_watched.is_some_and(|watchers| !watchers.is_empty());
+            if running.is_leaving && !is_watched && (drops || running.matcher.keys() == 0) {
                 running.retire(id, batch);
                 gone.push(id.clone());
             }

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use super::action;
 use super::batch::{Batch, Refused};
 use super::partition::RuleId;
+use super::watching::Watchers;
 use crate::codec::pattern_state::{self as state, PatternKey, Piece, Times};
 use crate::model::{Failure, Json, Timestamp};
 use crate::pattern::filter::key_text;
@@ -22,6 +23,8 @@ pub(super) struct Running {
     saved: Progress,
     /// Its version is not in force any more: it goes once it holds nothing.
     pub(super) is_leaving: bool,
+    /// Of a rule that a step implies.
+    pub(super) watchers: Option<Watchers>,
 }
 
 /// Longest piece of a key's state in one record, in bytes: brokers take a megabyte.
@@ -32,6 +35,8 @@ pub(super) struct Arrival {
     pub(super) topic: String,
     /// The topic's place in [`Rule::topics`].
     pub(super) place: usize,
+    /// The correlation key, as text.
+    pub(super) key: Vec<u8>,
     pub(super) partition: i32,
     pub(super) offset: i64,
     pub(super) at: Timestamp,
@@ -45,6 +50,11 @@ impl Running {
         rule: &Arc<Rule>,
         entries: Vec<(PatternKey, Vec<u8>)>,
     ) -> Self {
+        let rule = match rule.is_awaited {
+            true => Arc::new(rule.for_watchers()),
+            false => rule.clone(),
+        };
+        let mut watchers = rule.is_awaited.then(Watchers::default);
         let mut matcher = Matcher::new(rule.clone(), false);
         let mut pieces = BTreeMap::new();
         let mut states: BTreeMap<String, BTreeMap<u32, Vec<u8>>> = BTreeMap::new();
@@ -53,6 +63,11 @@ impl Running {
             match key {
                 PatternKey::State { key, part, .. } => {
                     states.entry(key).or_default().insert(part, value);
+                }
+                PatternKey::Watch { key, attempt, .. } => {
+                    if let Some(watchers) = &mut watchers {
+                        watchers.restore(key, &attempt);
+                    }
                 }
                 _ => match state::decode_times(&value) {
                     Ok([watermark, latest, now]) => {
@@ -85,59 +100,64 @@ impl Running {
         matcher.note_changes();
         Self {
             clock: rule.clock(),
-            rule: rule.clone(),
+            rule,
             matcher,
             pieces,
             saved,
             is_leaving: false,
+            watchers,
         }
     }
 
     /// An event for it.
     pub(super) fn take(&mut self, id: &RuleId, arrival: Arrival, batch: &mut Batch) {
-        let Arrival {
-            topic,
-            place,
-            partition,
-            offset,
-            at,
-            payload,
-        } = arrival;
-        let slots = self.rule.slots(&payload);
+        if self.watchers.is_some() {
+            return self.take_watched(id, arrival, batch);
+        }
+        let slots = self.rule.slots(&arrival.payload);
         let event = Event {
-            topic: place as u16,
-            at,
-            position: action::position(partition, offset),
+            topic: arrival.place as u16,
+            at: arrival.at,
+            position: action::position(arrival.partition, arrival.offset),
             slots: &slots,
-            payload: &payload,
+            payload: &arrival.payload,
         };
         let mut out = Outputs::default();
         self.matcher.offer(&event, &mut out);
         if !out.late.is_empty() {
-            let watermark = self.matcher.progress().watermark.unwrap_or_default();
-            let message = format!(
-                "event time {at:?} lies beyond `allowed_lateness` of the rule, whose time has come to {watermark:?}"
-            );
-            batch.refused.push(Refused {
-                rule: id.clone(),
-                topic,
-                partition,
-                offset,
-                value: payload.as_str().as_bytes().to_vec(),
-                failure: Failure::new("late", message),
-            });
+            self.refuse_late(id, arrival, batch);
         }
         self.conclude(id, out, batch);
     }
 
+    pub(super) fn refuse_late(&self, id: &RuleId, arrival: Arrival, batch: &mut Batch) {
+        let watermark = self.matcher.progress().watermark.unwrap_or_default();
+        let message = format!(
+            "event time {:?} lies beyond `allowed_lateness` of the rule, whose time has come to {watermark:?}",
+            arrival.at
+        );
+        batch.refused.push(Refused {
+            rule: id.clone(),
+            topic: arrival.topic,
+            partition: arrival.partition,
+            offset: arrival.offset,
+            value: arrival.payload.as_str().as_bytes().to_vec(),
+            failure: Failure::new("late", message),
+        });
+    }
+
     pub(super) fn conclude(&mut self, id: &RuleId, out: Outputs, batch: &mut Batch) {
+        let matches = match self.watchers {
+            None => out.matches.len(),
+            Some(_) => self.answer(&out.matches, batch),
+        };
         let tally = &mut batch.tally;
         let add = |counts: &mut BTreeMap<RuleId, u64>, count: u64| {
             if count > 0 {
                 *counts.entry(id.clone()).or_default() += count;
             }
         };
-        add(&mut tally.matches, out.matches.len() as u64);
+        add(&mut tally.matches, matches as u64);
         add(&mut tally.late, out.late.len() as u64);
         add(&mut tally.suppressed, out.suppressed);
         add(&mut tally.condition_errors, out.condition_errors);
@@ -145,8 +165,10 @@ impl Running {
             let counts = tally.overflows.entry((id.clone(), overflow.limit));
             *counts.or_default() += overflow.dropped;
         }
-        for found in &out.matches {
-            self.act(id, found, batch);
+        if self.watchers.is_none() {
+            for found in &out.matches {
+                self.act(id, found, batch);
+            }
         }
     }
 
@@ -177,6 +199,9 @@ impl Running {
     }
 
     pub(super) fn save(&mut self, id: &RuleId, batch: &mut Batch) {
+        if let Some(watchers) = &mut self.watchers {
+            watchers.save(id, batch);
+        }
         let pieces = &mut self.pieces;
         let entries = &mut batch.entries;
         let mut has_changed = false;

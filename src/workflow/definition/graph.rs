@@ -41,7 +41,7 @@ pub(super) fn link(
             }
         }
         let mut merged = source.retry.merge(retry, report);
-        if let KindSource::Await { .. } = &source.kind
+        if let KindSource::Await { .. } | KindSource::AwaitPattern { .. } = &source.kind
             && !source.retry.is_given()
             && !source.on_error.retries()
         {
@@ -144,6 +144,7 @@ fn link_kind(
         KindSource::Await { signal, condition } => {
             return StepKind::Await { signal, condition };
         }
+        KindSource::AwaitPattern { key } => return StepKind::AwaitPattern { key },
         KindSource::Switch { cases, default } => (cases, default),
     };
     let branches = cases.len();

@@ -2,10 +2,11 @@
 //! that is wrong with it, each fault with its line, its column and what would be right.
 //!
 //! In the order in which data passes: `document` reads a workflow from a tree of the room of the
-//! same name, by `step`, `awaiting`, `retry` and `expressions` (templates and conditions); `graph`
+//! same name, by `step`, `awaiting`, `awaiting_pattern`, `retry` and `expressions` (templates and conditions); `graph`
 //! links the steps and refuses circles and reads of what has not ended.
 
 mod awaiting;
+mod awaiting_pattern;
 mod document;
 mod expressions;
 mod graph;

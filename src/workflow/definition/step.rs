@@ -4,9 +4,9 @@ use std::sync::Arc;
 
 use serde_json::{Map, Value as Json};
 
-use super::awaiting;
 use super::expressions::{self, Reference};
 use super::retry::{self, RetrySpec};
+use super::{awaiting, awaiting_pattern};
 use crate::document::fields::{Field, Fields, alias, field};
 use crate::document::node::{Node, Position, Value};
 use crate::document::violation::Report;
@@ -25,6 +25,11 @@ pub(super) const STEP_FIELDS: &[Field] = &[
     field("switch"),
     field("await"),
     field("where"),
+    field("correlate"),
+    field("topic"),
+    field("time"),
+    field("match"),
+    field("limits"),
     alias("depends_on", &["dependencies"]),
     field("when"),
     retry::RETRY,
@@ -52,15 +57,14 @@ pub(super) const SWITCH_FIELDS: &[Field] = &[field("cases"), field("default")];
 pub(super) const CASE_FIELDS: &[Field] = &[field("name"), field("when"), field("then")];
 
 /// Kinds of steps that there are.
-const KINDS: [&str; 3] = ["agent", "switch", "await"];
+const KINDS: [&str; 4] = ["agent", "switch", "await", "await_pattern"];
 
 /// Kinds of steps that will be and are not yet.
-const PLANNED_KINDS: [&str; 14] = [
+const PLANNED_KINDS: [&str; 13] = [
     "foreach",
     "loop",
     "parallel",
     "wait",
-    "await_pattern",
     "workflow",
     "human",
     "set",
@@ -103,6 +107,9 @@ pub(super) enum KindSource {
     Await {
         signal: SignalName,
         condition: Option<Condition>,
+    },
+    AwaitPattern {
+        key: Vec<Template>,
     },
 }
 
@@ -211,32 +218,44 @@ fn read_kind(
     match named {
         Some(("agent", _)) => {}
         Some(("switch", _)) => return read_switch(fields, report, references),
-        Some(("await", _)) => return awaiting::read(fields, report, references),
+        Some(("await", _)) => return read_await(fields, report, references),
+        Some(("await_pattern", _)) => return awaiting_pattern::read(fields, report, references),
         Some((kind, node)) => {
             let path = fields.path_of("kind");
             if PLANNED_KINDS.contains(&kind) {
                 let message = format!(
-                    "the step kind `{kind}` is not there yet; there are `agent`, `switch` and `await`"
+                    "the step kind `{kind}` is not there yet; there are `agent`, `switch`, `await` and `await_pattern`"
                 );
                 report.add(node.at, &path, message);
             } else {
                 let suggestion =
                     crate::expr::nearest(kind, KINDS).map(|near| format!("did you mean `{near}`?"));
-                let message =
-                    format!("unknown step kind `{kind}`; there are `agent`, `switch` and `await`");
+                let message = format!(
+                    "unknown step kind `{kind}`; there are `agent`, `switch`, `await` and `await_pattern`"
+                );
                 report.add_with(node.at, &path, message, suggestion);
             }
             return None;
         }
         None if fields.get("switch").is_some() => return read_switch(fields, report, references),
-        None if fields.get("await").is_some() => {
-            return awaiting::read(fields, report, references);
+        None if fields.get("await").is_some() => return read_await(fields, report, references),
+        None if fields.get("match").is_some() => {
+            return awaiting_pattern::read(fields, report, references);
         }
         // A key of a kind that is not there yet was refused by its name.
         None if has_planned_kind(node) => return None,
         None => {}
     }
     read_agent(fields, report, references)
+}
+
+fn read_await(
+    fields: &Fields<'_>,
+    report: &mut Report<'_>,
+    references: &mut Vec<Reference>,
+) -> Option<KindSource> {
+    awaiting_pattern::refuse_keys(fields, "a step that awaits a signal", report);
+    awaiting::read(fields, report, references)
 }
 
 fn has_planned_kind(node: &Node) -> bool {
@@ -261,11 +280,13 @@ fn read_agent(
         );
     }
     awaiting::refuse_keys(fields, "an agent step", report);
+    awaiting_pattern::refuse_keys(fields, "an agent step", report);
     let task = object(fields, "task", report, references);
     let inputs = object(fields, "inputs", report, references);
     if fields.get("agent").is_none() {
         let suggestion =
-            "add `agent: NAME`, or `switch:` for a branch, or `await: SIGNAL`".to_owned();
+            "add `agent: NAME`, or `switch:` for a branch, or `await: SIGNAL`, or `match:` for a pattern"
+                .to_owned();
         report.add_with(
             fields.at,
             &fields.path,
@@ -338,6 +359,7 @@ fn read_switch(
         }
     }
     awaiting::refuse_keys(fields, "a switch", report);
+    awaiting_pattern::refuse_keys(fields, "a switch", report);
     let Some(node) = fields.get("switch") else {
         report.add(
             fields.at,
@@ -460,6 +482,11 @@ fn canonical(
         "switch",
         "await",
         "where",
+        "correlate",
+        "topic",
+        "time",
+        "match",
+        "limits",
         "depends_on",
         "when",
         "on_error",

@@ -68,6 +68,7 @@ impl Transition<'_> {
             StepKind::Agent { .. } => self.dispatch(step),
             StepKind::Switch { cases, .. } => self.choose(step, cases),
             StepKind::Await { .. } => self.await_signal(step),
+            StepKind::AwaitPattern { key } => self.await_pattern(step, key),
         }
     }
 
@@ -146,7 +147,7 @@ impl Transition<'_> {
         }
     }
 
-    fn fail_expression(&mut self, step: StepIndex, place: &str, error: &ExprError) {
+    pub(super) fn fail_expression(&mut self, step: StepIndex, place: &str, error: &ExprError) {
         let failure = Failure::new(class::EXPRESSION_ERROR, format!("{place}: {error}"));
         self.fail_undispatched(step, failure);
     }

@@ -33,6 +33,7 @@ pub fn accept(
         traceparent,
         steps: vec![StepState::default(); workflow.steps.len()],
         inbox: Inbox::default(),
+        watches: Vec::new(),
     }
 }
 

@@ -184,7 +184,7 @@ impl Transition<'_> {
     fn agent(&self, step: StepIndex) -> &str {
         match &self.workflow.steps[step].kind {
             StepKind::Agent { agent, .. } => agent,
-            StepKind::Switch { .. } | StepKind::Await { .. } => {
+            StepKind::Switch { .. } | StepKind::Await { .. } | StepKind::AwaitPattern { .. } => {
                 panic!("{} has no tasks", self.workflow.steps[step].id)
             }
         }

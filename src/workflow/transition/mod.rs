@@ -3,8 +3,8 @@
 //! A [`Transition`] is made for one input and consumed by it. The way of an input:
 //!
 //! 1. `begin` makes a run of a start and lets it run; `reply` checks an agent's answer and
-//!    applies it; `signals` hands a signal to the step that waits for it, or keeps it; `timers`
-//!    finds what has fallen due; `verbs` pause, resume and cancel.
+//!    applies it; `signals` hands a signal to the step that waits for it, or keeps it; `patterns`
+//!    has a step wait for a pattern and takes in what was found; `timers` finds what has fallen due; `verbs` pause, resume and cancel.
 //! 2. Each of them ends steps through `outcome`: completed, failed, skipped, or waiting for a
 //!    retry, which `decide` chooses from `on_error` and `retry`.
 //! 3. `advance` then dispatches the steps whose dependencies have ended, evaluates switches,
@@ -30,6 +30,7 @@ mod bindings;
 mod emit;
 mod ending;
 mod outcome;
+mod patterns;
 mod reply;
 mod signals;
 mod status;
@@ -40,6 +41,7 @@ use std::collections::VecDeque;
 
 pub use begin::accept;
 pub use bindings::RunBindings;
+pub use patterns::match_without_change;
 pub use signals::signal_without_change;
 pub use status::{is_legal_run_transition, is_legal_step_transition};
 pub use verbs::Steer;

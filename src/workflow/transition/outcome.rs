@@ -165,11 +165,13 @@ impl Transition<'_> {
         self.candidates.extend(&workflow.steps[step].dependants);
     }
 
+    /// Nothing falls due for the attempt any more, and no pattern is looked for.
     pub(super) fn clear_timers(&mut self, step: StepIndex) {
         let state = &mut self.run.steps[step];
         state.deadline = None;
         state.heartbeat_due = None;
         state.retry_at = None;
+        self.stop_watching(step);
     }
 }
 

@@ -77,6 +77,9 @@ impl Transition<'_> {
                     StepKind::Await { signal, .. } => {
                         format!("no signal `{signal}` came within {timeout}")
                     }
+                    StepKind::AwaitPattern { .. } => {
+                        format!("no events made the pattern within {timeout}")
+                    }
                     _ => format!("attempt {attempt} exceeded its timeout of {timeout}"),
                 };
                 self.time_out_attempt(step, message);

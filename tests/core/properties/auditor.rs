@@ -227,7 +227,7 @@ impl Auditor {
             assert!(step.status.is_ended() && step.ended_at.is_some());
         }
         assert!(run.deadline.is_none() && run.ended_at.is_some());
-        assert!(run.inbox.waiting.is_empty());
+        assert!(run.inbox.waiting.is_empty() && run.watches.is_empty());
         assert_eq!(run.output.is_some(), run.status == RunStatus::Completed);
         assert_eq!(run.error.is_some(), run.status != RunStatus::Completed);
     }
