@@ -316,6 +316,9 @@ pub struct RulesTestArgs {
     /// [default: the end of all windows].
     #[arg(long, value_name = "TIME")]
     pub advance_to: Option<String>,
+    /// Other versions of the rules, by name: also show in what these find something else.
+    #[arg(long, value_name = "OTHER.yaml")]
+    pub against: Option<PathBuf>,
 }
 
 #[derive(Debug, Args)]

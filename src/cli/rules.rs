@@ -1,13 +1,17 @@
-//! `rules test`: a rule over a file of events, without a server.
+//! `rules`: a rule over a file of events (`test`), without a server.
 
-use serde_json::{Value, json};
+use std::path::Path;
+use std::sync::Arc;
+
+use serde_json::Value;
 
 use super::args::{RulesCommand, RulesTestArgs};
 use super::output::shorten;
 use super::{CliError, Context};
 use crate::instance::definition_defaults;
 use crate::model::Timestamp;
-use crate::pattern::replay;
+use crate::pattern::trial::Findings;
+use crate::pattern::{Rule, replay};
 use crate::runtime::kinds::{self, Definition};
 
 pub fn rules(context: &Context, command: RulesCommand) -> Result<(), CliError> {
@@ -17,62 +21,104 @@ pub fn rules(context: &Context, command: RulesCommand) -> Result<(), CliError> {
 }
 
 fn test(context: &Context, args: &RulesTestArgs) -> Result<(), CliError> {
-    let read = |path: &std::path::Path| {
-        std::fs::read_to_string(path).map_err(|error| {
-            CliError::Usage(format!("{}: cannot be read: {error}", path.display()))
-        })
-    };
-    let file = args.rule.display().to_string();
-    let defaults = definition_defaults(&context.config);
-    let definitions = kinds::parse(&read(&args.rule)?, Some(&file), &defaults)
-        .map_err(|violations| CliError::Usage(violations.to_string()))?;
-    let rules: Vec<_> = definitions.iter().filter_map(Definition::rule).collect();
-    if rules.is_empty() {
-        return Err(CliError::Usage(format!(
-            "{file}: there is no rule in this file"
-        )));
-    }
+    let rules = rules_of_file(context, &args.rule)?;
+    let against = args.against.as_deref();
+    let against = against
+        .map(|file| rules_of_file(context, file))
+        .transpose()?;
     let events = read(&args.events)?;
-    let advance_to = args.advance_to.as_deref().map(instant).transpose()?;
-    let mut shown = json!({"matches": [], "late": [], "timed_out": []});
-    for rule in rules {
-        let found = replay::replay(rule, &events, advance_to)
-            .map_err(|error| CliError::Usage(format!("{}: {error}", args.events.display())))?;
-        for (name, list) in found.as_object().into_iter().flatten() {
-            let target = &mut shown[name.as_str()];
-            if target.is_null() {
-                *target = json!([]);
-            }
-            if let (Some(target), Some(list)) = (target.as_array_mut(), list.as_array()) {
-                target.extend(list.iter().cloned());
-            }
+    let advance_to = args.advance_to.as_deref();
+    let advance_to = advance_to
+        .map(|text| instant("--advance-to", text))
+        .transpose()?;
+    let replayed = |rules: &[Arc<Rule>]| {
+        let mut findings = Findings::new(usize::MAX);
+        for rule in rules {
+            let found = replay::replay(rule, &events, advance_to)
+                .map_err(|error| CliError::Usage(format!("{}: {error}", args.events.display())))?;
+            findings.append(found);
         }
+        Ok::<_, CliError>(findings)
+    };
+    let found = replayed(&rules)?;
+    let mut shown = found.document();
+    if let Some(against) = against {
+        shown["diff"] = found.diff(&replayed(&against)?);
     }
-    if !context.output.is_table() {
-        context.output.document(&shown);
-        return Ok(());
-    }
-    let rows: Vec<Vec<String>> = shown["matches"]
-        .as_array()
-        .into_iter()
-        .flatten()
-        .map(row)
-        .collect();
-    context
-        .output
-        .table(&["RULE", "KEY", "AT", "EVENTS", "STARTS"], &rows);
-    let count = |name: &str| shown[name].as_array().map_or(0, Vec::len);
-    context.output.say(&format!(
-        "{} matches, {} late events, {} partial matches timed out",
-        count("matches"),
-        count("late"),
-        count("timed_out")
-    ));
+    show(context, &shown);
     Ok(())
 }
 
-fn row(found: &Value) -> Vec<String> {
-    vec![
+fn read(file: &Path) -> Result<String, CliError> {
+    std::fs::read_to_string(file)
+        .map_err(|error| CliError::Usage(format!("{}: cannot be read: {error}", file.display())))
+}
+
+/// The rules in a file of definitions; at least one.
+fn rules_of_file(context: &Context, file: &Path) -> Result<Vec<Arc<Rule>>, CliError> {
+    let text = read(file)?;
+    let name = file.display().to_string();
+    let defaults = definition_defaults(&context.config);
+    let definitions = kinds::parse(&text, Some(&name), &defaults)
+        .map_err(|violations| CliError::Usage(violations.to_string()))?;
+    let rules: Vec<Arc<Rule>> = definitions
+        .iter()
+        .filter_map(Definition::rule)
+        .cloned()
+        .collect();
+    match rules.is_empty() {
+        true => Err(CliError::Usage(format!(
+            "{name}: there is no rule in this file"
+        ))),
+        false => Ok(rules),
+    }
+}
+
+/// What was found, as a document, or as a table and a line of counts; of a difference, which matches
+/// came or went.
+fn show(context: &Context, shown: &Value) {
+    let output = &context.output;
+    if !output.is_table() {
+        return output.document(shown);
+    }
+    let diff = shown.get("diff");
+    let marked = |mark: &str, list: &Value| -> Vec<Vec<String>> {
+        let list = list.as_array().into_iter().flatten();
+        list.map(|found| row(mark, found)).collect()
+    };
+    match diff {
+        None => output.table(&COLUMNS[1..], &marked("", &shown["matches"])),
+        Some(diff) => {
+            let mut rows = marked("added", &diff["added"]);
+            rows.extend(marked("removed", &diff["removed"]));
+            output.table(&COLUMNS, &rows);
+        }
+    }
+    let count = |of: &Value, name: &str| {
+        let left_off = of["left_off"][name].as_u64().unwrap_or(0);
+        of[name].as_array().map_or(0, Vec::len) as u64 + left_off
+    };
+    if let Some(diff) = diff {
+        output.say(&format!(
+            "{} matches added, {} removed, {} unchanged",
+            count(diff, "added"),
+            count(diff, "removed"),
+            diff["unchanged"]
+        ));
+    }
+    output.say(&format!(
+        "{} matches, {} late events, {} partial matches timed out",
+        count(shown, "matches"),
+        count(shown, "late"),
+        count(shown, "timed_out")
+    ));
+}
+
+const COLUMNS: [&str; 6] = ["CHANGE", "RULE", "KEY", "AT", "EVENTS", "STARTS"];
+
+fn row(mark: &str, found: &Value) -> Vec<String> {
+    let row = [
+        mark.to_owned(),
         found["rule"].as_str().unwrap_or_default().to_owned(),
         shorten(&found["key"].to_string(), 40),
         found["at"].as_str().unwrap_or_default().to_owned(),
@@ -81,15 +127,17 @@ fn row(found: &Value) -> Vec<String> {
             .as_str()
             .unwrap_or("-")
             .to_owned(),
-    ]
+    ];
+    let skipped = usize::from(mark.is_empty());
+    row.into_iter().skip(skipped).collect()
 }
 
 /// RFC 3339, or milliseconds since 1970.
-fn instant(text: &str) -> Result<Timestamp, CliError> {
+fn instant(flag: &str, text: &str) -> Result<Timestamp, CliError> {
     let millis = || text.parse().ok().map(Timestamp);
     Timestamp::parse(text).or_else(millis).ok_or_else(|| {
         CliError::Usage(format!(
-            "--advance-to: `{text}` is no time; write RFC 3339, such as 2026-01-31T12:00:00Z, or milliseconds since 1970"
+            "{flag}: `{text}` is no time; write RFC 3339, such as 2026-01-31T12:00:00Z, or milliseconds since 1970"
         ))
     })
 }

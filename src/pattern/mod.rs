@@ -2,7 +2,8 @@
 //! [`syntax`] into an immutable [`Rule`] whose conditions are [`predicate`]s over the fields of
 //! [`Event`]s, interned into slots; a [`Matcher`] turns events into [`Outputs`]. No clock, no I/O:
 //! time is event time (milliseconds since 1970), handed in, and the caller moves it on where
-//! nothing arrives.
+//! nothing arrives. A [`trial`] shows what a rule would find in events of the past, [`replay`] in those of
+//! a file.
 //!
 //! Behind windows, changes and anomalies are the numeric pieces: [`aggregate`] summarises values,
 //! [`window`] cuts a stream into spans of event time and compares a value with what came before,
@@ -24,6 +25,7 @@ pub mod predicate;
 pub mod replay;
 mod rule;
 pub mod syntax;
+pub mod trial;
 pub mod window;
 
 pub use awaited::{watched_key, watcher_of};

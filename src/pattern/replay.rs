@@ -1,16 +1,13 @@
 //! A rule over a file of events: what `rules test` prints.
 
-use std::collections::HashMap;
 use std::sync::Arc;
 
-use serde_json::{Map, Value, json};
+use serde_json::Value;
 
-use super::event::{Event, Scalar, Taken};
-use super::matcher::Matcher;
-use super::output::{Match, Outputs, TimedOut};
-use super::predicate::key_json;
+use super::event::{Event, Scalar};
 use super::rule::Rule;
-use crate::expr::{ExprError, Segment, walk};
+use super::trial::{Findings, Trial};
+use crate::expr::{Segment, walk};
 use crate::model::cloud_event::{Attributes, Structured};
 use crate::model::{Json, Timestamp};
 
@@ -83,8 +80,8 @@ pub(super) fn value_at(text: &str, path: &[Segment]) -> Scalar {
     Scalar::from_json(at)
 }
 
-/// Feeds the lines of a file to a rule and shows what came of them, as one JSON document. Each
-/// line is a record as kcat writes it (`topic`, `payload`, `ts`, `headers`) or, where the rule
+/// Feeds the lines of a file to a rule and tells what came of them; events are known by their lines.
+/// Each line is a record as kcat writes it (`topic`, `payload`, `ts`, `headers`) or, where the rule
 /// reads one topic, the event itself; records of topics that the rule joins are the table, up to
 /// that line; records of other topics are passed over. After the last line
 /// event time moves to `advance_to`, or to the end of all windows.
@@ -95,11 +92,8 @@ pub fn replay(
     rule: &Arc<Rule>,
     lines: &str,
     advance_to: Option<Timestamp>,
-) -> Result<Value, LineError> {
-    let mut matcher = Matcher::new(rule.clone(), true);
-    let mut out = Outputs::default();
-    let mut matches: Vec<Value> = Vec::new();
-    let mut tables = Tables::new(rule);
+) -> Result<Findings, LineError> {
+    let mut trial = Trial::new(rule.clone(), |_, line| line.into(), usize::MAX);
     for (place, text) in lines.lines().enumerate() {
         let line = place + 1;
         if text.trim().is_empty() {
@@ -108,87 +102,46 @@ pub fn replay(
         let failed = |message: String| LineError { line, message };
         let tree: Value = serde_json::from_str(text)
             .map_err(|error| failed(format!("this is no JSON: {error}")))?;
-        tables.take(rule, &tree).map_err(failed)?;
+        join(&mut trial, &tree).map_err(failed)?;
         let Some(record) = read_record(rule, tree).map_err(failed)? else {
             continue;
         };
         let slots = rule.slots(&record.payload);
         let at = rule.event_time(&slots, record.at).map_err(failed)?;
-        let event = Event {
+        trial.push(&Event {
             topic: record.topic,
             at,
             position: line as u64,
             slots: &slots,
             payload: &record.payload,
-        };
-        matcher.push(&event, &mut out);
-        let found = out.matches.drain(..);
-        matches.extend(found.map(|found| shown(rule, &found, &tables)));
-    }
-    if let Some(end) = advance_to.or_else(|| matcher.end_of_windows()) {
-        matcher.advance(end, &mut out);
-    }
-    let found = out.matches.iter();
-    matches.extend(found.map(|found| shown(rule, found, &tables)));
-    let timed_out: Vec<Value> = out
-        .timed_out
-        .iter()
-        .map(|partial| shown_timed_out(rule, partial))
-        .collect();
-    let mut document = json!({"matches": matches, "late": out.late, "timed_out": timed_out});
-    if !out.unkeyed.is_empty() {
-        document["unkeyed"] = json!(out.unkeyed);
-    }
-    if !out.overflows.is_empty() {
-        let shown = out.overflows.iter().map(|overflow| {
-            json!({"at": overflow.at, "limit": overflow.limit, "dropped": overflow.dropped})
         });
-        document["overflows"] = shown.collect();
     }
-    Ok(document)
+    Ok(trial.finish(advance_to))
+}
+
+/// Takes a record of a joined topic, by its key.
+fn join(trial: &mut Trial, tree: &Value) -> Result<(), String> {
+    let Some(topic) = tree["topic"].as_str() else {
+        return Ok(());
+    };
+    let mut enrich = trial.rule().enrich.iter();
+    if !enrich.any(|enrich| *enrich.topic == *topic) {
+        return Ok(());
+    }
+    let key = match &tree["key"] {
+        Value::Null => return Ok(()),
+        Value::String(text) => text.clone(),
+        other => other.to_string(),
+    };
+    let value = payload(tree)?.map(|value| unwrapped(value, &tree["headers"]).0);
+    trial.join(topic, &key, value.as_ref());
+    Ok(())
 }
 
 struct Record {
     topic: u16,
     at: Option<Timestamp>,
     payload: Json,
-}
-
-/// What a file holds of the topics that a rule joins, as far as it was read.
-struct Tables(Vec<HashMap<String, Json>>);
-
-impl Tables {
-    fn new(rule: &Rule) -> Self {
-        Self(rule.enrich.iter().map(|_| HashMap::new()).collect())
-    }
-
-    /// Takes a record of a joined topic, by its key; one without a value removes the key.
-    fn take(&mut self, rule: &Rule, tree: &Value) -> Result<(), String> {
-        for (enrich, table) in rule.enrich.iter().zip(&mut self.0) {
-            if tree["topic"].as_str() != Some(&*enrich.topic) {
-                continue;
-            }
-            let key = match &tree["key"] {
-                Value::Null => continue,
-                Value::String(text) => text.clone(),
-                other => other.to_string(),
-            };
-            match payload(tree)? {
-                Some(value) => table.insert(key, unwrapped(value, &tree["headers"]).0),
-                None => table.remove(&key),
-            };
-        }
-        Ok(())
-    }
-
-    fn joined(&self, rule: &Rule, found: &Match) -> Vec<Json> {
-        let keys = rule.lookups(found).into_iter();
-        let values = keys.zip(&self.0).map(|(key, table)| {
-            let value = key.and_then(|key| table.get(&key).cloned());
-            value.unwrap_or_else(Json::null)
-        });
-        values.collect()
-    }
 }
 
 /// The value of a record as kcat writes it: JSON, or text that is JSON. `None`: there is none.
@@ -260,49 +213,4 @@ fn unwrapped(tree: Value, headers: &Value) -> (Json, Option<Timestamp>) {
         // A time among the headers is taken even where nothing else of a CloudEvent is.
         None => (json, attributes.time),
     }
-}
-
-fn shown(rule: &Rule, found: &Match, tables: &Tables) -> Value {
-    let joined = tables.joined(rule, found);
-    let mut shown = json!({
-        "rule": &*rule.name,
-        "key": key_json(rule, &found.key).parse::<Value>().unwrap_or(Value::Null),
-        "at": found.at,
-        "events": lines_of(rule, &found.events),
-        "start": null,
-    });
-    if let Some(start) = &rule.start {
-        shown["start"] = match start.request(rule, found, &joined) {
-            Ok(request) => request,
-            Err(error) => json!({"workflow": &*start.workflow, "error": error.to_string()}),
-        };
-    }
-    if !rule.steers.is_empty() {
-        let commands = rule.steers.iter().map(|steer| {
-            let failed =
-                |error: ExprError| json!({"type": steer.verb.name(), "error": error.to_string()});
-            steer.request(rule, found, &joined).unwrap_or_else(failed)
-        });
-        shown["commands"] = commands.collect();
-    }
-    shown
-}
-
-fn shown_timed_out(rule: &Rule, partial: &TimedOut) -> Value {
-    json!({"at": partial.at, "events": lines_of(rule, &partial.events)})
-}
-
-fn lines_of(rule: &Rule, events: &[(u16, Taken)]) -> Value {
-    let mut lines: Map<String, Value> = Map::new();
-    for (name, taken) in events {
-        let name = rule.names[usize::from(*name)].to_string();
-        if let Some(lines) = lines
-            .entry(name)
-            .or_insert_with(|| json!([]))
-            .as_array_mut()
-        {
-            lines.push(taken.position.into());
-        }
-    }
-    Value::Object(lines)
 }

@@ -274,6 +274,108 @@ fn a_rule_is_tried_over_a_file_of_events() {
 }
 
 #[test]
+fn two_versions_of_a_rule_are_compared_over_a_file() {
+    let rule = |name: &str, condition: &str, most: u32| {
+        format!(
+            "kind: rule\nname: {name}\ncorrelate: {{by: [user]}}\ntime: {{field: t}}\nmatch: {{any: [{{id: {condition}, topic: x, where: \"event.n > {most}\"}}]}}\n"
+        )
+    };
+    let window = |at_least: u32| {
+        format!(
+            "kind: rule\nname: busy\ntime: {{field: t}}\nmatch: {{window: {{id: w, topic: x, type: tumbling, size: 1s, aggregate: {{n: count}}, having: \"n >= {at_least}\"}}}}\n"
+        )
+    };
+    let new = [
+        rule("high", "new_name", 5),
+        rule("more", "a", 100),
+        window(2),
+    ]
+    .join("---\n");
+    let old = [rule("high", "old_name", 7), rule("less", "a", 8), window(1)].join("---\n");
+    let events: String = [(6, 1), (8, 2), (9, 3), (200, 1_500)]
+        .iter()
+        .map(|(n, t)| format!("{{\"user\":\"u\",\"n\":{n},\"t\":{t}}}\n"))
+        .collect();
+    let folder = folder(&[
+        ("new.yaml", &new),
+        ("old.yaml", &old),
+        ("events.jsonl", &events),
+    ]);
+    let path = |name: &str| folder.path().join(name).display().to_string();
+    let (new, old, events) = (path("new.yaml"), path("old.yaml"), path("events.jsonl"));
+    let arguments = [
+        "rules",
+        "test",
+        &new,
+        "--events",
+        &events,
+        "--against",
+        &old,
+    ];
+    let found = run(&[&arguments[..], &["--json"]].concat()).code(0).json();
+    let matches = |list: &serde_json::Value| -> Vec<String> {
+        let list = list.as_array().expect("a list").iter();
+        list.map(|found| format!("{} {}", found["rule"].as_str().unwrap(), found["events"]))
+            .collect()
+    };
+    assert_eq!(
+        matches(&found["matches"]),
+        [
+            "high {\"new_name\":[1]}",
+            "high {\"new_name\":[2]}",
+            "high {\"new_name\":[3]}",
+            "high {\"new_name\":[4]}",
+            "more {\"a\":[4]}",
+            "busy {\"w\":[3]}",
+        ]
+    );
+    assert_eq!(
+        matches(&found["diff"]["added"]),
+        ["high {\"new_name\":[1]}", "more {\"a\":[4]}"],
+        "the name of a condition makes no difference"
+    );
+    assert_eq!(
+        matches(&found["diff"]["removed"]),
+        ["less {\"a\":[3]}", "less {\"a\":[4]}", "busy {\"w\":[4]}"]
+    );
+    assert_eq!(found["diff"]["unchanged"], 4, "{found}");
+
+    let ended = run(&arguments).code(0);
+    let lines: Vec<&str> = ended.stdout.lines().collect();
+    assert!(
+        lines[0].starts_with("CHANGE   RULE  KEY"),
+        "{}",
+        ended.stdout
+    );
+    assert!(
+        lines[1].starts_with("added    high  {\"user\":\"u\"}"),
+        "{}",
+        ended.stdout
+    );
+    assert_eq!(lines.len(), 6, "{}", ended.stdout);
+    assert!(
+        ended
+            .stderr
+            .contains("2 matches added, 3 removed, 4 unchanged"),
+        "{}",
+        ended.stderr
+    );
+    let same = run(&[
+        "rules",
+        "test",
+        &new,
+        "--events",
+        &events,
+        "--against",
+        &new,
+        "--json",
+    ]);
+    let same = same.code(0).json();
+    let none = serde_json::json!({"added": [], "removed": [], "unchanged": 6});
+    assert_eq!(same["diff"], none);
+}
+
+#[test]
 fn validate_reads_files_that_mix_kinds() {
     let folder = folder(&[]);
     let file = folder.path().join("mixed.yaml");

@@ -70,7 +70,8 @@ fn run(case: &Value) -> Result<(), String> {
         &lines.join("\n"),
         advance.map(partita::model::Timestamp),
     )
-    .map_err(|error| error.to_string())?;
+    .map_err(|error| error.to_string())?
+    .document();
     let expected = case.get("expect").ok_or("no `expect`")?;
     // `expect: [{a: [1]}]` is short for the events of all matches.
     let expected = match expected {

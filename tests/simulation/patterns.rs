@@ -280,7 +280,9 @@ fn expected(case: &Value) -> Option<(Arc<Rule>, Vec<String>, i64)> {
     let advance = case.get("advance_to").and_then(Value::as_i64);
     // Where a case does not say, far beyond the end of every window.
     let end = advance.unwrap_or(1 << 40);
-    let found = replay::replay(&rule, &lines.join("\n"), Some(Timestamp(end))).ok()?;
+    let found = replay::replay(&rule, &lines.join("\n"), Some(Timestamp(end)))
+        .ok()?
+        .document();
     let inputs = found["matches"].as_array()?.iter().map(|found| {
         let start = &found["start"];
         start.get("input").map(Value::to_string)
