@@ -174,6 +174,17 @@ pub fn decode_sources(bytes: &[u8]) -> Result<Vec<SourceTime>, CodecError> {
     Ok(sources)
 }
 
+/// Whether this program reads what was written.
+///
+/// # Errors
+/// [`CodecError::TooNew`], where a newer program wrote it.
+pub fn check_version(bytes: &[u8]) -> Result<(), CodecError> {
+    match bytes.first() {
+        Some(_) => checked(bytes).map(drop),
+        None => Ok(()),
+    }
+}
+
 fn checked(bytes: &[u8]) -> Result<Reader<'_>, CodecError> {
     let mut reader = Reader::new(bytes);
     match reader.byte()? {

@@ -11,13 +11,14 @@ use std::time::Duration;
 use partita::codec::event::{
     self, AvroSchema, DecodedEvent, NoSchema, RawEvent, Schemas, WriterSchema,
 };
+use partita::codec::pattern_state::{self, Piece};
 use partita::codec::signal::{self, EventParts, WatermarkParts};
 use partita::engine::Definitions;
 use partita::log::memory::{Cluster, TopicKey};
 use partita::log::{Source, StageKind, Topics, partitioner};
 use partita::model::{Json, Timestamp};
 use partita::pattern::filter::{Filter, Verdict};
-use partita::pattern::{Rule, Shape, replay, syntax};
+use partita::pattern::{Matcher, Rule, Shape, replay, syntax};
 use partita::runtime::DefinitionRegistry;
 use partita::runtime::patterns::Patterns;
 use partita::runtime::shared::Shared;
@@ -357,4 +358,53 @@ fn the_tables_hold_through_the_worker_with_a_crash_between_any_two_events() {
         failures.len(),
         failures[..failures.len().min(12)].join("\n")
     );
+}
+
+/// What a newer program knows of a key is neither passed over nor written over by this one.
+#[test]
+fn state_of_a_newer_program_stops_the_partition_and_stays() {
+    let text = "kind: rule\nname: r\nmatch: {all: {within: 1h, conditions: \
+        [{id: a, topic: t, where: \"event.k == 'a'\"}, {id: b, topic: t, where: \"event.k == 'b'\"}]}}\n\
+        start: {workflow: w}";
+    let rule = &syntax::parse(text, None).expect("a valid rule")[0];
+    let inner = Piece {
+        parts: 1,
+        state: &[Matcher::STATE_VERSION + 1],
+    };
+    for newer in [
+        vec![pattern_state::VERSION + 1, 7],
+        pattern_state::encode_piece(inner),
+    ] {
+        let mut world = World::new(rule);
+        let event = |k: &str| Json::from(&json!({"k": k}));
+        world.event("t", Timestamp(1), &event("a"), 0);
+        world.settle();
+        let saved = |world: &World| {
+            let entries = (0..PARTITIONS).flat_map(|partition| {
+                let records = world.cluster.read_committed(&TopicKey::State, partition, 0);
+                records.into_iter().map(move |record| (partition, record))
+            });
+            let is_of_key = |key: &[u8]| key.starts_with(b"key/");
+            let mut of_key =
+                entries.filter(|(_, record)| record.key.as_deref().is_some_and(is_of_key));
+            of_key.next_back().expect("the state of the key")
+        };
+        let (partition, record) = saved(&world);
+        let key = record.key.as_deref();
+        let value = Some(newer.as_slice());
+        world
+            .cluster
+            .produce(TopicKey::State, partition, key, value, Vec::new());
+        world.boot();
+        world.event("t", Timestamp(2), &event("b"), 1);
+        let mut failures = 0;
+        for _ in 0..200 {
+            let worker = world.worker.as_mut().expect("it was started");
+            let stepped = worker.step(world.now, Duration::ZERO);
+            failures += usize::from(matches!(stepped, Stepped::Failed { .. }));
+        }
+        assert!(failures > 0, "nobody complains");
+        assert_eq!(world.started(), []);
+        assert_eq!(saved(&world).1.value.as_deref(), value);
+    }
 }

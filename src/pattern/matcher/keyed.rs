@@ -11,7 +11,7 @@ use crate::pattern::output::{Key, Outputs, Overflow};
 use crate::pattern::rule::Rule;
 
 /// Version of the form in which the state of a key is saved; no other is read.
-const SAVED: u8 = 1;
+pub const SAVED: u8 = 1;
 
 /// What cannot be put back.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]

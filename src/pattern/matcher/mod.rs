@@ -128,6 +128,9 @@ where
 }
 
 impl Matcher {
+    /// Version of the saved state of a key, its first byte.
+    pub const STATE_VERSION: u8 = keyed::SAVED;
+
     /// With empty state. Partial matches that run out are reported where `report_timed_out`.
     pub fn new(rule: Arc<Rule>, report_timed_out: bool) -> Self {
         let mut needs_every_event = false;

@@ -29,13 +29,13 @@ use super::send::JSON;
 use super::shared::Shared;
 use super::stage::{Owned, RECORDS_PER_STEP, Stage};
 use crate::codec::CodecError;
-use crate::codec::pattern_state::PatternKey;
+use crate::codec::pattern_state::{self as state, PatternKey};
 use crate::log::{
-    ChangelogReader, Log, LogError, Outgoing, Positions, Record, RestoreProgress, Source, Target,
-    Topics,
+    ChangelogReader, ErrorClass, Log, LogError, Outgoing, Positions, Record, RestoreProgress,
+    Source, Target, Topics,
 };
 use crate::model::{Failure, Millis, Origin, Timestamp};
-use crate::pattern::Rule;
+use crate::pattern::{Matcher, Rule};
 
 /// What a dead letter's `stage` says.
 const STAGE: &str = "patterns";
@@ -167,6 +167,22 @@ fn refuse(log: &mut dyn Log, refused: &Refused) -> Result<(), LogError> {
     })
 }
 
+/// Whether a newer program wrote an entry of the changelog.
+fn newer(key: &PatternKey, value: &[u8]) -> Result<(), CodecError> {
+    state::check_version(value)?;
+    let PatternKey::State { part: 0, .. } = key else {
+        return Ok(());
+    };
+    let first = state::decode_piece(value).map(|piece| piece.state.first().copied());
+    match first {
+        Ok(Some(found)) if found > Matcher::STATE_VERSION => Err(CodecError::TooNew {
+            found,
+            known: Matcher::STATE_VERSION,
+        }),
+        _ => Ok(()),
+    }
+}
+
 /// A record of `signals` that is none.
 fn unreadable(topic: &str, record: &Record, error: &CodecError) -> Refused {
     Refused {
@@ -209,19 +225,30 @@ impl Stage for Patterns {
         partition: &mut RulesPartition,
         changelog: &mut dyn ChangelogReader,
     ) -> Result<RestoreProgress, LogError> {
-        changelog.read(
-            RECORDS_PER_STEP,
-            &mut |record| match PatternKey::parse(record.key) {
-                Some(key) => partition.remember(key, record.value),
-                None => {
-                    let key = String::from_utf8_lossy(record.key);
-                    tracing::error!(
-                        %key, partition = number, offset = record.offset,
-                        "skipping a record of the changelog that is not ours"
-                    );
-                }
-            },
-        )
+        let mut too_new = None;
+        let progress = changelog.read(RECORDS_PER_STEP, &mut |record| {
+            let Some(key) = PatternKey::parse(record.key) else {
+                let key = String::from_utf8_lossy(record.key);
+                tracing::error!(
+                    %key, partition = number, offset = record.offset,
+                    "skipping a record of the changelog that is not ours"
+                );
+                return;
+            };
+            match record.value.map(|value| newer(&key, value)) {
+                Some(Err(error)) => too_new = Some(error),
+                _ => partition.remember(key, record.value),
+            }
+        })?;
+        match too_new {
+            None => Ok(progress),
+            // Going on would overwrite what a later version knows and we do not.
+            Some(error) => Err(LogError {
+                class: ErrorClass::Retriable,
+                doing: "restoring",
+                reason: format!("partition {number}: {error}"),
+            }),
+        }
     }
 
     fn restored(&mut self, number: i32, partition: &mut RulesPartition, now: Timestamp) {
@@ -276,6 +303,14 @@ impl Stage for Patterns {
                 let value = record.value.as_deref().unwrap_or_default();
                 match partition.take(value, now, &mut batch) {
                     Ok(is_new_time) => has_new_times |= is_new_time,
+                    // An instance of that version will read it.
+                    Err(error @ CodecError::TooNew { .. }) => {
+                        return Err(LogError {
+                            class: ErrorClass::Retriable,
+                            doing: "reading a signal",
+                            reason: format!("{topic}/{number}, offset {}: {error}", record.offset),
+                        });
+                    }
                     Err(error) => batch.refused.push(unreadable(topic, record, &error)),
                 }
             }
