@@ -3,12 +3,13 @@
 //!
 //! [`settings`] says how to reach the cluster; [`ownership`] turns rebalances into lists;
 //! [`session`] is the [`super::Log`] itself; [`producer`] its transactional half, of
-//! which [`turns`] keeps several; [`restore`] reads changelogs; [`sources`] is the session of
+//! which [`turns`] keeps several and `letters` bounds dead letters; [`restore`] reads changelogs; [`sources`] is the session of
 //! the intake, over topics of others; [`errors`] sorts what librdkafka
 //! reports.
 
 mod drain;
 pub mod errors;
+mod letters;
 pub mod ownership;
 pub mod producer;
 pub mod restore;

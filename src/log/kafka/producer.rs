@@ -12,6 +12,7 @@ use rdkafka::producer::{BaseProducer, BaseRecord, DeliveryResult, Producer, Prod
 use rdkafka::{Message, TopicPartitionList};
 
 use super::errors;
+use super::letters::LetterBound;
 use super::session::KafkaLogConfig;
 use super::settings::ClientSettings;
 use crate::log::{ChangelogPositions, ErrorClass, LogError, Outgoing, StageKind, Target, Topics};
@@ -32,6 +33,8 @@ struct Delivered {
     failed: Option<KafkaError>,
     /// Next changelog offset by partition.
     changelog: BTreeMap<i32, i64>,
+    /// Bytes of the largest dead letter that was too large for its topic.
+    refused_letter: Option<usize>,
 }
 
 impl Deliveries {
@@ -49,6 +52,13 @@ impl ClientContext for Deliveries {
 /// Opaque value of a record of the changelog, whose offset we want to know.
 const OF_CHANGELOG: usize = 1;
 
+/// Opaque value of a dead letter, of which we want to know whether it was too large.
+const OF_LETTER: usize = 2;
+
+/// What a producer takes, in bytes: what a broker takes by default, with room for the headers of a dead
+/// letter.
+pub(super) const LARGEST_RECORD: usize = 2 << 20;
+
 impl ProducerContext for Deliveries {
     type DeliveryOpaque = usize;
 
@@ -64,12 +74,20 @@ impl ProducerContext for Deliveries {
                 *known = next.max(*known);
             }
             Ok(_) => {}
-            Err((error, _)) => {
+            Err((error, message)) => {
                 let mut delivered = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+                if opaque == OF_LETTER && is_too_large(error) {
+                    let bytes = message.key_len() + message.payload_len();
+                    delivered.refused_letter = delivered.refused_letter.max(Some(bytes));
+                }
                 delivered.failed.get_or_insert_with(|| error.clone());
             }
         }
     }
+}
+
+fn is_too_large(error: &KafkaError) -> bool {
+    error.rdkafka_error_code() == Some(RDKafkaErrorCode::MessageSizeTooLarge)
 }
 
 /// A transactional producer that has its session.
@@ -79,6 +97,7 @@ pub(super) struct TransactionalProducer {
     stage: StageKind,
     settings: ClientSettings,
     task_topics: HashMap<String, Arc<str>>,
+    letters: Arc<LetterBound>,
     is_open: bool,
 }
 
@@ -89,6 +108,7 @@ impl TransactionalProducer {
         config: &KafkaLogConfig,
         id: &str,
         topics: Arc<Topics>,
+        letters: Arc<LetterBound>,
     ) -> Result<Self, LogError> {
         let timeout = config.transaction_timeout.0.to_string();
         let mut client = config.client.client_config();
@@ -96,8 +116,7 @@ impl TransactionalProducer {
         client.set("batch.num.messages", "100000");
         client.set("queue.buffering.max.messages", "1000000");
         client.set("partitioner", "murmur2_random");
-        // What a broker takes by default, with room for the headers of a dead letter.
-        client.set("message.max.bytes", "2097152");
+        client.set("message.max.bytes", LARGEST_RECORD.to_string());
         client.set("message.timeout.ms", &timeout);
         client.set("transaction.timeout.ms", &timeout);
         client.set("transactional.id", id);
@@ -110,6 +129,7 @@ impl TransactionalProducer {
             stage: config.stage,
             settings: config.client.clone(),
             task_topics: HashMap::new(),
+            letters,
             is_open: false,
         };
         connected.repeat("initialising transactions", |producer| {
@@ -128,6 +148,37 @@ impl TransactionalProducer {
     }
 
     pub(super) fn send(&mut self, record: Outgoing<'_>) -> Result<(), LogError> {
+        match record.target {
+            Target::DeadLetter => self.send_letter(record),
+            _ => self.enqueue(record),
+        }
+    }
+
+    /// Sends what fits of a dead letter.
+    fn send_letter(&mut self, letter: Outgoing<'_>) -> Result<(), LogError> {
+        match self.letters.shorten(&letter) {
+            None => self.enqueue(letter)?,
+            Some(short) => {
+                let headers: Vec<(&str, &[u8])> = short
+                    .headers
+                    .iter()
+                    .map(|(name, value)| (*name, value.as_slice()))
+                    .collect();
+                self.enqueue(Outgoing {
+                    key: short.key,
+                    value: short.value,
+                    headers: &headers,
+                    ..letter
+                })?;
+            }
+        }
+        match self.letters.is_alone() {
+            true => self.await_deliveries(CALL_TIMEOUT),
+            false => Ok(()),
+        }
+    }
+
+    fn enqueue(&mut self, record: Outgoing<'_>) -> Result<(), LogError> {
         let topics = Arc::clone(&self.topics);
         let task_topic;
         let (topic, partition, opaque) = match record.target {
@@ -139,7 +190,7 @@ impl TransactionalProducer {
             Target::Events(partition) => (topics.events.as_str(), Some(partition), 0),
             Target::Signals(partition) => (topics.signals.as_str(), Some(partition), 0),
             Target::Signal => (topics.signals.as_str(), None, 0),
-            Target::DeadLetter => (topics.dead_letter.as_str(), None, 0),
+            Target::DeadLetter => (topics.dead_letter.as_str(), None, OF_LETTER),
             Target::Tasks(agent) => {
                 task_topic = self.task_topic(agent)?;
                 (&*task_topic, None, 0)
@@ -207,11 +258,25 @@ impl TransactionalProducer {
     /// Awaits every delivery without librdkafka's slices of 100 ms.
     pub(super) fn settle(&mut self) -> Result<ChangelogPositions, LogError> {
         self.await_deliveries(CALL_TIMEOUT)?;
-        let delivered = self.producer.context().take();
+        let delivered = self.take_delivered();
         match delivered.failed {
             Some(error) => Err(errors::of_delivery(&error)),
             None => Ok(delivered.changelog.into_iter().collect()),
         }
+    }
+
+    /// What deliveries have said so far; a dead letter that was refused is a lesson for the next.
+    fn take_delivered(&self) -> Delivered {
+        let delivered = self.producer.context().take();
+        if let Some(bytes) = delivered.refused_letter {
+            tracing::warn!(
+                topic = self.topics.dead_letter,
+                bytes,
+                "a dead letter is too large for its topic (max.message.bytes); sending less of it"
+            );
+            self.letters.refused(bytes);
+        }
+        delivered
     }
 
     fn await_deliveries(&self, at_most: Duration) -> Result<(), LogError> {
@@ -263,6 +328,8 @@ impl TransactionalProducer {
                 "deliveries do not end",
             ));
         }
+        // A record that was refused makes the next send fail, before anybody settles.
+        self.take_delivered();
         self.repeat("aborting the transaction", |producer| {
             producer.abort_transaction(CALL_TIMEOUT)
         })?;

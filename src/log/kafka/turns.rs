@@ -11,13 +11,17 @@ use std::sync::Arc;
 use rdkafka::TopicPartitionList;
 use rdkafka::consumer::ConsumerGroupMetadata;
 
-use super::producer::TransactionalProducer;
+use super::letters::LetterBound;
+use super::producer::{LARGEST_RECORD, TransactionalProducer};
 use super::session::KafkaLogConfig;
 use crate::log::{ChangelogPositions, LogError, Outgoing, Topics};
 
 /// Producers of one worker. Each costs a connection to every broker that it writes to, two threads
 /// at rest, and an entry in the broker's table of transactional ids.
 const PRODUCERS: usize = 3;
+
+/// What the client's own limit counts of a dead letter beyond what we count.
+const MARGIN: usize = 4 << 10;
 
 /// See the module.
 pub(super) struct TurnsOfProducers {
@@ -29,10 +33,16 @@ pub(super) struct TurnsOfProducers {
 impl TurnsOfProducers {
     /// Initialises the sessions of all, which fences every predecessor and ends what it left open.
     pub(super) fn connect(config: &KafkaLogConfig, topics: &Arc<Topics>) -> Result<Self, LogError> {
+        let letters = Arc::new(LetterBound::new(LARGEST_RECORD - MARGIN));
         let producers = (0..PRODUCERS)
             .map(|number| {
                 let id = format!("{}-{number}", config.transactional_id);
-                TransactionalProducer::connect(config, &id, Arc::clone(topics))
+                TransactionalProducer::connect(
+                    config,
+                    &id,
+                    Arc::clone(topics),
+                    Arc::clone(&letters),
+                )
             })
             .collect::<Result<_, _>>()?;
         Ok(Self { producers, turn: 0 })
