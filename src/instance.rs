@@ -322,6 +322,9 @@ fn runtime_config(config: &Config, instance: String, data_dir: Option<PathBuf>) 
         transaction_timeout: settings.transaction_timeout.0,
         session_timeout: settings.session_timeout.0,
         static_membership: settings.static_membership,
+        table_bytes: config.events.table_bytes,
+        table_wait: config.events.table_wait.0,
+        schemas: intake::schema_settings(config),
         data_dir,
         ..RuntimeConfig::new(config.kafka.client_settings(), instance)
     }

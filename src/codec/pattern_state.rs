@@ -31,6 +31,13 @@ pub enum PatternKey {
         /// What the events must have: the text of a JSON array.
         key: String,
     },
+    /// A piece of a match that waits for the tables which its rule joins.
+    Held {
+        rule: String,
+        /// Of the matches that wait, in the order in which they were found.
+        number: u64,
+        part: u32,
+    },
 }
 
 impl PatternKey {
@@ -40,6 +47,7 @@ impl PatternKey {
             PatternKey::Progress { rule } => format!("rule/{rule}"),
             PatternKey::Sources => "sources".to_owned(),
             PatternKey::Watch { rule, attempt, key } => format!("watch/{attempt}/{rule}/{key}"),
+            PatternKey::Held { rule, number, part } => format!("held/{part}/{number}/{rule}"),
         }
         .into_bytes()
     }
@@ -70,6 +78,15 @@ impl PatternKey {
                     key: key.to_owned(),
                 })
             }
+            Some(("held", rest)) => {
+                let (part, rest) = rest.split_once('/')?;
+                let (number, rule) = rest.split_once('/')?;
+                Some(PatternKey::Held {
+                    rule: rule.to_owned(),
+                    number: number.parse().ok()?,
+                    part: part.parse().ok()?,
+                })
+            }
             _ => None,
         }
     }
@@ -80,7 +97,7 @@ pub fn encode_watch() -> Vec<u8> {
     vec![VERSION]
 }
 
-/// A piece of the state of a key.
+/// A piece of the state of a key, or of a match that waits.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Piece<'a> {
     /// Pieces in all where this is the first, else 0.
@@ -238,10 +255,22 @@ mod tests {
                 attempt: "run.b.0.1".to_owned(),
                 key: r#"["x/y"]"#.to_owned(),
             },
+            PatternKey::Held {
+                rule: "a.b-c@7".to_owned(),
+                number: 40,
+                part: 1,
+            },
         ] {
             assert_eq!(PatternKey::parse(&key.to_bytes()), Some(key));
         }
-        for other in ["", "key/x/a@1/[]", "key/1/a@1", "other", "sources/1"] {
+        for other in [
+            "",
+            "key/x/a@1/[]",
+            "key/1/a@1",
+            "other",
+            "sources/1",
+            "held/0/a@1",
+        ] {
             assert_eq!(PatternKey::parse(other.as_bytes()), None, "{other}");
         }
     }

@@ -83,6 +83,8 @@ pub const BOUNDS: &[Bound] = &[
         Span::seconds(3_600),
     ),
     count("events.workers", 1, 64),
+    count("events.table_bytes", MIB, 64 * KIB * MIB),
+    time("events.table_wait", Span::millis(100), Span::seconds(3_600)),
     time(
         "schema_registry.timeout",
         Span::millis(100),

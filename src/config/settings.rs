@@ -155,6 +155,8 @@ pub struct HttpAgentSettings {
 #[serde(default)]
 pub struct EventsSettings {
     pub workers: usize,
+    pub table_bytes: usize,
+    pub table_wait: Span,
     pub schemas: Vec<PathBuf>,
 }
 
@@ -333,6 +335,8 @@ impl Default for EventsSettings {
     fn default() -> Self {
         Self {
             workers: 1,
+            table_bytes: 256 * 1024 * 1024,
+            table_wait: Span::seconds(60),
             schemas: Vec::new(),
         }
     }

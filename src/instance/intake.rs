@@ -8,6 +8,19 @@ use crate::runtime::DefinitionRegistry;
 use crate::runtime::intake::schemas::{KnownSchemas, SchemaSettings};
 use crate::runtime::intake::{Intake, IntakeConfig};
 
+/// Where the schemas of events, and of topics that rules join, come from.
+pub(super) fn schema_settings(config: &Config) -> SchemaSettings {
+    let registry = &config.schema_registry;
+    let password = registry.password.as_ref();
+    SchemaSettings {
+        url: registry.url.clone(),
+        username: registry.username.clone(),
+        password: password.map(|secret| secret.expose().to_owned()),
+        timeout: registry.timeout.duration(),
+        files: config.events.schemas.clone(),
+    }
+}
+
 /// Starts the intake of the instance called `name`, for the rules that `definitions` has in force.
 pub(super) fn start(
     config: &Config,
@@ -16,18 +29,7 @@ pub(super) fn start(
 ) -> Result<Intake, InstanceError> {
     let failed =
         |error: &dyn std::fmt::Display| InstanceError::Start(format!("the intake: {error}"));
-    let registry = &config.schema_registry;
-    let schemas = KnownSchemas::new(SchemaSettings {
-        url: registry.url.clone(),
-        username: registry.username.clone(),
-        password: registry
-            .password
-            .as_ref()
-            .map(|secret| secret.expose().to_owned()),
-        timeout: registry.timeout.duration(),
-        files: config.events.schemas.clone(),
-    })
-    .map_err(|error| failed(&error))?;
+    let schemas = KnownSchemas::new(schema_settings(config)).map_err(|error| failed(&error))?;
     let runtime = &config.runtime;
     let settings = IntakeConfig {
         prefix: config.topics.prefix.clone(),

@@ -19,6 +19,35 @@ pub struct Match {
     pub events: Vec<(u16, Taken)>,
 }
 
+/// Version of the form of [`Match::to_bytes`]; no other is read.
+const SAVED: u8 = 1;
+
+type Parts<K, E> = (K, Timestamp, E);
+
+impl Match {
+    /// For keeping it; [`Match::from_bytes`] reads it.
+    pub fn to_bytes(&self) -> Vec<u8> {
+        let parts: Parts<&[Scalar], &[(u16, Taken)]> = (&self.key, self.at, &self.events);
+        postcard::to_extend(&parts, vec![SAVED]).expect("a match is plain data")
+    }
+
+    /// # Errors
+    /// With a sentence, where another version wrote it, or nobody did.
+    pub fn from_bytes(bytes: &[u8]) -> Result<Self, String> {
+        let (version, bytes) = bytes.split_first().ok_or("the match is empty")?;
+        if *version != SAVED {
+            return Err(format!(
+                "the match is of version {version}, and this program reads {SAVED}"
+            ));
+        }
+        let parts: Parts<Vec<Scalar>, Vec<(u16, Taken)>> =
+            postcard::from_bytes(bytes).map_err(|error| error.to_string())?;
+        let (key, at, events) = parts;
+        let key = key.into();
+        Ok(Self { key, at, events })
+    }
+}
+
 /// A partial match whose time ran out.
 #[derive(Clone, Debug, PartialEq)]
 pub struct TimedOut {

@@ -13,7 +13,7 @@ use rdkafka::error::KafkaError;
 use rdkafka::message::Message;
 use rdkafka::{Offset, TopicPartitionList};
 
-use crate::log::kafka::{READERS_GROUP, reader_config};
+use crate::log::kafka::{READERS_GROUP, headers_of, reader_config};
 
 /// How long one call for metadata or watermarks may take.
 const ASK_TIMEOUT: Duration = Duration::from_secs(5);
@@ -35,6 +35,16 @@ pub struct Entry<'a> {
     pub offset: i64,
     /// Whether it was read on the way to the end of the topic as it stood at the start.
     pub restoring: bool,
+    /// Copies the headers.
+    pub headers: &'a dyn Fn() -> Vec<(String, Vec<u8>)>,
+}
+
+/// Why a topic cannot be read at the moment.
+#[derive(Clone, Debug)]
+pub struct Trouble {
+    /// There is no such topic, or none that we may see.
+    pub is_missing: bool,
+    pub reason: String,
 }
 
 /// Why the end of the topic was not reached.
@@ -57,6 +67,9 @@ struct Progress {
     /// Every partition has reached the end it had when it was opened.
     restored: bool,
     stopped: bool,
+    trouble: Option<Trouble>,
+    /// When it was opened, or when the last record came.
+    moved: Option<Instant>,
 }
 
 struct Shared {
@@ -91,7 +104,10 @@ impl Follower {
         let shared = Arc::new(Shared {
             topic,
             config,
-            progress: Mutex::default(),
+            progress: Mutex::new(Progress {
+                moved: Some(Instant::now()),
+                ..Progress::default()
+            }),
             moved: Condvar::new(),
             client: Mutex::new(None),
             stop: AtomicBool::new(false),
@@ -109,6 +125,17 @@ impl Follower {
     /// Whether everything that the topic held when it was opened has been applied.
     pub fn restored(&self) -> bool {
         self.shared.lock().restored
+    }
+
+    /// Why the topic cannot be opened; `None` while it can.
+    pub fn trouble(&self) -> Option<Trouble> {
+        self.shared.lock().trouble.clone()
+    }
+
+    /// How long ago the last record came, or the topic was opened, or it was first asked for.
+    pub fn still_for(&self) -> Duration {
+        let moved = self.shared.lock().moved;
+        moved.map_or(Duration::ZERO, |moved| moved.elapsed())
     }
 
     /// Blocks until everything that the topic holds now has been applied, at most `within`.
@@ -161,6 +188,13 @@ impl Drop for Follower {
     }
 }
 
+fn is_missing(error: &KafkaError) -> bool {
+    matches!(
+        error,
+        KafkaError::MetadataFetch(rdkafka::types::RDKafkaErrorCode::UnknownTopicOrPartition)
+    )
+}
+
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
@@ -176,6 +210,11 @@ impl Shared {
             match self.open() {
                 Ok((consumer, asker, ends)) => {
                     failures = 0;
+                    {
+                        let mut progress = self.lock();
+                        progress.trouble = None;
+                        progress.moved = Some(Instant::now());
+                    }
                     *lock(&self.client) = Some(Arc::new(asker));
                     self.follow(&consumer, &ends, &mut apply);
                     *lock(&self.client) = None;
@@ -185,6 +224,10 @@ impl Shared {
                         tracing::warn!(topic = self.topic, %error, "cannot read the topic yet, trying again");
                     }
                     failures += 1;
+                    self.lock().trouble = Some(Trouble {
+                        is_missing: is_missing(&error),
+                        reason: error.to_string(),
+                    });
                     std::thread::sleep(REOPEN_AFTER);
                 }
             }
@@ -256,6 +299,7 @@ impl Shared {
                         partition,
                         offset: message.offset(),
                         restoring: restoring.contains_key(&partition),
+                        headers: &|| headers_of(&message),
                     });
                     let next = message.offset() + 1;
                     if restoring.get(&partition).is_some_and(|end| next >= *end) {
@@ -286,6 +330,7 @@ impl Shared {
             let reached = progress.reached.entry(partition).or_insert(0);
             *reached = (*reached).max(next);
         }
+        progress.moved = Some(Instant::now());
         progress.restored |= restored;
         drop(progress);
         self.moved.notify_all();

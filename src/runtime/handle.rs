@@ -8,6 +8,7 @@ use std::time::Duration;
 use tokio::sync::{mpsc, watch};
 
 use super::history::Events;
+use super::intake::schemas::SchemaSettings;
 use super::list;
 use super::partition::Partition;
 use super::shared::Shared;
@@ -55,6 +56,12 @@ pub struct RuntimeConfig {
     /// Whether a worker's place in the group outlives it for `session_timeout`: a restart then goes
     /// on at once even after a kill, but after a graceful stop, too, the others wait that long.
     pub static_membership: bool,
+    /// Memory of all topics that rules join, about, in bytes.
+    pub table_bytes: usize,
+    /// How long such a topic may stand still before it is read to its end; matches wait so long.
+    pub table_wait: Millis,
+    /// Where the schemas of values in Avro come from.
+    pub schemas: SchemaSettings,
     /// Folder of the store; `None`: a store in memory, rebuilt from the changelog at each start.
     pub data_dir: Option<PathBuf>,
 }
@@ -79,6 +86,9 @@ impl RuntimeConfig {
             transaction_timeout: Millis(10_000),
             session_timeout: Millis(10_000),
             static_membership: false,
+            table_bytes: 256 << 20,
+            table_wait: Millis(60_000),
+            schemas: SchemaSettings::default(),
             data_dir: None,
         }
     }

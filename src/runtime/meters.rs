@@ -176,6 +176,44 @@ pub fn pattern_ownerless(count: u64) {
     counter!(names::PATTERN_OWNERLESS_SIGNALS_TOTAL).increment(count);
 }
 
+/// Matches of `rule` that could not be joined and became dead letters.
+pub fn pattern_unjoined(rule: &str, count: u64) {
+    counter!(names::PATTERN_UNJOINED_MATCHES_TOTAL, "rule" => rule.to_owned()).increment(count);
+}
+
+/// The meters of one table.
+pub struct TableMeters {
+    entries: metrics::Gauge,
+    bytes: metrics::Gauge,
+    ready: metrics::Gauge,
+    unreadable: metrics::Counter,
+}
+
+impl TableMeters {
+    pub fn new(topic: &str) -> Self {
+        let topic = || topic.to_owned();
+        Self {
+            entries: gauge!(names::TABLE_ENTRIES, "topic" => topic()),
+            bytes: gauge!(names::TABLE_BYTES, "topic" => topic()),
+            ready: gauge!(names::TABLE_READY, "topic" => topic()),
+            unreadable: counter!(names::TABLE_UNREADABLE_TOTAL, "topic" => topic()),
+        }
+    }
+
+    pub fn size(&self, entries: usize, bytes: usize) {
+        self.entries.set(entries as f64);
+        self.bytes.set(bytes as f64);
+    }
+
+    pub fn ready(&self, is_ready: bool) {
+        self.ready.set(f64::from(u8::from(is_ready)));
+    }
+
+    pub fn unreadable(&self) {
+        self.unreadable.increment(1);
+    }
+}
+
 /// Sums over the partitions of an instance.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Snapshot {

@@ -8,7 +8,7 @@
 //! and `history` look back, `submit` brings their records in, `sweep` removes what is long over.
 //!
 //! [`intake`] is the stage before: events of users' topics become signals for [`patterns`], which start
-//! runs. Both stages that keep state are driven by one loop: [`worker`] over a `stage`.
+//! runs; [`tables`] are the topics that rules join. Both stages that keep state are driven by one loop: [`worker`] over a `stage`.
 //!
 //! [`definitions`] (what workflows and rules there are; [`kinds`] reads them) and [`membership`] (who
 //! owns which partition) stand
@@ -36,6 +36,7 @@ mod stage;
 mod submit;
 mod supervisor;
 mod sweep;
+pub mod tables;
 mod tags;
 mod transaction;
 pub mod worker;

@@ -6,10 +6,13 @@ use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use super::handle::{DefinitionRegistry, RuntimeConfig, StartError};
+use super::intake::schemas::KnownSchemas;
 use super::meters;
 use super::patterns::Patterns;
 use super::shared::Shared;
 use super::stage::Stage;
+use super::tables::Tables;
+use super::tables::followed::{FollowedTables, TableSettings};
 use super::worker::{LoopConfig, Stepped, Worker, WorkerConfig};
 use crate::clock::{Clock, SystemClock};
 use crate::log::kafka::{KafkaLog, KafkaLogConfig};
@@ -65,7 +68,8 @@ impl Supervisor {
         }
         let patterns = KafkaLog::new(log_config(config, StageKind::Patterns, 0))
             .map_err(|error| StartError::Client(error.to_string()))?;
-        let patterns = pattern_worker(config, Box::new(patterns), definitions, shared);
+        let tables = tables_of(config)?;
+        let patterns = pattern_worker(config, Box::new(patterns), definitions, shared, tables);
         let (stop, rules) = (Arc::clone(&supervisor.stop), Arc::clone(definitions));
         supervisor.spawn("partita-patterns".to_owned(), move || {
             drive_once_there_are_rules(patterns, rules.as_ref(), &stop);
@@ -141,6 +145,7 @@ fn pattern_worker(
     log: Box<dyn Log>,
     definitions: &Arc<dyn DefinitionRegistry>,
     shared: &Arc<Shared>,
+    tables: Arc<dyn Tables>,
 ) -> Worker<Patterns> {
     let number = config.workers.max(1);
     let of_loop = LoopConfig {
@@ -149,8 +154,21 @@ fn pattern_worker(
         batch_bytes: config.batch_bytes.max(1),
     };
     let topics = Topics::new(&config.prefix);
-    let stage = Patterns::new(number, topics, Arc::clone(definitions), Arc::clone(shared));
+    let (definitions, shared) = (Arc::clone(definitions), Arc::clone(shared));
+    let stage = Patterns::new(number, topics, definitions, shared, tables);
     Worker::of(of_loop, log, stage)
+}
+
+fn tables_of(config: &RuntimeConfig) -> Result<Arc<dyn Tables>, StartError> {
+    let schemas = KnownSchemas::new(config.schemas.clone())
+        .map_err(|error| StartError::Client(error.to_string()))?;
+    Ok(Arc::new(FollowedTables::new(TableSettings {
+        client: config.client.client_config(),
+        max_bytes: config.table_bytes,
+        wait: config.table_wait.into(),
+        max_payload_bytes: config.max_payload_bytes,
+        schemas: Arc::new(schemas),
+    })))
 }
 
 fn worker_config(config: &RuntimeConfig, number: usize) -> WorkerConfig {

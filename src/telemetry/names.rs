@@ -42,6 +42,16 @@ pub const PATTERN_SUPPRESSED_TOTAL: &str = "partita_pattern_suppressed_total";
 pub const PATTERN_CONDITION_ERRORS_TOTAL: &str = "partita_pattern_condition_errors_total";
 /// What was given up at a bound of a rule. Labels: `rule`, `limit`.
 pub const PATTERN_OVERFLOWS_TOTAL: &str = "partita_pattern_overflows_total";
+/// Matches whose tables could not be had. Label: `rule`.
+pub const PATTERN_UNJOINED_MATCHES_TOTAL: &str = "partita_pattern_unjoined_matches_total";
+/// Rows of a topic that rules join. Label: `topic`.
+pub const TABLE_ENTRIES: &str = "partita_table_entries";
+/// About what such rows take in memory. Label: `topic`.
+pub const TABLE_BYTES: &str = "partita_table_bytes";
+/// Whether a topic that rules join was read to its end. Label: `topic`.
+pub const TABLE_READY: &str = "partita_table_ready";
+/// Records of such a topic that were passed over. Label: `topic`.
+pub const TABLE_UNREADABLE_TOTAL: &str = "partita_table_unreadable_records_total";
 /// Signals for rules that are not in force any more.
 pub const PATTERN_OWNERLESS_SIGNALS_TOTAL: &str = "partita_pattern_ownerless_signals_total";
 /// Replies that changed nothing. Label: `reason`.
@@ -272,6 +282,34 @@ pub const METRICS: &[Metric] = &[
         PATTERN_OWNERLESS_SIGNALS_TOTAL,
         "Signals for rules that are not in force any more.",
         &[],
+    ),
+    counter(
+        PATTERN_UNJOINED_MATCHES_TOTAL,
+        "Matches that could not be joined with the tables of their rule, and are dead letters.",
+        &["rule"],
+    ),
+    gauge(
+        TABLE_ENTRIES,
+        Unit::Count,
+        "Keys of a topic that rules join.",
+        &["topic"],
+    ),
+    gauge(
+        TABLE_BYTES,
+        Unit::Bytes,
+        "Memory that a topic which rules join takes, about.",
+        &["topic"],
+    ),
+    gauge(
+        TABLE_READY,
+        Unit::Count,
+        "1 where a topic that rules join was read to the end that it had at first, else 0.",
+        &["topic"],
+    ),
+    counter(
+        TABLE_UNREADABLE_TOTAL,
+        "Records of a topic that rules join which could not be read and were passed over.",
+        &["topic"],
     ),
     counter(
         REPLIES_IGNORED_TOTAL,

@@ -398,7 +398,7 @@ fn key_of(n: usize) -> Vec<u8> {
     format!("k{n}").into_bytes()
 }
 
-async fn create(brokers: &str, topic: &str, partitions: i32) {
+pub async fn create(brokers: &str, topic: &str, partitions: i32) {
     use rdkafka::admin::{AdminClient, AdminOptions, NewTopic, TopicReplication};
     let admin: AdminClient<rdkafka::client::DefaultClientContext> = ClientConfig::new()
         .set("bootstrap.servers", brokers)
@@ -411,7 +411,7 @@ async fn create(brokers: &str, topic: &str, partitions: i32) {
     created.expect("an answer").remove(0).expect("a topic");
 }
 
-fn producer(brokers: &str) -> ThreadedProducer<DefaultProducerContext> {
+pub fn producer(brokers: &str) -> ThreadedProducer<DefaultProducerContext> {
     ClientConfig::new()
         .set("bootstrap.servers", brokers)
         .set("linger.ms", "1")
@@ -486,10 +486,10 @@ async fn until_anchored(brokers: &str, topics: &[(&str, i32)]) {
 }
 
 /// A record as it was read: partition, key, value, headers.
-type Read = (i32, Vec<u8>, Vec<u8>, BTreeMap<String, String>);
+pub type Read = (i32, Vec<u8>, Vec<u8>, BTreeMap<String, String>);
 
 /// All committed records of a topic up to where it ends now.
-fn read_all(brokers: &str, topic: &str) -> Vec<Read> {
+pub fn read_all(brokers: &str, topic: &str) -> Vec<Read> {
     let consumer: BaseConsumer = ClientConfig::new()
         .set("bootstrap.servers", brokers)
         .set("group.id", "reader")

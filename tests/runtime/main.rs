@@ -3,6 +3,7 @@
 mod agent;
 mod http_agent;
 mod intake;
+mod joins;
 mod log;
 mod scenarios;
 mod signals;

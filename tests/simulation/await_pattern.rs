@@ -20,6 +20,7 @@ use partita::runtime::DefinitionRegistry;
 use partita::runtime::kinds;
 use partita::runtime::patterns::Patterns;
 use partita::runtime::shared::Shared;
+use partita::runtime::tables::NoTables;
 use partita::runtime::worker::{LoopConfig, Stepped, Worker, WorkerConfig};
 use partita::store::memory::MemoryStores;
 use partita::workflow::Workflow;
@@ -180,7 +181,8 @@ impl World {
             batch_bytes: 1 << 20,
         };
         let shared = Arc::new(Shared::new("other"));
-        let stage = Patterns::new(0, Topics::new("sim."), self.registry.clone(), shared);
+        let (topics, registry) = (Topics::new("sim."), self.registry.clone());
+        let stage = Patterns::new(0, topics, registry, shared, Arc::new(NoTables));
         self.pattern_worker = Some(Worker::of(config, Box::new(log), stage));
     }
 

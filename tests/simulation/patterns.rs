@@ -22,6 +22,7 @@ use partita::pattern::{Matcher, Rule, Shape, replay, syntax};
 use partita::runtime::DefinitionRegistry;
 use partita::runtime::patterns::Patterns;
 use partita::runtime::shared::Shared;
+use partita::runtime::tables::NoTables;
 use partita::runtime::worker::{LoopConfig, Stepped, Worker};
 use partita::workflow::Workflow;
 use serde_json::{Value, json};
@@ -125,7 +126,8 @@ impl World {
             is_known: AtomicBool::new(self.latest.is_some()),
         });
         let shared = Arc::new(Shared::new("one"));
-        let stage = Patterns::new(0, Topics::new("sim."), registry, shared);
+        let tables = Arc::new(NoTables);
+        let stage = Patterns::new(0, Topics::new("sim."), registry, shared, tables);
         self.worker = Some(Worker::of(config, Box::new(log), stage));
     }
 

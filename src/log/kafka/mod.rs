@@ -18,7 +18,7 @@ pub mod settings;
 pub mod sources;
 pub mod turns;
 
-pub use session::{KafkaLog, KafkaLogConfig};
+pub use session::{KafkaLog, KafkaLogConfig, headers_of};
 pub use settings::{
     ClientSettings, READERS_GROUP, Sasl, SaslMechanism, Security, Tls, reader_config,
 };

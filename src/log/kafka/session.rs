@@ -353,8 +353,8 @@ pub(super) fn seek<C: ConsumerContext>(
     }
 }
 
-/// Headers of a record, in their order.
-pub(super) fn headers_of(message: &BorrowedMessage<'_>) -> Vec<(String, Vec<u8>)> {
+/// A copy of the headers of a record, in their order.
+pub fn headers_of(message: &BorrowedMessage<'_>) -> Vec<(String, Vec<u8>)> {
     message.headers().map_or_else(Vec::new, |headers| {
         let owned = |header: rdkafka::message::Header<'_, &[u8]>| {
             let value = header.value.unwrap_or_default().to_vec();

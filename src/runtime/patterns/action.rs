@@ -59,24 +59,28 @@ pub(super) enum Order {
     All(Vec<u8>),
 }
 
-/// The commands that a match gives, as they are written to `commands`.
+/// The commands that a match gives, as they are written to `commands`. `joined` are the values of the
+/// rule's enrichments.
 ///
 /// # Errors
 /// Where an expression of the rule has no value for this match, or gives no run's id.
-pub(super) fn orders(rule: &Rule, key: &str, found: &Match) -> Result<Vec<Order>, String> {
+pub(super) fn orders(
+    rule: &Rule,
+    key: &str,
+    found: &Match,
+    joined: &[Json],
+) -> Result<Vec<Order>, String> {
     let failed = |error: ExprError| error.to_string();
-    // Tables are not joined yet: the names of enrichments are null.
-    let joined: Vec<Json> = rule.enrich.iter().map(|_| Json::null()).collect();
     let mut orders = Vec::new();
     let run = run_id(rule, key, found);
     if let Some(start) = &rule.start {
-        let mut command = start.request(rule, found, &joined).map_err(failed)?;
+        let mut command = start.request(rule, found, joined).map_err(failed)?;
         command["type"] = "start".into();
         command["run_id"] = json!(run.as_str());
         orders.push(Order::Run(run.clone(), bytes(&command)));
     }
     for (place, steer) in rule.steers.iter().enumerate() {
-        let mut command = steer.request(rule, found, &joined).map_err(failed)?;
+        let mut command = steer.request(rule, found, joined).map_err(failed)?;
         if matches!(steer.verb, Verb::Signal { .. }) {
             // A signal that a run has is not taken again.
             command["id"] = format!("{run}.{place}").into();

@@ -37,6 +37,8 @@ pub(super) struct Tally {
     pub(super) suppressed: BTreeMap<RuleId, u64>,
     pub(super) condition_errors: BTreeMap<RuleId, u64>,
     pub(super) overflows: BTreeMap<(RuleId, &'static str), u64>,
+    /// Matches that could not be joined.
+    pub(super) unjoined: BTreeMap<RuleId, u64>,
     /// Signals for a rule that is not known here.
     pub(super) ownerless: u64,
 }
@@ -65,6 +67,9 @@ impl Tally {
         for ((rule, limit), count) in self.overflows {
             tracing::warn!(rule, limit, dropped = count, "a bound of a rule was met");
             meters::pattern_overflows(&rule, limit, count);
+        }
+        for (rule, count) in self.unjoined {
+            meters::pattern_unjoined(&rule, count);
         }
         if self.ownerless > 0 {
             meters::pattern_ownerless(self.ownerless);

@@ -8,6 +8,7 @@
 
 mod action;
 mod batch;
+mod held;
 mod partition;
 mod running;
 mod sources;
@@ -28,6 +29,7 @@ use super::meters;
 use super::send::JSON;
 use super::shared::Shared;
 use super::stage::{Owned, RECORDS_PER_STEP, Stage};
+use super::tables::{Joins, Tables};
 use crate::codec::CodecError;
 use crate::codec::pattern_state::{self as state, PatternKey};
 use crate::log::{
@@ -50,6 +52,10 @@ pub struct Patterns {
     topics: Topics,
     definitions: Arc<dyn DefinitionRegistry>,
     shared: Arc<Shared>,
+    tables: Arc<dyn Tables>,
+    /// The tables of the rules in force: they are read before a partition is here, and kept while it
+    /// is restored. As of a generation of the registry.
+    joined: (Option<u64>, Vec<Joins>),
     /// Rules that the registry was asked for, in force or not, since it changed last.
     seen: Seen,
 }
@@ -68,12 +74,15 @@ impl Patterns {
         topics: Topics,
         definitions: Arc<dyn DefinitionRegistry>,
         shared: Arc<Shared>,
+        tables: Arc<dyn Tables>,
     ) -> Self {
         Self {
             number,
             topics,
             definitions,
             shared,
+            tables,
+            joined: (None, Vec::new()),
             seen: Seen::default(),
         }
     }
@@ -99,6 +108,16 @@ impl Patterns {
         // Those that are still not in force were retired: they are not asked for again.
         self.seen.rules.extend(unknown);
         current
+    }
+
+    fn open_tables(&mut self, generation: u64, rules: &[Arc<Rule>]) {
+        if self.joined.0 == Some(generation) {
+            return;
+        }
+        let joins = rules.iter().filter(|rule| !rule.enrich.is_empty());
+        let joins = joins.map(|rule| Joins::of(rule, self.tables.as_ref()));
+        // The new ones first: a table that both have is not read again.
+        self.joined = (Some(generation), joins.collect());
     }
 
     fn send(&self, log: &mut dyn Log, number: i32, batch: &Batch) -> Result<(), LogError> {
@@ -206,11 +225,11 @@ impl Stage for Patterns {
 
     /// What is in memory may be ahead of what is committed.
     fn open(&mut self, _: i32, _: &str, _: Option<RulesPartition>) -> Option<RulesPartition> {
-        Some(RulesPartition::default())
+        Some(RulesPartition::new(self.tables.clone()))
     }
 
     fn open_empty(&mut self, _: i32, _: &str) -> RulesPartition {
-        RulesPartition::default()
+        RulesPartition::new(self.tables.clone())
     }
 
     fn changelog_offset(&self, _: &RulesPartition) -> i64 {
@@ -273,6 +292,7 @@ impl Stage for Patterns {
         now: Timestamp,
     ) -> Result<usize, LogError> {
         let (generation, rules) = self.rules_for(records);
+        self.open_tables(generation, &rules);
         let known = |id: &str| -> Option<Arc<Rule>> {
             let (name, version) = id.rsplit_once('@')?;
             self.definitions.rule(name, version.parse().ok()?)
@@ -361,5 +381,6 @@ impl Stage for Patterns {
     fn observe(&self, number: i32, _: &RulesPartition, behind: [u64; 2]) {
         let behind = behind[Source::Signals.index()];
         meters::lag(self.topics.of(Source::Signals), number, behind);
+        self.tables.observe();
     }
 }

@@ -11,6 +11,7 @@ use crate::codec::{CodecError, signal};
 use crate::model::signal::Signal;
 use crate::model::{Millis, Timestamp, Watch};
 use crate::pattern::{OnUpdate, Outputs, Rule};
+use crate::runtime::tables::Tables;
 
 /// State of a rule that is not known is kept for so long: the definitions may have been read in part only.
 const ORPHANS_KEPT: Millis = Millis(60_000);
@@ -19,8 +20,8 @@ const ORPHANS_KEPT: Millis = Millis(60_000);
 pub(super) type RuleId = String;
 
 /// See the module.
-#[derive(Default)]
 pub struct RulesPartition {
+    tables: Arc<dyn Tables>,
     running: BTreeMap<RuleId, Running>,
     sources: Sources,
     /// The changelog while it is read, and what of it belongs to no rule that is known.
@@ -36,6 +37,19 @@ pub struct RulesPartition {
 }
 
 impl RulesPartition {
+    pub(super) fn new(tables: Arc<dyn Tables>) -> Self {
+        Self {
+            tables,
+            running: BTreeMap::new(),
+            sources: Sources::default(),
+            entries: BTreeMap::new(),
+            generation: None,
+            began: Timestamp::default(),
+            is_pending: false,
+            looked_at: Timestamp::default(),
+        }
+    }
+
     /// Takes in an entry of the changelog; `None`: it was removed.
     pub(super) fn remember(&mut self, key: PatternKey, value: Option<&[u8]>) {
         match value {
@@ -64,7 +78,10 @@ impl RulesPartition {
         let mut running = self.running.values();
         is_new
             || !self.entries.is_empty()
-            || running.any(|running| running.matcher.next_due().is_some() || running.is_leaving)
+            || running.any(|running| {
+                let is_due = running.matcher.next_due().is_some() || running.is_leaving;
+                is_due || !running.held.is_empty()
+            })
     }
 
     /// Puts the rules in force to work, from their saved state where there is one, and retires those
@@ -99,7 +116,8 @@ impl RulesPartition {
             .filter_map(|key| match key {
                 PatternKey::State { rule, .. }
                 | PatternKey::Progress { rule }
-                | PatternKey::Watch { rule, .. } => Some(rule.clone()),
+                | PatternKey::Watch { rule, .. }
+                | PatternKey::Held { rule, .. } => Some(rule.clone()),
                 PatternKey::Sources => None,
             })
             .collect();
@@ -153,13 +171,17 @@ impl RulesPartition {
         keys.push(PatternKey::Progress {
             rule: id.to_owned(),
         });
+        let is_held =
+            |key: &&PatternKey| matches!(key, PatternKey::Held { rule, .. } if rule == id);
+        keys.extend(self.entries.keys().filter(is_held).cloned());
         let take = |key: PatternKey| Some((self.entries.remove(&key)?, key));
         let taken = keys.into_iter().filter_map(take);
         taken.map(|(value, key)| (key, value)).collect()
     }
 
     fn put_to_work(&mut self, id: &RuleId, rule: &Arc<Rule>) {
-        let running = Running::restore(id, rule, self.take_entries(id));
+        let entries = self.take_entries(id);
+        let running = Running::restore(id, rule, entries, self.tables.as_ref());
         self.running.insert(id.clone(), running);
     }
 
@@ -253,6 +275,7 @@ impl RulesPartition {
                 running.matcher.observe(time, &mut out);
                 running.conclude(id, out, batch);
             }
+            running.release(id, batch);
         }
     }
 
@@ -264,7 +287,8 @@ impl RulesPartition {
             let drops = running.rule.on_update == OnUpdate::Drop;
             let is_watched = running.watchers.as_ref();
             let is_watched = is_watched.is_some_and(|watchers| !watchers.is_empty());
-            if running.is_leaving && !is_watched && (drops || running.matcher.keys() == 0) {
+            let is_done = drops || running.matcher.keys() == 0;
+            if running.is_leaving && is_done && !is_watched && running.held.is_empty() {
                 running.retire(id, batch);
                 gone.push(id.clone());
             }

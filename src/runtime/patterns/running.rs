@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use super::action;
 use super::batch::{Batch, Refused};
+use super::held::{Held, TooMany};
 use super::partition::RuleId;
 use super::watching::Watchers;
 use crate::codec::pattern_state::{self as state, PatternKey, Piece, Times};
@@ -13,6 +14,7 @@ use crate::pattern::filter::key_text;
 use crate::pattern::matcher::Progress;
 use crate::pattern::predicate::key_values;
 use crate::pattern::{Event, Match, Matcher, Mode, Outputs, Rule};
+use crate::runtime::tables::{Joins, NoValue, Tables};
 
 pub(super) struct Running {
     pub(super) rule: Arc<Rule>,
@@ -21,13 +23,16 @@ pub(super) struct Running {
     /// Pieces in which the state of each key is saved.
     pieces: BTreeMap<String, u32>,
     saved: Progress,
+    joins: Joins,
+    /// Matches that wait for the tables.
+    pub(super) held: Held,
     /// Its version is not in force any more: it goes once it holds nothing.
     pub(super) is_leaving: bool,
     /// Of a rule that a step implies.
     pub(super) watchers: Option<Watchers>,
 }
 
-/// Longest piece of a key's state in one record, in bytes: brokers take a megabyte.
+/// Longest piece of what is saved in one record, in bytes: brokers take a megabyte.
 const PIECE_BYTES: usize = 512 << 10;
 
 /// An event of a source topic.
@@ -49,6 +54,7 @@ impl Running {
         id: &RuleId,
         rule: &Arc<Rule>,
         entries: Vec<(PatternKey, Vec<u8>)>,
+        tables: &dyn Tables,
     ) -> Self {
         let rule = match rule.is_awaited {
             true => Arc::new(rule.for_watchers()),
@@ -58,6 +64,7 @@ impl Running {
         let mut matcher = Matcher::new(rule.clone(), false);
         let mut pieces = BTreeMap::new();
         let mut states: BTreeMap<String, BTreeMap<u32, Vec<u8>>> = BTreeMap::new();
+        let mut held: BTreeMap<u64, BTreeMap<u32, Vec<u8>>> = BTreeMap::new();
         let mut saved = Progress::default();
         for (key, value) in entries {
             match key {
@@ -68,6 +75,9 @@ impl Running {
                     if let Some(watchers) = &mut watchers {
                         watchers.restore(key, &attempt);
                     }
+                }
+                PatternKey::Held { number, part, .. } => {
+                    held.entry(number).or_default().insert(part, value);
                 }
                 _ => match state::decode_times(&value) {
                     Ok([watermark, latest, now]) => {
@@ -100,10 +110,12 @@ impl Running {
         matcher.note_changes();
         Self {
             clock: rule.clock(),
+            joins: Joins::of(&rule, tables),
             rule,
             matcher,
             pieces,
             saved,
+            held: Held::restore(id, held),
             is_leaving: false,
             watchers,
         }
@@ -172,54 +184,93 @@ impl Running {
         }
     }
 
-    fn act(&self, id: &RuleId, found: &Match, batch: &mut Batch) {
+    fn act(&mut self, id: &RuleId, found: &Match, batch: &mut Batch) {
         let key = key_text(&found.key);
         if self.rule.mode == Mode::Shadow || !action::is_acting(&self.rule, &key) {
             tracing::info!(rule = %id, key, at = ?found.at, "a match that is only noted");
             return;
         }
-        match action::orders(&self.rule, &key, found) {
-            Ok(orders) => batch.orders.extend(orders),
-            Err(error) => {
-                let last = found.events.iter().max_by_key(|(_, taken)| taken.order);
-                let (partition, offset) =
-                    last.map_or((0, 0), |(_, taken)| action::place(taken.position));
-                let topic = last.map_or("", |(step, _)| self.rule.topic_of(*step));
-                let value = last.map(|(_, taken)| taken.payload.as_str().as_bytes().to_vec());
-                batch.refused.push(Refused {
-                    rule: id.clone(),
-                    topic: topic.to_owned(),
-                    partition,
-                    offset,
-                    value: value.unwrap_or_default(),
-                    failure: Failure::new("expression_error", error),
-                });
+        let values = match self.held.is_empty() {
+            true => self.joins.values(&self.rule, found),
+            // Those that wait come first.
+            false => Err(NoValue::Reading),
+        };
+        match values {
+            Ok(joined) => self.order(id, found, &joined, batch),
+            Err(NoValue::Reading) => {
+                if let Err(TooMany) = self.held.push(id, found, batch) {
+                    let reason = "too many matches wait for the tables already".to_owned();
+                    self.unjoined(id, found, reason, batch);
+                }
+            }
+            Err(NoValue::Unavailable(reason)) => self.unjoined(id, found, reason, batch),
+        }
+    }
+
+    /// Lets those matches act that waited for tables which can be asked now.
+    pub(super) fn release(&mut self, id: &RuleId, batch: &mut Batch) {
+        while let Some(found) = self.held.first() {
+            let values = self.joins.values(&self.rule, found);
+            if values == Err(NoValue::Reading) {
+                return;
+            }
+            let Some(found) = self.held.pop(id, batch) else {
+                return;
+            };
+            match values {
+                Ok(joined) => self.order(id, &found, &joined, batch),
+                Err(NoValue::Unavailable(reason)) => self.unjoined(id, &found, reason, batch),
+                Err(NoValue::Reading) => {}
             }
         }
+    }
+
+    fn order(&self, id: &RuleId, found: &Match, joined: &[Json], batch: &mut Batch) {
+        match action::orders(&self.rule, &key_text(&found.key), found, joined) {
+            Ok(orders) => batch.orders.extend(orders),
+            Err(error) => self.refuse(id, found, Failure::new("expression_error", error), batch),
+        }
+    }
+
+    fn unjoined(&self, id: &RuleId, found: &Match, reason: String, batch: &mut Batch) {
+        *batch.tally.unjoined.entry(id.clone()).or_default() += 1;
+        self.refuse(id, found, Failure::new("join_unavailable", reason), batch);
+    }
+
+    /// A match that does nothing: the last of its events becomes a dead letter.
+    fn refuse(&self, id: &RuleId, found: &Match, failure: Failure, batch: &mut Batch) {
+        let last = found.events.iter().max_by_key(|(_, taken)| taken.order);
+        let (partition, offset) = last.map_or((0, 0), |(_, taken)| action::place(taken.position));
+        let topic = last.map_or("", |(step, _)| self.rule.topic_of(*step));
+        let value = last.map(|(_, taken)| taken.payload.as_str().as_bytes().to_vec());
+        batch.refused.push(Refused {
+            rule: id.clone(),
+            topic: topic.to_owned(),
+            partition,
+            offset,
+            value: value.unwrap_or_default(),
+            failure,
+        });
     }
 
     pub(super) fn save(&mut self, id: &RuleId, batch: &mut Batch) {
         if let Some(watchers) = &mut self.watchers {
             watchers.save(id, batch);
         }
-        let pieces = &mut self.pieces;
+        let saved_in = &mut self.pieces;
         let entries = &mut batch.entries;
         let mut has_changed = false;
         self.matcher.take_changed(&mut |key, saved| {
             has_changed = true;
             let key = key_text(key);
-            let before = pieces.remove(&key).unwrap_or(0);
+            let before = saved_in.remove(&key).unwrap_or(0);
             let mut after = 0;
             if let Some(saved) = saved {
-                let chunks = saved.chunks(PIECE_BYTES);
-                let count = chunks.len() as u32;
-                for (part, state) in (0..).zip(chunks) {
-                    let parts = if part == 0 { count } else { 0 };
-                    let value = state::encode_piece(Piece { parts, state });
+                for (part, value) in (0..).zip(pieces(&saved)) {
                     entries.push((entry(id, &key, part), Some(value)));
+                    after += 1;
                 }
-                after = count;
-                pieces.insert(key.clone(), count);
+                saved_in.insert(key.clone(), after);
             }
             entries.extend((after..before).map(|part| (entry(id, &key, part), None)));
         });
@@ -256,8 +307,18 @@ pub(super) fn entry(id: &RuleId, key: &str, part: u32) -> PatternKey {
     }
 }
 
-/// The pieces of a key's state as one; how many there are.
-fn joined(parts: &BTreeMap<u32, Vec<u8>>) -> Result<(u32, Vec<u8>), String> {
+/// Bytes in the pieces in which they are saved.
+pub(super) fn pieces(bytes: &[u8]) -> impl Iterator<Item = Vec<u8>> {
+    let chunks = bytes.chunks(PIECE_BYTES);
+    let count = chunks.len() as u32;
+    chunks.enumerate().map(move |(place, state)| {
+        let parts = if place == 0 { count } else { 0 };
+        state::encode_piece(Piece { parts, state })
+    })
+}
+
+/// The pieces of what was saved as one; how many there are.
+pub(super) fn joined(parts: &BTreeMap<u32, Vec<u8>>) -> Result<(u32, Vec<u8>), String> {
     let mut bytes = Vec::new();
     let mut count = 0;
     for (expected, (part, value)) in (0..).zip(parts) {
