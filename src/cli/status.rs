@@ -98,7 +98,7 @@ fn waiting_words(waiting: &Value) -> String {
             words.push_str(text);
         }
     }
-    if let Some(key) = waiting["key"].as_array() {
+    if let Some(key) = waiting["key"].as_array().filter(|key| !key.is_empty()) {
         let key: Vec<String> = key.iter().map(Value::to_string).collect();
         words.push_str(&format!(" for {}", key.join(", ")));
     }

@@ -68,7 +68,7 @@ const RUN: &str = r#"{"id":"r1","workflow":"w","version":2,"status":"completed",
 const FAILED: &str = r#"{"id":"f1","workflow":"w","version":2,"status":"failed","progress":0.5,"output":null,"error":{"class":"timeout","message":"too slow","step":"first"},"tags":{},"created_at":"2026-11-21T06:00:00.000Z","steps":[]}"#;
 const RUNNING: &str = r#"{"id":"g1","workflow":"w","version":2,"status":"running","progress":0.5,"output":null,"error":null,"tags":{},"created_at":"2026-11-21T06:00:00.000Z","waiting_for":[{"kind":"task","step":"first","agent":"echo"}],"steps":[]}"#;
 
-const WAITING: &str = r#"{"id":"s1","workflow":"w","version":2,"status":"running","progress":0.5,"output":null,"error":null,"tags":{},"created_at":"2026-11-21T06:00:00.000Z","waiting_for":[{"kind":"signal","step":"approval","signal":"approved","agent":null,"since":"2026-11-21T06:00:00.000Z","until":null}],"signals":[{"name":"note","id":null,"received_at":"2026-11-21T06:00:00.000Z"},{"name":"paid","id":"p-1","received_at":"2026-11-21T06:00:00.000Z"}],"steps":[]}"#;
+const WAITING: &str = r#"{"id":"s1","workflow":"w","version":2,"status":"running","progress":0.5,"output":null,"error":null,"tags":{},"created_at":"2026-11-21T06:00:00.000Z","waiting_for":[{"kind":"signal","step":"approval","signal":"approved","agent":null,"since":"2026-11-21T06:00:00.000Z","until":null},{"kind":"pattern","step":"paid","signal":null,"key":["o-1",5],"agent":null,"since":"2026-11-21T06:00:00.000Z","until":null}],"signals":[{"name":"note","id":null,"received_at":"2026-11-21T06:00:00.000Z"},{"name":"paid","id":"p-1","received_at":"2026-11-21T06:00:00.000Z"}],"steps":[]}"#;
 
 #[test]
 fn status_shows_the_run_and_its_steps() {
@@ -94,6 +94,7 @@ fn status_shows_the_run_and_its_steps() {
     let shown = server.run(&["status", "s1"]).code(0).stdout;
     for line in [
         "waits     signal approved of step approval since 2026-11-21T06:00:00.000Z",
+        "waits     pattern of step paid since 2026-11-21T06:00:00.000Z for \"o-1\", 5",
         "signals   note, paid",
     ] {
         assert!(shown.contains(line), "{shown}");

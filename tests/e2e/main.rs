@@ -1,6 +1,7 @@
 //! The whole program from outside: the binary `partita` as separate processes, on Apache Kafka and
 //! on the broker it carries, driven by plain Kafka clients and over HTTP.
 //!
+//! - [`await_pattern`]: runs wait for events while instances are killed.
 //! - [`bad_input`]: records that cannot be read or are too large; topics of the wrong shape.
 //! - [`broker_away`]: the broker comes late, and goes away for long in the middle of the work.
 //! - [`chaos`]: thousands of runs while instances (and the embedded broker) are killed.
@@ -11,6 +12,7 @@
 //! - [`secured`]: TLS and SASL, right and wrong passwords.
 //! - [`support`]: processes, clients and the judge of histories, shared by all.
 
+mod await_pattern;
 mod bad_input;
 mod broker_away;
 mod chaos;

@@ -465,7 +465,7 @@ fn kill(child: &mut Child) {
 
 /// Waits until the group has committed offsets of all these partitions: what comes from then on is
 /// not missed, whoever runs.
-async fn until_anchored(brokers: &str, topics: &[(&str, i32)]) {
+pub async fn until_anchored(brokers: &str, topics: &[(&str, i32)]) {
     let consumer: BaseConsumer = ClientConfig::new()
         .set("bootstrap.servers", brokers)
         .set("group.id", "p.intake")

@@ -1,6 +1,7 @@
 //! The runtime against real brokers: the embedded one, and Apache Kafka where Java is there.
 
 mod agent;
+mod await_pattern;
 mod http_agent;
 mod intake;
 mod joins;
