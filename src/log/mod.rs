@@ -220,6 +220,15 @@ pub struct LogError {
     pub reason: String,
 }
 
+/// Records of an input that the cluster deleted before they were read.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Lost {
+    pub topic: String,
+    pub partition: i32,
+    /// Offsets passed over: at most so many records.
+    pub records: u64,
+}
+
 /// Where a partition's state was written in a settled transaction: the next offset of its
 /// changelog.
 pub type ChangelogPositions = Vec<(i32, i64)>;
@@ -248,6 +257,12 @@ pub trait Log: Send {
     /// Where an owner of the partition has to begin: committed offsets that no open transaction
     /// can change any more.
     fn committed(&mut self, partition: i32) -> Result<Positions, LogError>;
+
+    /// What [`Log::committed`] passed over since this was asked last: committed offsets whose records
+    /// are not there any more.
+    fn take_lost(&mut self) -> Vec<Lost> {
+        Vec::new()
+    }
 
     /// Reads the committed changelog of the partition from this offset up to where it ends now.
     /// To be called after [`Log::committed`].

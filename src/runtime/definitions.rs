@@ -365,6 +365,12 @@ impl DefinitionRegistry for Registry {
             None => table.awaited(name, version).cloned(),
         }
     }
+
+    fn rule_applied_at(&self, name: &str, version: u32) -> Option<Timestamp> {
+        let table = self.table();
+        let stored = table.get(Kind::Rule, name, Some(version))?;
+        Some(stored.applied_at)
+    }
 }
 
 fn key(kind: Kind, name: &str, version: u32) -> String {

@@ -113,6 +113,11 @@ pub trait DefinitionRegistry: Definitions + Send + Sync {
     fn rule(&self, _name: &str, _version: u32) -> Option<Arc<Rule>> {
         None
     }
+
+    /// When that version of a rule was applied: its events begin then.
+    fn rule_applied_at(&self, _name: &str, _version: u32) -> Option<Timestamp> {
+        None
+    }
 }
 
 /// Why the runtime does not start. A broker that is away is no reason: workers wait for it.

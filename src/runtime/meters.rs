@@ -4,6 +4,7 @@
 use metrics::{counter, gauge, histogram};
 
 use crate::engine::{Definitions, Effect, Emitted};
+use crate::log::Lost;
 use crate::model::{Millis, RunState, RunStatus, StepStatus, Timestamp, class};
 use crate::telemetry::names;
 use crate::workflow::program::StepKind;
@@ -103,6 +104,24 @@ pub fn intake_unreadable(records: u64) {
     if records > 0 {
         counter!(names::INTAKE_UNREADABLE_TOTAL).increment(records);
     }
+}
+
+/// Tells of records that were deleted before they were read, and counts them.
+pub fn records_lost(lost: &[Lost]) {
+    for lost in lost.iter().filter(|lost| lost.records > 0) {
+        tracing::error!(
+            topic = lost.topic,
+            partition = lost.partition,
+            records = lost.records,
+            "records were deleted before they were read; going on with the first that is there"
+        );
+        counter!(names::RECORDS_LOST_TOTAL, "topic" => lost.topic.clone()).increment(lost.records);
+    }
+}
+
+/// Partitions of event topics that wait for a schema.
+pub fn held_partitions(partitions: usize) {
+    gauge!(names::INTAKE_HELD_PARTITIONS).set(partitions as f64);
 }
 
 pub fn missing_topics(topics: usize) {

@@ -223,6 +223,7 @@ impl<S: Stage> Worker<S> {
             let reader = self.log.changelog(number, from)?;
             Ok(Restoring { reader, positions })
         });
+        meters::records_lost(&self.log.take_lost());
         if let Ok(restoring) = &began {
             if restoring.reader.position() < from {
                 tracing::warn!(

@@ -30,6 +30,8 @@ pub const BATCH_RECORDS: &str = "partita_batch_records";
 pub const RESTORE_RECORDS_REMAINING: &str = "partita_restore_records_remaining";
 /// Changes of this instance's partitions.
 pub const REBALANCES_TOTAL: &str = "partita_rebalances_total";
+/// Offsets of inputs whose records were deleted before they were read. Label: `topic`.
+pub const RECORDS_LOST_TOTAL: &str = "partita_records_lost_total";
 /// Records sent to the dead-letter topic. Label: `class`.
 pub const DEAD_LETTERS_TOTAL: &str = "partita_dead_letters_total";
 /// Matches of a rule, those of rules in shadow too. Label: `rule` (`name@version`).
@@ -74,6 +76,8 @@ pub const INTAKE_SIGNALS_TOTAL: &str = "partita_intake_signals_total";
 pub const INTAKE_UNREADABLE_TOTAL: &str = "partita_intake_unreadable_total";
 /// Events that a rule wanted, but for its key. Label: `rule`.
 pub const INTAKE_UNKEYED_TOTAL: &str = "partita_intake_unkeyed_total";
+/// Partitions of event topics that wait for a schema of their records.
+pub const INTAKE_HELD_PARTITIONS: &str = "partita_intake_held_partitions";
 /// Topics that rules read and that are not there.
 pub const INTAKE_MISSING_TOPICS: &str = "partita_intake_missing_topics";
 
@@ -249,6 +253,11 @@ pub const METRICS: &[Metric] = &[
         &[],
     ),
     counter(
+        RECORDS_LOST_TOTAL,
+        "Records of inputs that retention deleted before they were read, at most.",
+        &["topic"],
+    ),
+    counter(
         DEAD_LETTERS_TOTAL,
         "Records sent to the dead-letter topic, by error class.",
         &["class"],
@@ -362,6 +371,12 @@ pub const METRICS: &[Metric] = &[
         INTAKE_UNKEYED_TOTAL,
         "Events that a rule wants and that lack a value of its correlation key.",
         &["rule"],
+    ),
+    gauge(
+        INTAKE_HELD_PARTITIONS,
+        Unit::Count,
+        "Partitions of event topics that wait for a schema of their records.",
+        &[],
     ),
     gauge(
         INTAKE_MISSING_TOPICS,

@@ -25,7 +25,7 @@ use rdkafka::producer::{BaseProducer, BaseRecord, Producer};
 use rdkafka::{ClientConfig, Message, Offset, TopicPartitionList};
 use serde_json::{Value, json};
 
-use crate::intake::{create, until_anchored};
+use crate::intake::support::{create, until_anchored};
 use crate::world;
 
 const PREFIX: &str = "p.";

@@ -19,7 +19,7 @@ use rdkafka::message::{Header, OwnedHeaders};
 use rdkafka::producer::{BaseRecord, DefaultProducerContext, Producer, ThreadedProducer};
 use serde_json::{Value, json};
 
-use crate::intake::{create, producer, read_all};
+use crate::intake::support::{create, producer, read_all};
 use crate::world::{self, PARTITIONS, Registry};
 
 const RULES: &str = r#"

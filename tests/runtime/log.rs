@@ -5,11 +5,13 @@ use std::time::Duration;
 use kafka_harness::{EmbeddedBroker, Kafka};
 use partita::log::conformance::{Setup, a_static_member_keeps_its_place, conforms};
 use partita::log::kafka::{ClientSettings, KafkaLog, KafkaLogConfig};
-use partita::log::{Log, OwnershipChange, PollLimits, StageKind};
+use partita::log::{Log, Lost, OwnershipChange, PollLimits, StageKind};
 use partita::model::Millis;
 use partita_broker::{Broker, Config};
-use rdkafka::ClientConfig;
+use rdkafka::admin::{AdminClient, AdminOptions};
+use rdkafka::client::DefaultClientContext;
 use rdkafka::producer::{BaseRecord, DefaultProducerContext, Producer, ThreadedProducer};
+use rdkafka::{ClientConfig, Offset, TopicPartitionList};
 
 use crate::world;
 
@@ -60,6 +62,61 @@ async fn an_outage_does_not_stand_before_the_loss_of_partitions() {
         // Statistics come every two seconds: fewer polls than reports.
         let lost = changes_within(&mut log, 3, Duration::from(EXPIRES_SOON));
         assert_eq!(lost, [OwnershipChange::Revoked(vec![0, 1])]);
+    });
+}
+
+/// Where retention was faster than we were, the owner begins with what is there, and says what is not.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn inputs_that_were_deleted_before_they_were_read_are_told() {
+    const PREFIX: &str = "short.";
+    let broker = Broker::start(Config::memory()).await.expect("a broker");
+    let brokers = broker.bootstrap();
+    world::create_topics_with(&brokers, PREFIX, &[], 1).await;
+    let mut client = ClientConfig::new();
+    client.set("bootstrap.servers", &brokers);
+    let producer: ThreadedProducer<DefaultProducerContext> = client.create().expect("a producer");
+    for _ in 0..5 {
+        let record: BaseRecord<'_, str, str> = BaseRecord::to("short.commands").payload("x");
+        producer.send(record).expect("a record");
+    }
+    producer.flush(Duration::from_secs(60)).expect("deliveries");
+    let mut log = KafkaLog::new(KafkaLogConfig {
+        client: ClientSettings::plain(&brokers),
+        prefix: PREFIX.to_owned(),
+        stage: StageKind::Workflows,
+        transactional_id: format!("{PREFIX}worker"),
+        transaction_timeout: Millis(10_000),
+        session_timeout: EXPIRES_SOON,
+        static_membership: false,
+    })
+    .expect("a log");
+    tokio::task::block_in_place(|| {
+        log.connect().expect("a connection");
+        let assigned = changes_within(&mut log, 600, Duration::from_millis(100));
+        assert_eq!(assigned, [OwnershipChange::Assigned(vec![0])]);
+        assert_eq!(log.committed(0).expect("positions"), [0, 0]);
+        log.begin().expect("a transaction");
+        log.send_offsets(&[(0, [2, 0])]).expect("offsets");
+        log.commit().expect("a commit");
+        assert_eq!(log.committed(0).expect("positions"), [2, 0]);
+        assert_eq!(log.take_lost(), []);
+    });
+    let admin: AdminClient<DefaultClientContext> = client.create().expect("an admin client");
+    let mut before = TopicPartitionList::new();
+    before
+        .add_partition_offset("short.commands", 0, Offset::Offset(4))
+        .expect("an offset");
+    let deleted = admin.delete_records(&before, &AdminOptions::new());
+    deleted.await.expect("records are deleted");
+    tokio::task::block_in_place(|| {
+        assert_eq!(log.committed(0).expect("positions"), [4, 0]);
+        let lost = Lost {
+            topic: "short.commands".to_owned(),
+            partition: 0,
+            records: 2,
+        };
+        assert_eq!(log.take_lost(), [lost]);
+        assert_eq!(log.take_lost(), []);
     });
 }
 

@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 use rdkafka::admin::{AdminClient, AdminOptions, NewTopic, TopicReplication};
 use rdkafka::client::{Client, ClientContext, DefaultClientContext};
 use rdkafka::consumer::{BaseConsumer, Consumer, ConsumerContext};
+use rdkafka::error::KafkaError;
 use rdkafka::message::{BorrowedMessage, Headers};
 use rdkafka::{ClientConfig, Message, Offset, TopicPartitionList};
 
@@ -16,8 +17,8 @@ use super::restore::ChangelogOfKafka;
 use super::settings::{ClientSettings, reader_config};
 use super::turns::TurnsOfProducers;
 use crate::log::{
-    ChangelogPositions, ChangelogReader, Log, LogError, Outgoing, OwnershipChange, PollLimits,
-    Positions, Record, StageKind, Topics,
+    ChangelogPositions, ChangelogReader, Log, LogError, Lost, Outgoing, OwnershipChange,
+    PollLimits, Positions, Record, StageKind, Topics,
 };
 use crate::model::Millis;
 
@@ -76,6 +77,7 @@ pub struct KafkaLog {
     producer: Option<TurnsOfProducers>,
     partitions: i32,
     cluster: String,
+    lost: Vec<Lost>,
 }
 
 impl KafkaLog {
@@ -95,6 +97,7 @@ impl KafkaLog {
             producer: None,
             partitions: 0,
             cluster: String::new(),
+            lost: Vec::new(),
         })
     }
 
@@ -209,20 +212,36 @@ impl Log for KafkaLog {
             .committed_offsets(asked, ASK_TIMEOUT)
             .map_err(|error| errors::retriable(DOING, error))?;
         let mut positions = Positions::default();
+        let failed = |error: KafkaError| errors::retriable(DOING, error);
+        let mut lost = Vec::new();
         for &source in self.config.stage.inputs() {
             let topic = self.topics.of(source);
+            let ends = self.probe.fetch_watermarks(topic, partition, ASK_TIMEOUT);
+            let bounds = ends.map_err(failed)?;
             let found = answered.find_partition(topic, partition);
             positions[source.index()] =
                 match found.map(|element| (element.error(), element.offset())) {
-                    Some((Ok(()), Offset::Offset(offset))) => offset,
-                    Some((Err(error), _)) => return Err(errors::retriable(DOING, error)),
-                    _ => {
-                        let ends = self.probe.fetch_watermarks(topic, partition, ASK_TIMEOUT);
-                        ends.map_err(|error| errors::retriable(DOING, error))?.0
+                    Some((Ok(()), Offset::Offset(offset))) => {
+                        let (position, passed) = reachable(offset, bounds);
+                        if passed > 0 {
+                            lost.push(Lost {
+                                topic: topic.to_owned(),
+                                partition,
+                                records: passed,
+                            });
+                        }
+                        position
                     }
+                    Some((Err(error), _)) => return Err(failed(error)),
+                    _ => bounds.0,
                 };
         }
+        self.lost.append(&mut lost);
         Ok(positions)
+    }
+
+    fn take_lost(&mut self) -> Vec<Lost> {
+        std::mem::take(&mut self.lost)
     }
 
     fn changelog(
@@ -351,6 +370,18 @@ pub(super) fn seek<C: ConsumerContext>(
             Some(_) => std::thread::sleep(Duration::from_millis(10)),
         }
     }
+}
+
+/// Where a reader with this committed offset goes on in a partition that has records from `first` on
+/// and the next of which is `end`; and how many offsets it passes over, for their records were deleted
+/// before they were read. An offset behind the end is of a topic of that name that was deleted: this one
+/// is read from its beginning.
+pub(super) fn reachable(committed: i64, (first, end): (i64, i64)) -> (i64, u64) {
+    if committed > end {
+        return (first, 0);
+    }
+    let passed = first.saturating_sub(committed);
+    (committed.max(first), u64::try_from(passed).unwrap_or(0))
 }
 
 /// A copy of the headers of a record, in their order.

@@ -17,10 +17,10 @@ use rdkafka::{Message, Offset, Statistics, TopicPartitionList};
 use super::drain::{Notes, drain};
 use super::errors;
 use super::session::{
-    ASK_TIMEOUT, KafkaLogConfig, headers_of, partition_count, partitions_of_ours, seek,
+    ASK_TIMEOUT, KafkaLogConfig, headers_of, partition_count, partitions_of_ours, reachable, seek,
 };
 use super::turns::TurnsOfProducers;
-use crate::log::{LogError, Outgoing, PollLimits, Topics};
+use crate::log::{LogError, Lost, Outgoing, PollLimits, Topics};
 use crate::model::Timestamp;
 
 /// A partition of a topic of others.
@@ -59,6 +59,17 @@ pub struct Beginning {
     pub is_committed: bool,
 }
 
+/// Where to begin with a partition of which the group has committed nothing.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Since {
+    /// With its first record.
+    Beginning,
+    /// With the first record of that time or later, by the records' own timestamps.
+    Time(Timestamp),
+    /// Behind the last committed record.
+    Now,
+}
+
 /// See the module.
 pub struct SourceLog {
     config: KafkaLogConfig,
@@ -69,6 +80,7 @@ pub struct SourceLog {
     consumer: Option<BaseConsumer<Assignment>>,
     producer: Option<TurnsOfProducers>,
     signal_partitions: i32,
+    lost: Vec<Lost>,
 }
 
 impl SourceLog {
@@ -95,6 +107,7 @@ impl SourceLog {
             consumer: None,
             producer: None,
             signal_partitions: 0,
+            lost: Vec::new(),
         })
     }
 
@@ -174,15 +187,15 @@ impl SourceLog {
     }
 
     /// Where owners of these partitions begin: at the committed offset, which no open transaction
-    /// can change any more; without one at the first record where `is_new` says that the partition
-    /// is younger than our interest in its topic, else behind the last committed record.
+    /// can change any more, or where that is not there any more, at the first record; without one,
+    /// where `since` says.
     ///
     /// # Errors
     /// The cluster does not answer.
     pub fn beginnings(
-        &self,
+        &mut self,
         partitions: &[SourcePartition],
-        is_new: &dyn Fn(&SourcePartition) -> bool,
+        since: &dyn Fn(&SourcePartition) -> Since,
     ) -> Result<Vec<Beginning>, LogError> {
         const DOING: &str = "asking for committed offsets";
         let failed = |error: KafkaError| errors::retriable(DOING, error);
@@ -195,28 +208,96 @@ impl SourceLog {
             .committed_offsets(asked, ASK_TIMEOUT)
             .map_err(failed)?;
         let mut beginnings = Vec::with_capacity(partitions.len());
+        let mut lost = Vec::new();
         for at in partitions {
+            let bounds = self.bounds(at)?;
             let found = answered.find_partition(&at.topic, at.partition);
             if let Some(element) = found {
                 element.error().map_err(failed)?;
-                if let Offset::Offset(offset) = element.offset() {
+                if let Offset::Offset(committed) = element.offset() {
+                    let (offset, records) = reachable(committed, bounds);
+                    if records > 0 {
+                        lost.push(Lost {
+                            topic: at.topic.to_string(),
+                            partition: at.partition,
+                            records,
+                        });
+                    }
                     beginnings.push(Beginning {
                         offset,
-                        is_committed: true,
+                        is_committed: offset == committed,
                     });
                     continue;
                 }
             }
-            let (first, end) = self
-                .probe
-                .fetch_watermarks(&at.topic, at.partition, ASK_TIMEOUT)
-                .map_err(failed)?;
+            let (first, end) = bounds;
             beginnings.push(Beginning {
-                offset: if is_new(at) { first } else { end },
+                offset: match since(at) {
+                    Since::Beginning => first,
+                    Since::Time(time) => self.first_since(at, time)?.unwrap_or(end),
+                    Since::Now => end,
+                },
                 is_committed: false,
             });
         }
+        self.lost.append(&mut lost);
         Ok(beginnings)
+    }
+
+    /// What [`SourceLog::beginnings`] passed over since this was asked last: committed offsets whose
+    /// records are not there any more.
+    pub fn take_lost(&mut self) -> Vec<Lost> {
+        std::mem::take(&mut self.lost)
+    }
+
+    /// The first offset that the cluster still has.
+    ///
+    /// # Errors
+    /// The cluster does not answer.
+    pub fn first_offset(&self, at: &SourcePartition) -> Result<i64, LogError> {
+        self.bounds(at).map(|(first, _)| first)
+    }
+
+    /// The first offset and the next after the last committed record.
+    fn bounds(&self, at: &SourcePartition) -> Result<(i64, i64), LogError> {
+        self.probe
+            .fetch_watermarks(&at.topic, at.partition, ASK_TIMEOUT)
+            .map_err(|error| errors::retriable("asking for the ends of a partition", error))
+    }
+
+    /// The offset of the first record of `time` or later.
+    fn first_since(&self, at: &SourcePartition, time: Timestamp) -> Result<Option<i64>, LogError> {
+        const DOING: &str = "asking for offsets by time";
+        let failed = |error: KafkaError| errors::retriable(DOING, error);
+        let mut asked = TopicPartitionList::with_capacity(1);
+        asked
+            .add_partition_offset(&at.topic, at.partition, Offset::Offset(time.0))
+            .map_err(failed)?;
+        let answered = self
+            .probe
+            .offsets_for_times(asked, ASK_TIMEOUT)
+            .map_err(failed)?;
+        let found = answered.find_partition(&at.topic, at.partition);
+        let found = found.ok_or_else(|| errors::retriable(DOING, "no answer"))?;
+        found.error().map_err(failed)?;
+        Ok(match found.offset() {
+            Offset::Offset(offset) => Some(offset),
+            _ => None,
+        })
+    }
+
+    /// Fetches nothing of these partitions until they are started again.
+    ///
+    /// # Errors
+    /// A partition that is not ours.
+    pub fn pause(&mut self, partitions: &[SourcePartition]) -> Result<(), LogError> {
+        let mut list = TopicPartitionList::with_capacity(partitions.len());
+        for at in partitions {
+            list.add_partition(&at.topic, at.partition);
+        }
+        self.consumer()?
+            .pause(&list)
+            .map_err(|error| errors::fatal("pausing partitions", error))
     }
 
     /// Delivers the partitions' records from these offsets on. Those that are delivered already go
@@ -247,6 +328,9 @@ impl SourceLog {
                 .note_started(partitions.iter().map(|(at, _)| at));
         }
         if known.count() > 0 {
+            consumer
+                .resume(&known)
+                .map_err(|error| errors::fatal(DOING, error))?;
             seek(consumer, &known)?;
         }
         Ok(())

@@ -9,7 +9,7 @@ use crate::codec::event::{self, DecodedEvent, RawEvent, Refused};
 use crate::codec::signal::{self, EventParts, WatermarkParts};
 use crate::log::kafka::SourceLog;
 use crate::log::kafka::sources::{SourcePartition, SourceRecord};
-use crate::log::{ErrorClass, LogError, Outgoing, Target, partitioner};
+use crate::log::{LogError, Outgoing, Target, partitioner};
 use crate::model::{Failure, Origin};
 use crate::pattern::Rule;
 use crate::pattern::filter::Verdict;
@@ -41,26 +41,34 @@ impl IntakeWorker {
     pub(super) fn transact(&mut self, records: &[SourceRecord]) -> Result<usize, LogError> {
         let mut tally = Tally::default();
         let mut positions: BTreeMap<&SourcePartition, i64> = BTreeMap::new();
+        let mut held: Vec<SourcePartition> = Vec::new();
         let mut sender = Sender::new(&mut self.log);
         for record in records {
             let Some(owned) = self.owned.get_mut(&record.from) else {
                 continue;
             };
-            if !owned.is_started || record.offset < owned.position {
+            if !owned.is_started || owned.hold.is_on() || record.offset < owned.position {
                 continue;
             }
             let Some(of_topic) = self.filter.topic(&record.from.topic) else {
                 owned.has_passed_over = true;
                 continue;
             };
-            positions.insert(&record.from, record.offset + 1);
-            *tally.events.entry(&record.from.topic).or_default() += 1;
+            let expected = positions.insert(&record.from, record.offset + 1);
+            owned
+                .gap
+                .note(expected.unwrap_or(owned.position), record.offset);
             let raw = RawEvent {
                 value: record.value.as_deref(),
                 headers: &record.headers,
                 timestamp: record.timestamp,
             };
-            let event = match event::decode(&raw, self.schemas.as_ref(), self.max_payload_bytes) {
+            let decoded = event::decode(&raw, self.schemas.as_ref(), self.max_payload_bytes);
+            if !matches!(decoded, Err(Refused::Unavailable(_))) {
+                owned.hold.forget();
+                *tally.events.entry(&record.from.topic).or_default() += 1;
+            }
+            let event = match decoded {
                 Ok(Some(event)) => event,
                 Ok(None) => continue,
                 Err(Refused::Unreadable(unreadable)) => {
@@ -70,11 +78,19 @@ impl IntakeWorker {
                     continue;
                 }
                 Err(Refused::Unavailable(reason)) => {
-                    return Err(LogError {
-                        class: ErrorClass::Retriable,
-                        doing: "looking up a schema",
+                    // From here on the partition is read again.
+                    positions.insert(&record.from, record.offset);
+                    let wait = owned.hold.begin();
+                    tracing::warn!(
+                        topic = &*record.from.topic,
+                        partition = record.from.partition,
+                        offset = record.offset,
                         reason,
-                    });
+                        retry_ms = wait.as_millis() as u64,
+                        "a partition waits for a schema"
+                    );
+                    held.push(record.from.clone());
+                    continue;
                 }
             };
             owned
@@ -106,6 +122,9 @@ impl IntakeWorker {
         }
         let is_open = sender.is_open;
         self.conclude(is_open, &positions, &told)?;
+        if !held.is_empty() {
+            self.log.pause(&held)?;
+        }
         tally.publish();
         Ok(records.len())
     }

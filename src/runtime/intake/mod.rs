@@ -5,9 +5,12 @@
 //! ([`crate::pattern::filter`]), and written to `signals` once for each rule that does (`batch`),
 //! with how far event time has come at its source (`watermarks`) and with what could not be read as
 //! dead letters: all in the transaction that moves the offsets. [`schemas`] knows how others write
-//! Avro. The stage keeps no state: what it needs to go on is in the group's offsets.
+//! Avro; a partition whose schema cannot be had for now waits alone (`hold`). The stage keeps no state:
+//! what it needs to go on is in the group's offsets.
 
 mod batch;
+mod gaps;
+mod hold;
 pub mod schemas;
 mod topics;
 mod watermarks;

@@ -21,6 +21,11 @@ const MAX_ANSWER: usize = 1 << 20;
 /// late, but poison comes in numbers.
 const FORGET_UNKNOWN_AFTER: Duration = Duration::from_secs(30);
 
+/// A registry that did not answer is left alone for so long, or for [`LEAVE_ALONE_TIMES`] as long as the
+/// question took: each question holds up a worker, and all of its partitions.
+const LEAVE_ALONE: Duration = Duration::from_millis(200);
+const LEAVE_ALONE_TIMES: u32 = 4;
+
 /// Where schemas come from.
 #[derive(Clone, Debug)]
 pub struct SchemaSettings {
@@ -69,6 +74,8 @@ struct Registry {
     /// Workers are threads; the client wants a runtime.
     runtime: Mutex<tokio::runtime::Runtime>,
     known: RwLock<HashMap<u32, Known>>,
+    /// It did not answer: why, and until when it is left alone.
+    away: Mutex<Option<(Instant, String)>>,
 }
 
 enum Known {
@@ -154,6 +161,7 @@ impl Registry {
             client,
             runtime: Mutex::new(runtime),
             known: RwLock::default(),
+            away: Mutex::default(),
         })
     }
 
@@ -168,7 +176,20 @@ impl Registry {
         }
         let asked = {
             let runtime = self.runtime.lock().unwrap_or_else(PoisonError::into_inner);
-            runtime.block_on(self.ask(id))
+            let mut away = self.away.lock().unwrap_or_else(PoisonError::into_inner);
+            let began = Instant::now();
+            if let Some((until, why)) = &*away
+                && began < *until
+            {
+                return Err(NoSchema::Unavailable(why.clone()));
+            }
+            let asked = runtime.block_on(self.ask(id));
+            let rest = LEAVE_ALONE.max(began.elapsed() * LEAVE_ALONE_TIMES);
+            *away = match &asked {
+                Err(NoSchema::Unavailable(why)) => Some((Instant::now() + rest, why.clone())),
+                _ => None,
+            };
+            asked
         };
         let entry = match &asked {
             Ok(schema) => Known::Schema(schema.clone()),
@@ -334,12 +355,18 @@ mod tests {
             ("200 OK", "<html>", "not understood"),
         ] {
             let (schemas, asked) = answering(status, body.to_owned());
-            for _ in 0..2 {
-                match schemas.by_id(5) {
-                    Err(NoSchema::Unavailable(why)) => assert!(why.contains(expected), "{why}"),
-                    other => panic!("{expected}: {other:?}"),
-                }
-            }
+            let is_away = || match schemas.by_id(5) {
+                Err(NoSchema::Unavailable(why)) => assert!(why.contains(expected), "{why}"),
+                other => panic!("{expected}: {other:?}"),
+            };
+            is_away();
+            let registry = schemas.registry.as_ref().expect("there is one");
+            let far = Instant::now() + Duration::from_secs(1_000);
+            registry.away.lock().unwrap().as_mut().expect("noted").0 = far;
+            is_away();
+            assert_eq!(asked.load(Ordering::SeqCst), 1, "{expected}: left alone");
+            registry.away.lock().unwrap().as_mut().expect("noted").0 = Instant::now();
+            is_away();
             assert_eq!(asked.load(Ordering::SeqCst), 2, "{expected}");
         }
         let port = TcpListener::bind("127.0.0.1:0").expect("a port");

@@ -6,7 +6,8 @@ use std::time::{Duration, Instant};
 
 use crate::log::LogError;
 use crate::log::kafka::SourceLog;
-use crate::log::kafka::sources::SourcePartition;
+use crate::log::kafka::sources::{Since, SourcePartition};
+use crate::model::Timestamp;
 
 /// Between two looks for a topic that is not there.
 const LOOK_FOR_MISSING: Duration = Duration::from_secs(2);
@@ -26,17 +27,24 @@ struct Known {
     /// the rule was there before.
     at_first: Option<i32>,
     looked: Option<Instant>,
+    /// When the first of the rules that read it was applied.
+    wanted_since: Option<Timestamp>,
 }
 
 impl SourceTopics {
-    /// These are read from now on, and no others.
-    pub(super) fn want<'a>(&mut self, topics: impl Iterator<Item = &'a Arc<str>>) {
-        let mut wanted: BTreeMap<Arc<str>, Known> = BTreeMap::new();
-        for topic in topics {
-            let known = self.0.remove(topic).unwrap_or_default();
-            wanted.insert(topic.clone(), known);
-        }
-        self.0 = wanted;
+    /// These are read from now on, and no others; each with when that was first wanted, where anyone
+    /// knows.
+    pub(super) fn want(&mut self, topics: BTreeMap<Arc<str>, Option<Timestamp>>) {
+        let mut before = std::mem::take(&mut self.0);
+        let wanted = topics.into_iter().map(|(topic, wanted_since)| {
+            let known = before.remove(&topic).unwrap_or_default();
+            let known = Known {
+                wanted_since,
+                ..known
+            };
+            (topic, known)
+        });
+        self.0 = wanted.collect();
     }
 
     /// Asks the cluster about topics that were not looked at for a while.
@@ -92,9 +100,17 @@ impl SourceTopics {
         self.0.get(topic).map_or(0, |known| known.partitions)
     }
 
-    /// Whether the partition came after this worker first looked for its topic.
-    pub(super) fn is_new(&self, at: &SourcePartition) -> bool {
-        let known = self.0.get(&at.topic).and_then(|known| known.at_first);
-        known.is_some_and(|at_first| at.partition >= at_first)
+    /// Where to begin with a partition of which nothing is committed: with its first record where it came
+    /// after this worker first looked for its topic, whatever time its records claim; else where its rules
+    /// were applied, though nobody was running then.
+    pub(super) fn since(&self, at: &SourcePartition) -> Since {
+        let Some(known) = self.0.get(&at.topic) else {
+            return Since::Now;
+        };
+        match (known.at_first, known.wanted_since) {
+            (Some(at_first), _) if at.partition >= at_first => Since::Beginning,
+            (_, Some(time)) => Since::Time(time),
+            (_, None) => Since::Now,
+        }
     }
 }

@@ -9,12 +9,16 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use super::IntakeConfig;
+use super::gaps::Gap;
+use super::hold::Hold;
 use super::topics::SourceTopics;
 use super::watermarks::Watermarks;
 use crate::codec::event::Schemas;
 use crate::log::kafka::SourceLog;
 use crate::log::kafka::sources::{SourceChange, SourcePartition};
-use crate::log::{LogError, PollLimits};
+use crate::log::{LogError, Lost, PollLimits};
+use crate::model::Timestamp;
+use crate::pattern::Rule;
 use crate::pattern::filter::Filter;
 use crate::runtime::DefinitionRegistry;
 use crate::runtime::meters;
@@ -33,6 +37,8 @@ pub(super) struct Owned {
     /// The position that the group has committed; `None`: none yet.
     pub committed: Option<i64>,
     pub watermarks: Watermarks,
+    pub hold: Hold,
+    pub gap: Gap,
 }
 
 /// See the module.
@@ -99,8 +105,9 @@ impl IntakeWorker {
         }
     }
 
-    /// Tells how far behind the partitions are.
-    pub fn observe(&self) {
+    /// Tells how far behind the partitions are, and what was deleted before it was read.
+    pub fn observe(&mut self) {
+        self.explain_gaps();
         for (at, owned) in &self.owned {
             if owned.is_started {
                 let behind = self.log.lag(at, owned.position);
@@ -108,6 +115,24 @@ impl IntakeWorker {
             }
         }
         meters::missing_topics(self.topics.missing());
+        let held = self.owned.values().filter(|owned| owned.hold.is_on());
+        meters::held_partitions(held.count());
+    }
+
+    fn explain_gaps(&mut self) {
+        for (at, owned) in &mut self.owned {
+            if !owned.gap.is_open() {
+                continue;
+            }
+            match self.log.first_offset(at) {
+                Ok(first) => meters::records_lost(&[Lost {
+                    topic: at.topic.to_string(),
+                    partition: at.partition,
+                    records: owned.gap.explain(first),
+                }]),
+                Err(error) => tracing::debug!(%error, "cannot explain a gap yet"),
+            }
+        }
     }
 
     /// Leaves the group. What is not committed was never done.
@@ -144,6 +169,7 @@ impl IntakeWorker {
             self.log.subscribe(&existing)?;
             self.subscribed = existing;
         }
+        self.end_holds()?;
         let mut records = Vec::new();
         let has_to_start = self.owned.values().any(|owned| !owned.is_started);
         let limits = PollLimits {
@@ -164,7 +190,7 @@ impl IntakeWorker {
         }
         self.generation = Some(generation);
         self.filter = Filter::new(&rules);
-        self.topics.want(self.filter.topics());
+        self.topics.want(self.beginnings_of(&rules));
         let mut behind = Vec::new();
         for (at, owned) in &mut self.owned {
             if let Some(of_topic) = self.filter.topic(&at.topic) {
@@ -186,6 +212,19 @@ impl IntakeWorker {
         }
     }
 
+    /// The topics of the rules, each with when the first of its rules was applied.
+    fn beginnings_of(&self, rules: &[Arc<Rule>]) -> BTreeMap<Arc<str>, Option<Timestamp>> {
+        let mut beginnings: BTreeMap<Arc<str>, Option<Timestamp>> = BTreeMap::new();
+        for rule in rules {
+            let applied = self.rules.rule_applied_at(&rule.name, rule.version);
+            for topic in &rule.topics {
+                let since = beginnings.entry(topic.clone()).or_default();
+                *since = since.take().into_iter().chain(applied).min();
+            }
+        }
+        beginnings
+    }
+
     fn change_ownership(&mut self, change: SourceChange) {
         meters::rebalanced();
         match change {
@@ -200,6 +239,8 @@ impl IntakeWorker {
                         has_passed_over: false,
                         committed: None,
                         watermarks: Watermarks::default(),
+                        hold: Hold::default(),
+                        gap: Gap::default(),
                     };
                     self.owned.insert(at, owned);
                 }
@@ -224,8 +265,9 @@ impl IntakeWorker {
         if waiting.is_empty() {
             return Ok(());
         }
-        let is_new = |at: &SourcePartition| self.topics.is_new(at);
-        let beginnings = self.log.beginnings(&waiting, &is_new)?;
+        let since = |at: &SourcePartition| self.topics.since(at);
+        let beginnings = self.log.beginnings(&waiting, &since)?;
+        meters::records_lost(&self.log.take_lost());
         let list: Vec<(SourcePartition, i64)> = waiting
             .into_iter()
             .zip(&beginnings)
@@ -240,6 +282,21 @@ impl IntakeWorker {
             }
         }
         Ok(())
+    }
+
+    /// Reads on where a schema was waited for long enough. Before the poll: it must bring nothing that was
+    /// fetched from behind the position.
+    fn end_holds(&mut self) -> Result<(), LogError> {
+        let mut ended = Vec::new();
+        for (at, owned) in &mut self.owned {
+            if owned.hold.end_if_due() && owned.is_started {
+                ended.push((at.clone(), owned.position));
+            }
+        }
+        match ended.is_empty() {
+            true => Ok(()),
+            false => self.log.start(&ended),
+        }
     }
 
     fn recover(&mut self, error: &LogError) -> Stepped {
@@ -264,7 +321,7 @@ impl Recover for IntakeWorker {
         let mut positions = Vec::new();
         for (at, owned) in &mut self.owned {
             owned.watermarks.go_back();
-            if owned.is_started {
+            if owned.is_started && !owned.hold.is_on() {
                 positions.push((at.clone(), owned.position));
             }
         }

@@ -1,0 +1,13 @@
+//! The intake against real brokers.
+//!
+//! - [`exactly_once`]: every encoding, every kind of poison, and kills;
+//! - [`changes`]: rules come and go;
+//! - [`away`]: what happens while nobody runs, or while a schema registry does not;
+//! - [`letters`]: dead letters that are too large;
+//! - [`support`]: rules, topics and records, shared by all.
+
+mod away;
+mod changes;
+mod exactly_once;
+mod letters;
+pub mod support;
