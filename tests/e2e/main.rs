@@ -7,7 +7,8 @@
 //! - [`chaos`]: thousands of runs while instances (and the embedded broker) are killed.
 //! - [`leaving`]: an instance is stopped in good order and the other takes over at once.
 //! - [`python_agents`]: the agents of `examples/agents/python`.
-//! - [`rules`]: events through rules while instances are killed.
+//! - [`rules`]: a million events through rules while instances are killed; [`reference`] says what
+//!   they must find.
 //! - [`lost_store`]: the local cache is deleted and corrupted between runs.
 //! - [`secured`]: TLS and SASL, right and wrong passwords.
 //! - [`support`]: processes, clients and the judge of histories, shared by all.
@@ -19,6 +20,9 @@ mod chaos;
 mod leaving;
 mod lost_store;
 mod python_agents;
+// That of the tests of patterns.
+#[path = "../patterns/reference/mod.rs"]
+mod reference;
 mod rules;
 mod secured;
 mod support;
