@@ -1,10 +1,10 @@
 //! The program `partita-broker` as a process that can be killed.
 
 use std::net::TcpStream;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::thread;
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime};
 
 use tempfile::TempDir;
 
@@ -86,25 +86,38 @@ impl Drop for EmbeddedBroker {
 }
 
 /// Cargo puts the programs of one workspace side by side, above the tests. Testing the workspace
-/// builds them all; a test of one crate alone finds the broker as it was last built, or builds it.
+/// builds them all; with one test alone (`cargo test --test e2e`) the broker may be missing or older than
+/// its sources, and is built here as the workspace builds it.
 fn program() -> PathBuf {
     let test = std::env::current_exe().expect("a test knows its own program");
-    let folder = test.parent().and_then(std::path::Path::parent);
-    let program = folder
-        .expect("target/<profile>/deps")
-        .join("partita-broker");
-    if !program.exists() {
-        let status = Command::new(env!("CARGO"))
-            .args([
-                "build",
-                "--package",
-                "partita-broker",
-                "--bin",
-                "partita-broker",
-            ])
-            .status()
-            .expect("cargo runs");
+    let folder = test.parent().and_then(Path::parent);
+    let folder = folder.expect("target/<profile>/deps");
+    let program = folder.join("partita-broker");
+    let built = modified(&program);
+    let sources = Path::new(env!("CARGO_MANIFEST_DIR")).join("../partita-broker/src");
+    if built.is_none() || built < newest(&sources) {
+        let mut build = Command::new(env!("CARGO"));
+        build.args(["build", "--workspace", "--bin", "partita-broker"]);
+        if folder.ends_with("release") {
+            build.arg("--release");
+        }
+        let status = build.status().expect("cargo runs");
         assert!(status.success(), "the broker does not build");
     }
     program
+}
+
+fn modified(file: &Path) -> Option<SystemTime> {
+    file.metadata().and_then(|found| found.modified()).ok()
+}
+
+/// When the youngest file in a folder, however deep, was changed.
+fn newest(folder: &Path) -> Option<SystemTime> {
+    let entries = std::fs::read_dir(folder).expect("the sources are there");
+    let paths = entries.map(|entry| entry.expect("a folder can be listed").path());
+    let times = paths.map(|path| match path.is_dir() {
+        true => newest(&path),
+        false => modified(&path),
+    });
+    times.max().flatten()
 }
