@@ -216,7 +216,10 @@ pub struct DemoArgs {
 }
 
 #[derive(Debug, Args)]
+#[command(args_conflicts_with_subcommands = true)]
 pub struct BenchArgs {
+    #[command(subcommand)]
+    pub of: Option<BenchCommand>,
     /// Runs of the saturation measurement.
     #[arg(long, value_name = "N", default_value_t = 10_000, value_parser = positive)]
     pub runs: usize,
@@ -235,6 +238,25 @@ pub struct BenchArgs {
     /// Threads of the engine that move runs on.
     #[arg(long, value_name = "N", default_value_t = 1, value_parser = positive)]
     pub workers: usize,
+}
+
+#[derive(Debug, Subcommand)]
+pub enum BenchCommand {
+    /// Measure events of a topic through the intake and the patterns.
+    Patterns(EventsArgs),
+}
+
+#[derive(Debug, Args)]
+pub struct EventsArgs {
+    /// Events in the topic.
+    #[arg(long, value_name = "N", default_value_t = 1_000_000, value_parser = positive)]
+    pub events: usize,
+    /// Events that the rules want, of a thousand; the rest of them nobody wants.
+    #[arg(long, value_name = "N", default_value_t = 20, value_parser = clap::value_parser!(u32).range(1..=300))]
+    pub wanted: u32,
+    /// Further rules that ask for types of events which never come.
+    #[arg(long, value_name = "N", default_value_t = 0)]
+    pub other_rules: usize,
 }
 
 #[derive(Clone, Debug, Args)]

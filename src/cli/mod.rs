@@ -5,6 +5,7 @@
 //! ask a server go through [`client`]; everything they print goes through [`output`], so that data
 //! is on stdout, in the format asked for, and talk is on stderr.
 
+mod anchored;
 pub mod args;
 mod client;
 mod exit;

@@ -26,25 +26,41 @@ pub fn usage_of(process_id: u32) -> Option<Usage> {
     read_usage(&process_id.to_string())
 }
 
+/// User and system time of each thread of a process by its name (at most 15 bytes of it), in seconds;
+/// empty where it has ended.
+pub fn cpu_by_thread(process_id: u32) -> Vec<(String, f64)> {
+    let Ok(threads) = std::fs::read_dir(format!("/proc/{process_id}/task")) else {
+        return Vec::new();
+    };
+    let read = |thread: std::fs::DirEntry| {
+        let stat = std::fs::read_to_string(thread.path().join("stat")).ok()?;
+        let name = stat.get(stat.find('(')? + 1..stat.rfind(')')?)?;
+        Some((name.to_owned(), cpu_seconds(&stat)?))
+    };
+    threads.filter_map(|thread| read(thread.ok()?)).collect()
+}
+
+/// User and system time of a line of `stat`.
+fn cpu_seconds(stat: &str) -> Option<f64> {
+    // The command's name may hold blanks and parentheses: fields are counted from its last one.
+    let mut fields = stat.get(stat.rfind(')')? + 2..)?.split(' ').skip(11);
+    let mut ticks = || fields.next()?.parse::<u64>().ok();
+    let ticks = ticks()? + ticks()?;
+    // SAFETY: sysconf only reads constants of the system.
+    let ticks_per_second = unsafe { libc::sysconf(libc::_SC_CLK_TCK) };
+    Some(ticks as f64 / ticks_per_second as f64)
+}
+
 fn read_usage(process: &str) -> Option<Usage> {
     let stat = std::fs::read_to_string(format!("/proc/{process}/stat")).ok()?;
     let memory = std::fs::read_to_string(format!("/proc/{process}/statm")).ok()?;
-    // The command's name may hold blanks and parentheses: fields are counted from its last one.
-    let fields: Vec<&str> = stat.get(stat.rfind(')')? + 2..)?.split(' ').collect();
-    let ticks = |place: usize| fields.get(place)?.parse::<u64>().ok();
-    let cpu_ticks = ticks(11)? + ticks(12)?;
     let resident_pages: u64 = memory.split(' ').nth(1)?.parse().ok()?;
     // SAFETY: sysconf only reads constants of the system.
-    let (ticks_per_second, page_bytes) = unsafe {
-        (
-            libc::sysconf(libc::_SC_CLK_TCK),
-            libc::sysconf(libc::_SC_PAGESIZE),
-        )
-    };
+    let page_bytes = unsafe { libc::sysconf(libc::_SC_PAGESIZE) };
     let page_bytes = u64::try_from(page_bytes).ok()?;
     Some(Usage {
         memory_bytes: resident_pages * page_bytes,
-        cpu_seconds: cpu_ticks as f64 / ticks_per_second as f64,
+        cpu_seconds: cpu_seconds(&stat)?,
     })
 }
 
@@ -90,7 +106,22 @@ mod tests {
     }
 
     #[test]
+    fn threads_are_told_apart_by_their_names() {
+        let spin = || {
+            let mine = || {
+                let threads = cpu_by_thread(std::process::id());
+                let mut times = threads.iter().filter(|(name, _)| name == "spinning (1)");
+                times.next().map_or(0.0, |(_, seconds)| *seconds)
+            };
+            while mine() == 0.0 {}
+        };
+        let thread = std::thread::Builder::new().name("spinning (1)".to_owned());
+        thread.spawn(spin).unwrap().join().unwrap();
+    }
+
+    #[test]
     fn a_process_that_is_gone_has_no_usage() {
         assert_eq!(usage_of(u32::MAX), None);
+        assert_eq!(cpu_by_thread(u32::MAX), []);
     }
 }

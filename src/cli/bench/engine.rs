@@ -37,6 +37,10 @@ impl Process {
         Ok(Self { child })
     }
 
+    pub fn id(&self) -> u32 {
+        self.child.id()
+    }
+
     /// Processor time and memory so far.
     pub fn usage(&self) -> Result<Usage, CliError> {
         usage_of(self.child.id()).ok_or_else(|| {

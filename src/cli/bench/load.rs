@@ -376,7 +376,7 @@ fn producer(client: &ClientConfig) -> Result<Producer, CliError> {
 }
 
 /// Sends, and waits where the queue is full.
-fn send(
+pub(super) fn send(
     producer: &Producer,
     record: BaseRecord<'_, str, impl rdkafka::message::ToBytes + ?Sized>,
 ) -> Result<(), CliError> {

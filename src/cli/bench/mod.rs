@@ -5,10 +5,12 @@
 //! measurements follow one another: latency at a modest rate, steps per second at saturation (with
 //! the engine's processor time), memory of runs that wait, and the ceiling ([`bare`]): a loop that
 //! writes records of the size and number that [`census`] counted, and does nothing else.
+//! `bench patterns` ([`events`]) measures the way of events instead.
 
 mod bare;
 mod census;
 mod engine;
+mod events;
 mod load;
 mod prometheus;
 pub mod shape;
@@ -21,7 +23,7 @@ use rdkafka::ClientConfig;
 use rdkafka::consumer::{BaseConsumer, Consumer};
 use serde_json::{Value, json};
 
-use super::args::{BareLoopArgs, BenchArgs};
+use super::args::{BareLoopArgs, BenchArgs, BenchCommand};
 use super::client::{Api, segment};
 use super::dev::start_broker;
 use super::measure::quantile_words;
@@ -76,6 +78,16 @@ pub async fn bench(context: &Context, args: &BenchArgs) -> Result<(), CliError> 
     let mut config = context.config.clone();
     config.kafka.brokers.clone_from(&ground.brokers);
     let client = config.kafka.client_settings().client_config();
+    if let Some(BenchCommand::Patterns(args)) = &args.of {
+        return tokio::select! {
+            result = events::measure(context, &ground, args) => {
+                events::print(context, &result?);
+                Ok(())
+            }
+            gone = vanished(&client) => Err(gone),
+            _ = stop_signal() => Err(CliError::Interrupted),
+        };
+    }
     let bench = Bench {
         context,
         args,

@@ -33,6 +33,24 @@ pub fn histogram(text: &str, name: &str) -> BTreeMap<u64, f64> {
     buckets
 }
 
+/// A counter, summed over all series with `label` as the value of one of their labels; with an empty
+/// `label` over all.
+pub fn counter(text: &str, name: &str, label: &str) -> f64 {
+    let is_labelled = |labels: &str| {
+        let mut values = labels.split(',').filter_map(|pair| pair.split_once('='));
+        // The version of a rule stands behind its name.
+        label.is_empty()
+            || values
+                .any(|(_, value)| value.trim_matches(['"', '}']).split('@').next() == Some(label))
+    };
+    let series = text.lines().filter_map(|line| {
+        let (labels, value) = line.strip_prefix(name)?.rsplit_once(' ')?;
+        let is_it = labels.is_empty() || labels.starts_with('{');
+        (is_it && is_labelled(labels)).then(|| value.parse::<f64>().ok())?
+    });
+    series.sum()
+}
+
 /// The value below which `share` of the observations lie, in milliseconds, taken linearly within
 /// its bucket as Prometheus does; `None` without observations.
 pub fn quantile_ms(buckets: &BTreeMap<u64, f64>, share: f64) -> Option<f64> {
@@ -67,6 +85,16 @@ mod tests {
         t_bucket{operation=\"put\",le=\"+Inf\"} 0\n\
         t_sum{operation=\"get\"} 1\n\
         tt_bucket{le=\"0.001\"} 7\n";
+
+    #[test]
+    fn counters_are_summed_by_label() {
+        let text = "# HELP c x\nc{rule=\"a@1\"} 3\nc{rule=\"b@1\",limit=\"a\"} 4\nc{rule=\"ab@1\"} 1\nd 5\ncc 9\n";
+        assert_eq!(counter(text, "c", ""), 8.0);
+        assert_eq!(counter(text, "c", "b"), 4.0);
+        assert_eq!(counter(text, "c", "ab"), 1.0);
+        assert_eq!(counter(text, "d", ""), 5.0);
+        assert_eq!(counter(text, "absent", ""), 0.0);
+    }
 
     #[test]
     fn quantiles_come_from_the_sum_of_all_labels() {

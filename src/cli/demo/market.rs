@@ -2,17 +2,16 @@
 
 use std::time::{Duration, Instant};
 
-use rdkafka::consumer::{BaseConsumer, Consumer};
+use rdkafka::ClientConfig;
 use rdkafka::producer::{FutureProducer, FutureRecord};
-use rdkafka::topic_partition_list::TopicPartitionListElem;
-use rdkafka::{ClientConfig, Offset, TopicPartitionList};
 use serde_json::Value;
 
 use crate::cli::CliError;
+use crate::cli::anchored::until_anchored;
 use crate::cli::client::Api;
 use crate::log::LogError;
+use crate::log::kafka::ClientSettings;
 use crate::log::kafka::session::{admin, create_topic};
-use crate::log::kafka::{ClientSettings, SourceLog};
 
 /// The rule and its workflow, of `examples/rules`.
 pub const RULE: (&str, &str) = (
@@ -52,34 +51,6 @@ pub async fn make_topics(settings: &ClientSettings) -> Result<(), CliError> {
     Ok(())
 }
 
-/// Waits until the intake has its place in every topic of the rule.
-async fn anchored(settings: &ClientSettings, prefix: &str) -> Result<(), String> {
-    let mut config = settings.client_config();
-    config.set("group.id", SourceLog::group(prefix));
-    let group: BaseConsumer = config.create().map_err(|error| error.to_string())?;
-    let mut places = TopicPartitionList::new();
-    for topic in TOPICS {
-        places.add_partition(topic, 0);
-    }
-    let deadline = Instant::now() + FOUND_WITHIN;
-    let asked = tokio::task::spawn_blocking(move || {
-        loop {
-            let committed = group.committed_offsets(places.clone(), FOUND_WITHIN);
-            let committed = committed.map_err(|error| error.to_string())?;
-            let has_place =
-                |place: &TopicPartitionListElem<'_>| matches!(place.offset(), Offset::Offset(_));
-            if committed.elements().iter().all(has_place) {
-                return Ok(());
-            }
-            if Instant::now() > deadline {
-                return Err("the rule's topics are not read".to_owned());
-            }
-            std::thread::sleep(LOOK_EVERY);
-        }
-    });
-    asked.await.map_err(|error| error.to_string())?
-}
-
 /// Sends the events of the example and waits for the run that they start to end.
 ///
 /// # Errors
@@ -87,7 +58,8 @@ async fn anchored(settings: &ClientSettings, prefix: &str) -> Result<(), String>
 pub async fn play(settings: &ClientSettings, prefix: &str, api: &Api) -> Result<Market, CliError> {
     let failed =
         |error: &dyn std::fmt::Display| CliError::Failed(format!("the market example: {error}"));
-    anchored(settings, prefix)
+    let places = TOPICS.map(|topic| (topic.to_owned(), 0));
+    until_anchored(settings, prefix, &places)
         .await
         .map_err(|error| failed(&error))?;
     let mut records: Vec<(String, Option<String>, String)> = Vec::new();
