@@ -46,21 +46,26 @@ pub(super) fn shape(text: &str) -> Shape {
 /// The member `name` of an object; the last one where the name is repeated, as parsers that build
 /// a tree have it.
 pub(crate) fn member(object: &str, name: &str) -> Option<Range<usize>> {
+    let named = members(object).filter(|(key, _)| string_equals(key, name));
+    named.last().map(|(_, value)| value)
+}
+
+/// The members of an object, in order: the text of the name with its quotes (for [`string_equals`]),
+/// and where the value is.
+pub(crate) fn members(object: &str) -> impl Iterator<Item = (&str, Range<usize>)> {
     let bytes = object.as_bytes();
-    let mut found = None;
     let mut at = skip_space(bytes, 1);
-    while bytes.get(at) == Some(&b'"') {
-        let key_end = skip_string(bytes, at);
-        let is_it = string_equals(&object[at..key_end], name);
-        let colon = skip_space(bytes, key_end);
-        let value = skip_space(bytes, colon + 1);
-        let value_end = skip_value(bytes, value);
-        if is_it {
-            found = Some(value..value_end);
+    std::iter::from_fn(move || {
+        if bytes.get(at) != Some(&b'"') {
+            return None;
         }
-        at = after_comma(bytes, value_end);
-    }
-    found
+        let key = at..skip_string(bytes, at);
+        let colon = skip_space(bytes, key.end);
+        let value = skip_space(bytes, colon + 1);
+        let value = value..skip_value(bytes, value);
+        at = after_comma(bytes, value.end);
+        Some((&object[key], value))
+    })
 }
 
 /// The element of an array at `index`.
@@ -92,7 +97,8 @@ pub(super) fn decode_string(text: &str) -> Cow<'_, str> {
     Cow::Owned(serde_json::from_str(text).unwrap_or_else(|_| inner.to_owned()))
 }
 
-fn string_equals(text: &str, expected: &str) -> bool {
+/// Whether the JSON string `text` (with its quotes) has this value.
+pub(crate) fn string_equals(text: &str, expected: &str) -> bool {
     let inner = &text[1..text.len() - 1];
     if inner.len() < expected.len() {
         return false;

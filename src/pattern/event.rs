@@ -35,8 +35,11 @@ impl Scalar {
     /// Reads one JSON value from its text.
     pub fn from_json(text: &str) -> Self {
         match text.as_bytes().first() {
-            Some(b'"') => serde_json::from_str::<String>(text)
-                .map_or(Scalar::Missing, |text| Scalar::Text(text.into())),
+            Some(b'"') => match plain_string(text) {
+                Some(plain) => Scalar::Text(plain.into()),
+                None => serde_json::from_str::<String>(text)
+                    .map_or(Scalar::Missing, |text| Scalar::Text(text.into())),
+            },
             Some(b'{' | b'[') => Json::from_text(text).map_or(Scalar::Missing, Scalar::Container),
             Some(b't') => Scalar::Bool(true),
             Some(b'f') => Scalar::Bool(false),
@@ -64,6 +67,12 @@ impl Scalar {
     pub fn is_key(&self) -> bool {
         !matches!(self, Scalar::Missing | Scalar::Null | Scalar::Container(_))
     }
+}
+
+/// What stands between the quotes of a JSON string that needs no decoding.
+pub(super) fn plain_string(text: &str) -> Option<&str> {
+    let inner = text.strip_prefix('"')?.strip_suffix('"')?;
+    (!inner.contains('\\')).then_some(inner)
 }
 
 /// Equal as keys: by type and value; a whole `Float` equals the `Int` of the same value.

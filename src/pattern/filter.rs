@@ -10,10 +10,10 @@ use std::sync::Arc;
 
 use rustc_hash::FxHashMap;
 
-use super::event::{Event, Scalar};
+use super::event::{Event, Scalar, plain_string};
 use super::matcher::Matcher;
 use super::predicate::Nothing;
-use super::replay::{scalar_time, value_at};
+use super::replay::{scalar_time, text_at, value_at, values_at};
 use super::rule::Rule;
 use crate::expr::Segment;
 use crate::model::{Json, Timestamp};
@@ -39,7 +39,31 @@ pub struct TopicFilter {
 #[derive(Debug)]
 struct Dispatch {
     path: Vec<Segment>,
-    readers: FxHashMap<Scalar, Vec<u32>>,
+    /// By text, which is what conditions mostly ask for: found without making a value.
+    by_text: FxHashMap<Arc<str>, Vec<u32>>,
+    /// By everything else.
+    by_scalar: FxHashMap<Scalar, Vec<u32>>,
+}
+
+impl Dispatch {
+    fn readers_of(&mut self, value: Scalar) -> &mut Vec<u32> {
+        match value {
+            Scalar::Text(text) => self.by_text.entry(text).or_default(),
+            value => self.by_scalar.entry(value).or_default(),
+        }
+    }
+
+    /// Whoever asks for the value that an event has; `text` is its JSON, `None` where it has none.
+    fn readers(&self, text: Option<&str>) -> &[u32] {
+        let found = match text.and_then(plain_string) {
+            Some(plain) => self.by_text.get(plain),
+            None => match text.map_or(Scalar::Missing, Scalar::from_json) {
+                Scalar::Text(text) => self.by_text.get(&text),
+                value => self.by_scalar.get(&value),
+            },
+        };
+        found.map_or(&[], Vec::as_slice)
+    }
 }
 
 #[derive(Debug)]
@@ -127,12 +151,13 @@ impl TopicFilter {
         let known = known.unwrap_or_else(|| {
             self.by_value.push(Dispatch {
                 path: path.to_vec(),
-                readers: FxHashMap::default(),
+                by_text: FxHashMap::default(),
+                by_scalar: FxHashMap::default(),
             });
             self.by_value.len() - 1
         });
         for value in values {
-            let readers = self.by_value[known].readers.entry(value).or_default();
+            let readers = self.by_value[known].readers_of(value);
             if readers.last() != Some(&reader) {
                 readers.push(reader);
             }
@@ -154,10 +179,7 @@ impl TopicFilter {
     ) {
         let mut asked = self.always.clone();
         for dispatch in &self.by_value {
-            let value = value_at(payload.as_str(), &dispatch.path);
-            if let Some(readers) = dispatch.readers.get(&value) {
-                asked.extend(readers);
-            }
+            asked.extend(dispatch.readers(text_at(payload.as_str(), &dispatch.path)));
         }
         asked.sort_unstable();
         asked.dedup();
@@ -201,9 +223,7 @@ impl Reader {
         slots: &mut Vec<Scalar>,
     ) -> Option<Verdict<'f>> {
         let rule = &self.rule;
-        slots.clear();
-        let fields = rule.fields.iter();
-        slots.extend(fields.map(|path| value_at(payload.as_str(), path)));
+        values_at(payload.as_str(), &rule.fields, slots);
         let key: Vec<Scalar> = rule
             .correlate
             .iter()
@@ -406,7 +426,7 @@ mod tests {
         let of_topic = filter.topic("t").expect("read");
         assert!(of_topic.always.is_empty());
         assert_eq!(of_topic.by_value.len(), 1);
-        assert_eq!(of_topic.by_value[0].readers.len(), 1_000);
+        assert_eq!(of_topic.by_value[0].by_text.len(), 1_000);
         assert_eq!(
             selected(&filter, "t", r#"{"kind":"k77","n":1}"#),
             ["r77: [] 7"]
