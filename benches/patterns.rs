@@ -4,98 +4,14 @@
 //!
 //! `cargo bench --bench patterns [-- EVENTS]`; without an argument a million events.
 
-use std::sync::Arc;
+#[path = "stream/mod.rs"]
+mod stream;
+
 use std::time::Instant;
 
 use partita::model::{Json, Timestamp};
-use partita::pattern::{Event, Matcher, Outputs, Rule, Scalar, syntax};
-
-struct Stream {
-    state: u64,
-}
-
-impl Stream {
-    fn next(&mut self) -> u64 {
-        self.state = self
-            .state
-            .wrapping_mul(6_364_136_223_846_793_005)
-            .wrapping_add(1_442_695_040_888_963_407);
-        self.state
-    }
-}
-
-/// Type, and the slots `key` and `value`.
-struct Record {
-    kind: u8,
-    slots: [Scalar; 2],
-}
-
-fn records(count: usize, keys: u64) -> Vec<Record> {
-    let mut stream = Stream { state: 42 };
-    (0..count)
-        .map(|_| {
-            let kind = ((stream.next() >> 33) % 10) as u8;
-            let key = ((stream.next() >> 33) % keys) as i64;
-            let value = (stream.next() >> 11) as f64 * 2f64.powi(-53);
-            Record {
-                kind,
-                slots: [Scalar::Int(key), Scalar::Float(value)],
-            }
-        })
-        .collect()
-}
-
-fn step(id: &str, over: f64, next: &str) -> String {
-    format!("{{id: {id}, topic: {id}, where: 'event.value > {over:?}', next: {next}}}")
-}
-
-/// The patterns by name, for a window of `w` milliseconds.
-fn rule(name: &str, w: u64, keys: u64) -> Option<Arc<Rule>> {
-    let one = keys == 1;
-    let last = if one { 0.999 } else { 0.99 };
-    let condition =
-        |id: &str, over: f64| format!("{{id: {id}, topic: {id}, where: 'event.value > {over:?}'}}");
-    let sequence = |next: &str| {
-        let steps = [
-            condition("A", 0.5),
-            step("B", 0.5, next),
-            step("C", last, next),
-        ];
-        format!("sequence: {{within: {w}ms, steps: [{}]}}", steps.join(", "))
-    };
-    let (shape, skip) = match name {
-        "p1" => (format!("any: [{}]", condition("A", 0.9)), "no_skip"),
-        "p2a" => (sequence("relaxed"), "skip_past_last"),
-        "p2b" => (sequence("any"), "no_skip"),
-        "p3" => {
-            let conditions = [
-                condition("A", 0.5),
-                condition("B", 0.5),
-                condition("C", last),
-            ];
-            let list = conditions.join(", ");
-            (
-                format!("all: {{within: {w}ms, conditions: [{list}]}}"),
-                "skip_past_last",
-            )
-        }
-        "p4" => {
-            let over = if one { 1.0 - 62.0 / w as f64 } else { 0.0 };
-            let (a, b) = (condition("A", 0.5), condition("B", over));
-            (
-                format!("absent: {{within: {w}ms, after: {a}, expect: {b}}}"),
-                "no_skip",
-            )
-        }
-        _ => return None,
-    };
-    let text = format!(
-        "kind: rule\nname: {name}\ncorrelate: {{by: [key]}}\nmatch:\n  {shape}\nemit: {{after_match: {skip}}}\n"
-    );
-    let rules =
-        syntax::parse(&text, Some(name)).unwrap_or_else(|violations| panic!("{violations}"));
-    rules.into_iter().next()
-}
+use partita::pattern::{Event, Matcher, Outputs};
+use stream::{Record, records, rule};
 
 fn run(name: &str, w: u64, keys: u64, records: &[Record]) {
     let Some(rule) = rule(name, w, keys) else {

@@ -1,0 +1,103 @@
+//! The stream that other engines are measured on, and the patterns over it: ten types, K keys, one value
+//! in [0, 1), one event a millisecond.
+
+use std::sync::Arc;
+
+use partita::pattern::{Rule, Scalar, syntax};
+
+struct Stream {
+    state: u64,
+}
+
+impl Stream {
+    fn next(&mut self) -> u64 {
+        self.state = self
+            .state
+            .wrapping_mul(6_364_136_223_846_793_005)
+            .wrapping_add(1_442_695_040_888_963_407);
+        self.state
+    }
+}
+
+/// Type, and the slots `key` and `value`.
+pub struct Record {
+    pub kind: u8,
+    pub slots: [Scalar; 2],
+}
+
+pub fn records(count: usize, keys: u64) -> Vec<Record> {
+    let mut stream = Stream { state: 42 };
+    (0..count)
+        .map(|_| {
+            let kind = ((stream.next() >> 33) % 10) as u8;
+            let key = ((stream.next() >> 33) % keys) as i64;
+            let value = (stream.next() >> 11) as f64 * 2f64.powi(-53);
+            Record {
+                kind,
+                slots: [Scalar::Int(key), Scalar::Float(value)],
+            }
+        })
+        .collect()
+}
+
+fn step(id: &str, over: f64, next: &str) -> String {
+    format!("{{id: {id}, topic: {id}, where: 'event.value > {over:?}', next: {next}}}")
+}
+
+/// The patterns by name, for a window of `w` milliseconds.
+pub fn rule(name: &str, w: u64, keys: u64) -> Option<Arc<Rule>> {
+    let one = keys == 1;
+    let last = if one { 0.999 } else { 0.99 };
+    let condition =
+        |id: &str, over: f64| format!("{{id: {id}, topic: {id}, where: 'event.value > {over:?}'}}");
+    let sequence = |next: &str| {
+        let steps = [
+            condition("A", 0.5),
+            step("B", 0.5, next),
+            step("C", last, next),
+        ];
+        format!("sequence: {{within: {w}ms, steps: [{}]}}", steps.join(", "))
+    };
+    let (shape, skip) = match name {
+        "p1" => (format!("any: [{}]", condition("A", 0.9)), "no_skip"),
+        "p2a" => (sequence("relaxed"), "skip_past_last"),
+        "p2b" => (sequence("any"), "no_skip"),
+        "p3" => {
+            let conditions = [
+                condition("A", 0.5),
+                condition("B", 0.5),
+                condition("C", last),
+            ];
+            let list = conditions.join(", ");
+            (
+                format!("all: {{within: {w}ms, conditions: [{list}]}}"),
+                "skip_past_last",
+            )
+        }
+        "p4" => {
+            let over = if one { 1.0 - 62.0 / w as f64 } else { 0.0 };
+            let (a, b) = (condition("A", 0.5), condition("B", over));
+            (
+                format!("absent: {{within: {w}ms, after: {a}, expect: {b}}}"),
+                "no_skip",
+            )
+        }
+        "p5" => {
+            let aggregate = "{mean: avg(value)}, having: 'mean > 0.9'";
+            let every = (w / 10).max(1);
+            (
+                format!(
+                    "window: {{topic: A, type: sliding, size: {w}ms, every: {every}ms, aggregate: {aggregate}}}"
+                ),
+                "no_skip",
+            )
+        }
+        _ => return None,
+    };
+    let text = format!(
+        "kind: rule\nname: {name}\ncorrelate: {{by: [key]}}\nmatch:\n  {shape}\nemit: {{after_match: {skip}}}\n"
+    );
+    let rules =
+        syntax::parse(&text, Some(name)).unwrap_or_else(|violations| panic!("{violations}"));
+    rules.into_iter().next()
+}
