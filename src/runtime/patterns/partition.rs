@@ -269,8 +269,23 @@ impl RulesPartition {
     /// Moves event time on as far as the sources allow.
     pub(super) fn move_time(&mut self, now: Timestamp, batch: &mut Batch) {
         self.looked_at = now;
+        // Rules that follow one another mostly read the same topics, and then have the same time.
+        let mut last: Option<(Arc<Rule>, String, Option<Timestamp>)> = None;
         for (id, running) in &mut self.running {
-            if let Some(time) = self.sources.time_of(&running.rule, &running.clock, now) {
+            let is_same = |(rule, clock, _): &&(Arc<Rule>, String, Option<Timestamp>)| {
+                rule.topics == running.rule.topics
+                    && rule.time.idle_after == running.rule.time.idle_after
+                    && *clock == running.clock
+            };
+            let time = match last.as_ref().filter(is_same) {
+                Some((_, _, time)) => *time,
+                None => {
+                    let time = self.sources.time_of(&running.rule, &running.clock, now);
+                    last = Some((running.rule.clone(), running.clock.clone(), time));
+                    time
+                }
+            };
+            if let Some(time) = time {
                 let mut out = Outputs::default();
                 running.matcher.observe(time, &mut out);
                 running.conclude(id, out, batch);
