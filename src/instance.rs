@@ -319,6 +319,7 @@ fn runtime_config(config: &Config, instance: String, data_dir: Option<PathBuf>) 
         cache_bytes: settings.cache_bytes,
         write_behind: settings.write_behind.0,
         park_for: settings.park_for.0,
+        max_rule_depth: config.rules.max_depth,
         transaction_timeout: settings.transaction_timeout.0,
         session_timeout: settings.session_timeout.0,
         static_membership: settings.static_membership,

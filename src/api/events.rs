@@ -20,8 +20,8 @@ use super::incoming::{Incoming, Segments, run_id};
 use super::owner::{self, Local};
 use super::problem::{Problem, unknown_run};
 use super::runs::json_response;
-use crate::model::{EventKind, RunId};
-use crate::runtime::HistoryEvent;
+use crate::model::{EventKind, RunId, rule_event};
+use crate::runtime::LiveEvent;
 
 /// A comment line on streams that are silent for so long, so that proxies keep them open.
 const KEEP_ALIVE: Duration = Duration::from_secs(15);
@@ -60,9 +60,10 @@ pub async fn history(
             Local::Moved => Local::Moved,
             Local::Done(Err(problem)) => Local::Done(Err(problem)),
             Local::Done(Ok(events)) => {
-                let name = |event: &HistoryEvent| format!("{}/{}", event.run, event.sequence);
-                let told = ReceiverStream::new(events)
-                    .map(move |event| Ok(sse_event(&event, name(&event))));
+                let told = ReceiverStream::new(events).map(|event| {
+                    let name = format!("{}/{}", event.run, event.sequence);
+                    Ok(sse_event(name, &event.kind, &event.json))
+                });
                 Local::Done(Ok(sse(&api, permit, told)))
             }
         }
@@ -106,7 +107,7 @@ fn last_event_id(request: &Incoming) -> Option<&str> {
     (!id.is_empty()).then_some(id)
 }
 
-/// `GET /v1/events`: the lifecycle events of all runs from now on, or from `Last-Event-ID` on.
+/// `GET /v1/events`: the events of all runs and rules from now on, or from `Last-Event-ID` on.
 pub async fn live(State(api): State<Api>, request: Incoming) -> Result<Response, Problem> {
     let mut types = HashSet::new();
     let mut workflows = HashSet::new();
@@ -115,10 +116,12 @@ pub async fn live(State(api): State<Api>, request: Incoming) -> Result<Response,
             workflows.insert(value);
             continue;
         }
-        if !EventKind::ALL.iter().any(|kind| kind.name() == value) {
+        let mut known = EventKind::ALL.map(EventKind::name).to_vec();
+        known.extend(rule_event::TYPES);
+        if !known.contains(&value.as_str()) {
             return Err(Problem::bad_request(format!(
                 "there is no event type `{value}`; types are {}",
-                EventKind::ALL.map(EventKind::name).join(", ")
+                known.join(", ")
             )));
         }
         types.insert(value);
@@ -136,13 +139,19 @@ pub async fn live(State(api): State<Api>, request: Incoming) -> Result<Response,
     let told = ReceiverStream::new(tail.events).filter_map(move |event| {
         positions.insert(event.partition, event.offset + 1);
         let wanted = (types.is_empty() || types.contains(&event.kind)) && is_of(&event, &workflows);
-        let told = wanted.then(|| Ok(sse_event(&event, write_positions(&positions))));
+        let told = wanted.then(|| {
+            Ok(sse_event(
+                write_positions(&positions),
+                &event.kind,
+                &event.json,
+            ))
+        });
         std::future::ready(told)
     });
     Ok(sse(&api, permit, told))
 }
 
-fn is_of(event: &HistoryEvent, workflows: &HashSet<String>) -> bool {
+fn is_of(event: &LiveEvent, workflows: &HashSet<String>) -> bool {
     #[derive(Deserialize)]
     struct Data {
         workflow: String,
@@ -178,11 +187,8 @@ fn read_positions(text: &str) -> Option<BTreeMap<i32, i64>> {
         .collect()
 }
 
-fn sse_event(event: &HistoryEvent, id: String) -> Event {
-    Event::default()
-        .id(id)
-        .event(event.kind.clone())
-        .data(&event.json)
+fn sse_event(id: String, kind: &str, json: &str) -> Event {
+    Event::default().id(id).event(kind).data(json)
 }
 
 fn stream_permit(api: &Api) -> Result<OwnedSemaphorePermit, Problem> {

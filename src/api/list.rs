@@ -16,7 +16,7 @@ use super::Api;
 use super::incoming::{FORWARDED, Incoming};
 use super::problem::Problem;
 use super::runs::{json_response, view_json};
-use crate::model::{RunId, RunStatus, Timestamp};
+use crate::model::{RecordPlace, RunId, RunStatus, Timestamp};
 use crate::runtime::membership::Member;
 use crate::runtime::{ListCursor, RunFilter, SubmitError};
 
@@ -83,12 +83,15 @@ impl ListQuery {
             after: None,
         };
         for (name, value) in request.query(
-            &["workflow", "status", "since", "until", "limit", "cursor"],
+            &[
+                "workflow", "status", "record", "since", "until", "limit", "cursor",
+            ],
             &["tag"],
         )? {
             match name.as_str() {
                 "workflow" => query.filter.workflow = Some(value),
                 "status" => query.filter.status = Some(status(&value)?),
+                "record" => query.filter.record = Some(record(&value)?),
                 "tag" => {
                     let wrong =
                         || Problem::bad_request(format!("`tag` is `{value}`; write key:value"));
@@ -131,6 +134,14 @@ fn status(text: &str) -> Result<RunStatus, Problem> {
                 names.join(", ")
             ))
         })
+}
+
+fn record(text: &str) -> Result<RecordPlace, Problem> {
+    RecordPlace::parse(text).ok_or_else(|| {
+        Problem::bad_request(format!(
+            "`record` is `{text}`; write TOPIC/PARTITION/OFFSET, such as stock.prices/0/17"
+        ))
+    })
 }
 
 fn time(name: &str, text: &str) -> Result<Timestamp, Problem> {

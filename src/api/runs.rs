@@ -90,6 +90,8 @@ pub async fn start(State(api): State<Api>, mut request: Incoming) -> Result<Resp
         input: body.input,
         tags: body.tags.unwrap_or_default(),
         priority: body.priority.unwrap_or(0),
+        // Only rules give one.
+        provenance: None,
     };
     let traceparent = request.traceparent();
     owner::answer(&api, &id, &request, || async {

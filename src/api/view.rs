@@ -6,8 +6,8 @@ use std::collections::BTreeMap;
 use serde::Serialize;
 
 use crate::model::{
-    Failure, Json, RunId, RunState, RunStatus, SignalId, SignalName, StepState, StepStatus, TaskId,
-    Timestamp, WaitingSignal,
+    Contributor, Failure, Json, RunId, RunState, RunStatus, SignalId, SignalName, StepState,
+    StepStatus, TaskId, Timestamp, WaitingSignal,
 };
 use crate::workflow::Workflow;
 use crate::workflow::program::{Step, StepKind};
@@ -34,7 +34,7 @@ pub struct RunView<'a> {
     pub waiting_for: Vec<Waiting<'a>>,
     /// What no step has taken yet, oldest first.
     pub signals: Vec<SignalView<'a>>,
-    pub provenance: Provenance<'a>,
+    pub provenance: ProvenanceView<'a>,
     pub steps: Vec<StepView<'a>>,
 }
 
@@ -57,11 +57,22 @@ pub struct StepErrorView<'a> {
     pub details: Option<&'a Json>,
 }
 
-/// What made the run start.
+/// What made the run start: a request, or the match of a rule, which the members after the first
+/// tell of.
 #[derive(Debug, Serialize)]
-pub struct Provenance<'a> {
+pub struct ProvenanceView<'a> {
     /// W3C `traceparent` of the start.
     pub traceparent: Option<&'a str>,
+    /// `<name>@<version>`; null where no rule started the run.
+    pub rule: Option<&'a str>,
+    pub key: Option<&'a Json>,
+    /// Event time of the match.
+    pub at: Option<Timestamp>,
+    pub depth: Option<u32>,
+    /// The records of the match, each with its place.
+    pub events: &'a [Contributor],
+    /// Records of the match that are not among them.
+    pub more: u64,
 }
 
 /// One thing that the run waits for.
@@ -143,10 +154,21 @@ pub fn run_view<'a>(run: &'a RunState, workflow: Option<&'a Workflow>) -> RunVie
         epoch: run.epoch,
         waiting_for: waiting_for(run, &steps, workflow),
         signals: run.inbox.waiting.iter().map(signal_view).collect(),
-        provenance: Provenance {
-            traceparent: run.traceparent.as_deref(),
-        },
+        provenance: provenance_view(run),
         steps,
+    }
+}
+
+fn provenance_view(run: &RunState) -> ProvenanceView<'_> {
+    let of_match = run.provenance.as_deref();
+    ProvenanceView {
+        traceparent: run.traceparent.as_deref(),
+        rule: of_match.map(|of| of.rule.as_str()),
+        key: of_match.map(|of| &of.key),
+        at: of_match.map(|of| of.at),
+        depth: of_match.map(|of| of.depth),
+        events: of_match.map_or(&[], |of| &of.events),
+        more: of_match.map_or(0, |of| of.more),
     }
 }
 

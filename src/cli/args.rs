@@ -413,6 +413,9 @@ pub struct ListArgs {
     /// Only runs with this tag; may be repeated, all must match.
     #[arg(long = "tag", value_name = "K=V", value_parser = key_value)]
     pub tags: Vec<(String, String)>,
+    /// Only runs that a rule started by a match which holds this record.
+    #[arg(long, value_name = "TOPIC/PARTITION/OFFSET")]
+    pub record: Option<String>,
     /// Only runs created since: a time in RFC 3339, or a span back from now such as 1h.
     #[arg(long, value_name = "T", value_parser = point_in_time)]
     pub since: Option<String>,

@@ -13,6 +13,7 @@ pub async fn list(context: &Context, args: ListArgs) -> Result<(), CliError> {
     let given = [
         ("workflow", args.workflow),
         ("status", args.status),
+        ("record", args.record),
         ("since", args.since),
         ("cursor", args.cursor),
     ];

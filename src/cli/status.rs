@@ -8,6 +8,9 @@ use super::output::{cell, shorten};
 use super::{CliError, Context, run};
 use crate::model::{Millis, Timestamp};
 
+/// Records of a match that are shown to people.
+const SHOWN_RECORDS: usize = 10;
+
 pub async fn status(context: &Context, args: StatusArgs) -> Result<(), CliError> {
     let api = Api::new(&context.config.client.api)?;
     let answer = api.get(&run::run_path(&args.id), &[]).await?;
@@ -46,6 +49,9 @@ pub fn print(context: &Context, run: &Value) {
             .collect();
         output.line(&format!("tags      {}", words.join(" ")));
     }
+    if let Some(words) = match_words(&run["provenance"]) {
+        output.line(&format!("started   {words}"));
+    }
     if run["error"].is_object() {
         let step = run["error"]["step"]
             .as_str()
@@ -82,6 +88,30 @@ pub fn print(context: &Context, run: &Value) {
         &["STEP", "STATUS", "AGENT", "ATTEMPT", "TOOK", "RESULT"],
         &rows,
     );
+}
+
+/// The match that started a run: its rule and key, and the records that made it; `None`: none did.
+pub fn match_words(provenance: &Value) -> Option<String> {
+    let rule = provenance["rule"].as_str()?;
+    let events = provenance["events"].as_array().into_iter().flatten();
+    let mut records: Vec<String> = events
+        .map(|event| {
+            let place = ["topic", "partition", "offset"].map(|member| cell(event, member));
+            format!("{} {}", cell(event, "step"), place.join("/"))
+        })
+        .collect();
+    let more = provenance["more"].as_u64().unwrap_or(0)
+        + records.len().saturating_sub(SHOWN_RECORDS) as u64;
+    records.truncate(SHOWN_RECORDS);
+    if more > 0 {
+        records.push(format!("{more} more"));
+    }
+    Some(format!(
+        "by {rule} at {} for {}: {}",
+        cell(provenance, "at"),
+        provenance["key"],
+        records.join(", ")
+    ))
 }
 
 fn waiting_words(waiting: &Value) -> String {
@@ -153,7 +183,26 @@ pub fn short_span(span: Millis) -> String {
 
 #[cfg(test)]
 mod tests {
+    use serde_json::json;
+
     use super::*;
+
+    #[test]
+    fn a_match_is_told_in_a_line() {
+        let event = |offset| json!({"step": "s", "topic": "t.u", "partition": 1, "offset": offset});
+        let told = |events: Vec<Value>| {
+            let provenance =
+                json!({"rule": "r@1", "at": "T", "key": {"k": 1}, "events": events, "more": 2});
+            match_words(&provenance).unwrap()
+        };
+        assert_eq!(
+            told(vec![event(7)]),
+            r#"by r@1 at T for {"k":1}: s t.u/1/7, 2 more"#
+        );
+        let many = told((0..12).map(event).collect());
+        assert!(many.ends_with("s t.u/1/9, 4 more"), "{many}");
+        assert_eq!(match_words(&json!({"rule": null})), None);
+    }
 
     #[test]
     fn spans_are_short() {

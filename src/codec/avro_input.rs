@@ -82,9 +82,11 @@ pub(super) fn command(
         name: fields.text("name"),
         data: fields.json("data")?,
         id: fields.text("id"),
+        // The schema has no place for it: only rules give it, and they write JSON.
         after: None,
         task_id: None,
         output: None,
+        provenance: None,
     })
 }
 

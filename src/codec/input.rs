@@ -7,8 +7,8 @@ use serde::Deserialize;
 
 use super::avro_input;
 use crate::model::{
-    Command, Failure, Json, Matched, Order, Reply, ReplyStatus, RunId, Selected, SignalId,
-    SignalName, Start, TaskId, class,
+    Command, Failure, Json, Matched, Order, Provenance, Reply, ReplyStatus, RunId, Selected,
+    SignalId, SignalName, Start, TaskId, class,
 };
 
 /// Why a record cannot be read: the class and message of its dead letter.
@@ -62,6 +62,8 @@ pub(super) struct WireCommand<'a> {
     pub task_id: Option<String>,
     #[serde(default)]
     pub output: Option<Json>,
+    #[serde(default)]
+    pub provenance: Option<Provenance>,
 }
 
 impl WireCommand<'_> {
@@ -80,6 +82,7 @@ impl WireCommand<'_> {
             ("after", self.after.is_some()),
             ("task_id", self.task_id.is_some()),
             ("output", self.output.is_some()),
+            ("provenance", self.provenance.is_some()),
         ];
         let stranger =
             |(name, is_there): &(&'static str, bool)| *is_there && !allowed.contains(name);
@@ -148,7 +151,21 @@ pub fn command(
 
 fn start(wire: WireCommand<'_>, key: Option<&[u8]>) -> Result<Start, Unreadable> {
     let run_id = run_id(wire.run_id.as_deref(), key)?;
-    wire.check(&["workflow", "version", "input", "tags", "priority"])?;
+    wire.check(&[
+        "workflow",
+        "version",
+        "input",
+        "tags",
+        "priority",
+        "provenance",
+    ])?;
+    let provenance = wire.provenance.map(Provenance::capped);
+    if provenance.as_ref().is_some_and(|from| !from.is_plain()) {
+        return Err(unreadable(
+            "`provenance.key` is an object of the names that the rule correlates by, and partitions \
+             and offsets are not negative",
+        ));
+    }
     let workflow = wire
         .workflow
         .ok_or_else(|| unreadable("a start without `workflow`"))?;
@@ -159,6 +176,7 @@ fn start(wire: WireCommand<'_>, key: Option<&[u8]>) -> Result<Start, Unreadable>
         input: wire.input,
         tags: wire.tags.unwrap_or_default(),
         priority: wire.priority.unwrap_or(0),
+        provenance,
     })
 }
 
@@ -306,6 +324,23 @@ fn run_id(in_body: Option<&str>, key: Option<&[u8]>) -> Result<RunId, Unreadable
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::model::{Contributor, Timestamp};
+
+    fn provenance() -> Provenance {
+        Provenance {
+            rule: "storm@2".to_owned(),
+            key: Json::from_text(r#"{"workflow": "w"}"#).unwrap(),
+            at: Timestamp(1_795_219_200_123),
+            depth: 2,
+            events: vec![Contributor {
+                step: "failed".to_owned(),
+                topic: "partita.events".to_owned(),
+                partition: 3,
+                offset: 17,
+            }],
+            more: 0,
+        }
+    }
 
     fn orders() -> Vec<Order> {
         let reason = || Some("why".to_owned());
@@ -366,6 +401,7 @@ mod tests {
             input: Some(Json::from_text(r#"{"a":[1,2.5]}"#).unwrap()),
             tags: BTreeMap::from([("k".to_owned(), "v".to_owned())]),
             priority: 3,
+            provenance: Some(provenance()),
         };
         let of_run = |order: Order| order.to(run_id.clone());
         for expected in orders().into_iter().map(of_run).chain([
@@ -379,6 +415,22 @@ mod tests {
                 Ok(Commanded::One(expected))
             );
         }
+    }
+
+    #[test]
+    fn a_provenance_names_so_many_records_and_counts_the_rest() {
+        let event = r#"{"step":"s","topic":"t","partition":0,"offset":1}"#;
+        let body = format!(
+            r#"{{"type":"start","run_id":"r","workflow":"w","provenance":{{"rule":"r@1","key":{{}},"at":"2026-01-01T00:00:00Z","events":[{}]}}}}"#,
+            [event; 130].join(",")
+        );
+        let Ok(Commanded::One(Command::Start(start))) = command(None, Some(body.as_bytes()), None)
+        else {
+            panic!("not a start");
+        };
+        let provenance = start.provenance.unwrap();
+        assert_eq!((provenance.events.len(), provenance.more), (100, 30));
+        assert_eq!(provenance.depth, 1);
     }
 
     #[test]
@@ -451,6 +503,14 @@ mod tests {
             ("nonsense", "not a command in JSON"),
             (r#"{"type":"dance","run_id":"r"}"#, "no type of a command"),
             (r#"{"type":"start","run_id":"r"}"#, "without `workflow`"),
+            (
+                r#"{"type":"start","run_id":"r","workflow":"w","provenance":{"rule":"r@1","key":[],"at":"2026-01-01T00:00:00Z","events":[]}}"#,
+                "is an object of the names",
+            ),
+            (
+                r#"{"type":"pause","run_id":"r","provenance":{"rule":"r@1","key":{},"at":"2026-01-01T00:00:00Z","events":[]}}"#,
+                "has no field `provenance`",
+            ),
             (
                 r#"{"type":"pause","run_id":"r","input":1}"#,
                 "has no field `input`",

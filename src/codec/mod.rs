@@ -1,7 +1,7 @@
 //! Bytes to words and back.
 //!
 //! [`input`] reads what comes in on `commands` and `replies`, JSON or Avro (`avro_input`); [`output`] writes tasks, lifecycle
-//! events and dead letters; [`state`] is the entry of a run in the changelog, written once for
+//! events and dead letters; [`rule_event`] what is told of rules; [`state`] is the entry of a run in the changelog, written once for
 //! each transition and therefore by hand on top of [`avro`], Avro's binary primitives;
 //! [`parked`] is the entry of a reply that waits for its run; [`keys`] names entries. [`event`] reads
 //! the records of users' event topics, and [`signal`] is what the intake makes of them for patterns.
@@ -14,6 +14,8 @@ pub mod keys;
 pub mod output;
 pub mod parked;
 pub mod pattern_state;
+mod provenance;
+pub mod rule_event;
 pub mod signal;
 pub mod state;
 #[cfg(test)]

@@ -33,7 +33,11 @@ pub fn event(out: &mut Vec<u8>, event: &Event) {
     out.extend_from_slice(time.as_bytes());
     out.extend_from_slice(br#"","sequence":""#);
     padded_sequence(out, event.sequence);
-    out.extend_from_slice(br#"","datacontenttype":"application/json","data":{"workflow":"#);
+    out.push(b'"');
+    if let Some(provenance) = &event.provenance {
+        origin_attributes(out, &provenance.rule, provenance.depth);
+    }
+    out.extend_from_slice(br#","datacontenttype":"application/json","data":{"workflow":"#);
     json(out, event.workflow.as_ref());
     out.extend_from_slice(br#","version":"#);
     number(out, event.version);
@@ -58,6 +62,15 @@ pub fn event(out: &mut Vec<u8>, event: &Event) {
         members(out, extra.as_str());
     }
     out.extend_from_slice(b"}}");
+}
+
+/// Appends the extension attributes that tell which rule an event stems from, and over how many of
+/// them: by these a rule is kept from what it caused itself.
+fn origin_attributes(out: &mut Vec<u8>, rule: &str, depth: u32) {
+    out.extend_from_slice(br#","partitarule":"#);
+    json(out, rule);
+    out.extend_from_slice(br#","partitadepth":"#);
+    number(out, depth);
 }
 
 /// Appends the members of a JSON object to one that has members already.
@@ -135,6 +148,7 @@ mod tests {
             output: Some(Json::from_text(r#"{"x":1}"#).unwrap()),
             error: Some(Failure::new("c", "m")),
             extra: Some(Json::from_text(r#"{"reason":"r"}"#).unwrap()),
+            provenance: None,
         };
         let mut out = Vec::new();
         super::event(&mut out, &event);

@@ -3,15 +3,15 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use super::CodecError;
 use super::avro::{Reader, put_bytes, put_count, put_long, put_optional};
+use super::{CodecError, provenance};
 use crate::model::{
     Failure, Inbox, Json, RunId, RunState, RunStatus, SignalId, SignalName, StepState, StepStatus,
     Timestamp, WaitingSignal, WatchedKey,
 };
 
 /// Version of the schema that this program writes; it reads all up to it. Version 1 ends before
-/// the inbox, version 2 before what steps watch.
+/// the inbox, version 2 before what steps watch and the provenance.
 pub const VERSION: u8 = 3;
 
 const FIRST_VERSION_WITH_INBOX: u8 = 2;
@@ -99,6 +99,7 @@ pub fn encode(run: &RunState, out: &mut Vec<u8>, large: &mut Vec<(u32, Json)>) {
         }
     }
     put_count(out, 0);
+    put_optional(out, run.provenance.as_deref(), provenance::put);
 }
 
 /// After the outputs of the steps.
@@ -264,6 +265,7 @@ pub fn decode(id: &RunId, bytes: &[u8], large: LargeValues<'_>) -> Result<RunSta
         steps: steps(reader, large)?,
         inbox: Inbox::default(),
         watches: Vec::new(),
+        provenance: None,
     };
     if version >= FIRST_VERSION_WITH_INBOX {
         run.inbox = inbox(reader, large)?;
@@ -276,6 +278,7 @@ pub fn decode(id: &RunId, bytes: &[u8], large: LargeValues<'_>) -> Result<RunSta
             });
             Ok(())
         })?;
+        run.provenance = reader.optional(provenance::read)?.map(Arc::new);
     }
     match reader.is_at_end() {
         true => Ok(run),

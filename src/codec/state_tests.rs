@@ -1,17 +1,19 @@
 //! The hand-written encoding against apache-avro's, by the schema that we publish.
 
 use std::collections::{BTreeMap, HashMap};
+use std::sync::Arc;
 
 use apache_avro::Schema;
 use apache_avro::reader::datum::GenericDatumReader;
 use apache_avro::types::Value;
 use apache_avro::writer::datum::GenericDatumWriter;
 use proptest::prelude::*;
+use proptest::strategy::ValueTree;
 
 use super::state;
 use crate::model::{
-    Failure, Inbox, Json, RunId, RunState, RunStatus, SignalId, SignalName, StepState, StepStatus,
-    Timestamp, WaitingSignal, WatchedKey,
+    Contributor, Failure, Inbox, Json, Provenance, RunId, RunState, RunStatus, SignalId,
+    SignalName, StepState, StepStatus, Timestamp, WaitingSignal, WatchedKey,
 };
 
 fn schema() -> Schema {
@@ -107,6 +109,61 @@ fn inbox() -> impl Strategy<Value = Inbox> {
     })
 }
 
+fn provenance() -> impl Strategy<Value = Provenance> {
+    let event =
+        ("[ab]", "[xy]", 0..9_i32, 0..i64::MAX).prop_map(|(step, topic, partition, offset)| {
+            Contributor {
+                step,
+                topic,
+                partition,
+                offset,
+            }
+        });
+    let events = prop::collection::vec(event, 0..6);
+    let numbers = (any::<i64>(), any::<u32>(), 0..i64::MAX as u64);
+    ("[a-z]{1,9}@[1-9]", "[a-zé]{0,4}", numbers, events).prop_map(
+        |(rule, key, (at, depth, more), events)| Provenance {
+            rule,
+            key: Json::from_serialize(&BTreeMap::from([("k", key)])).unwrap(),
+            at: Timestamp(at),
+            depth,
+            events,
+            more,
+        },
+    )
+}
+
+fn provenance_value(provenance: &Provenance) -> Value {
+    let mut groups: Vec<(&str, &str, Vec<Value>)> = Vec::new();
+    for event in &provenance.events {
+        let place = record(vec![
+            ("partition", Value::Long(event.partition.into())),
+            ("offset", Value::Long(event.offset)),
+        ]);
+        match groups.last_mut() {
+            Some((step, topic, places)) if *step == event.step && *topic == event.topic => {
+                places.push(place);
+            }
+            _ => groups.push((&event.step, &event.topic, vec![place])),
+        }
+    }
+    let groups = groups.into_iter().map(|(step, topic, places)| {
+        record(vec![
+            ("step", text(step)),
+            ("topic", text(topic)),
+            ("records", Value::Array(places)),
+        ])
+    });
+    record(vec![
+        ("rule", text(&provenance.rule)),
+        ("key", text(provenance.key.as_str())),
+        ("at", Value::Long(provenance.at.0)),
+        ("depth", Value::Long(provenance.depth.into())),
+        ("events", Value::Array(groups.collect())),
+        ("more", Value::Long(provenance.more.cast_signed())),
+    ])
+}
+
 fn run() -> impl Strategy<Value = RunState> {
     let names = ("[a-z_]{1,20}", any::<u32>(), prop::option::of(any::<u32>()));
     let content = (
@@ -134,7 +191,12 @@ fn run() -> impl Strategy<Value = RunState> {
         }
     });
     let watches = prop::collection::vec(watch, 0..3);
-    let steps = (prop::collection::vec(step(), 0..5), inbox(), watches);
+    let steps = (
+        prop::collection::vec(step(), 0..5),
+        inbox(),
+        watches,
+        prop::option::of(provenance()),
+    );
     (
         prop::sample::select(&RunStatus::ALL[..]),
         names,
@@ -168,6 +230,7 @@ fn run() -> impl Strategy<Value = RunState> {
                     steps: steps.0,
                     inbox: steps.1,
                     watches: steps.2,
+                    provenance: steps.3.map(Arc::new),
                 }
             },
         )
@@ -341,6 +404,10 @@ fn avro_value(run: &RunState) -> Value {
             "watches",
             Value::Array(run.watches.iter().map(watch_value).collect()),
         ),
+        (
+            "provenance",
+            optional(run.provenance.as_deref().map(provenance_value)),
+        ),
     ])
 }
 
@@ -394,6 +461,22 @@ proptest! {
 
 /// An entry as version 1 wrote it: two steps, the second of which waits for its retry.
 const VERSION_1: &str = "010280a0d5edee6602a0bfd5edee660003086c696e65060206000e7b2261223a317d02087465616d067265640002c8a1d5edee6602c0eff9edee6600000e0018026e30302d30616637363531393136636434336464383434386562323131633830333139632d623761643662373136393230333333312d303104080202e8a7d5edee66000002c8fcd8edee66000000020a5b312c325d00060402e8a7d5edee66000002c8fcd8edee660002a0bfd5edee660000020a666c616b79046e6f00000000";
+
+#[test]
+fn an_entry_of_version_2_is_read_and_no_rule_started_it() {
+    let mut runner = proptest::test_runner::TestRunner::deterministic();
+    for _ in 0..50 {
+        let mut run = run().new_tree(&mut runner).unwrap().current();
+        run.provenance = None;
+        let (mut bytes, large) = encoded(&run);
+        // It ends before the provenance, which takes one byte where there is none.
+        assert_eq!(bytes.pop(), Some(0));
+        bytes[0] = 2;
+        let find = |slot| large.get(&slot).cloned();
+        assert_eq!(state::decode(&run.id, &bytes, &find).unwrap(), run);
+        assert_eq!(state::facts(&bytes).unwrap(), state::EntryFacts::of(&run));
+    }
+}
 
 #[test]
 fn an_entry_of_version_1_is_read_and_has_no_signals() {

@@ -85,6 +85,7 @@ pub const BOUNDS: &[Bound] = &[
     count("events.workers", 1, 64),
     count("events.table_bytes", MIB, 64 * KIB * MIB),
     time("events.table_wait", Span::millis(100), Span::seconds(3_600)),
+    count("rules.max_depth", 1, 1_000),
     time(
         "schema_registry.timeout",
         Span::millis(100),

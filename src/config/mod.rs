@@ -18,8 +18,9 @@ use serde_json::{Map, Value};
 
 pub use settings::{
     AgentsSettings, BackoffSettings, ClientSettings, Config, EchoAgentSettings, EventsSettings,
-    HttpAgentSettings, HttpSettings, KafkaSettings, RetrySettings, RuntimeSettings, SaslMechanism,
-    SchemaRegistrySettings, SecuritySettings, StoreSettings, TelemetrySettings, TopicsSettings,
+    HttpAgentSettings, HttpSettings, KafkaSettings, RetrySettings, RulesSettings, RuntimeSettings,
+    SaslMechanism, SchemaRegistrySettings, SecuritySettings, StoreSettings, TelemetrySettings,
+    TopicsSettings,
 };
 pub use values::{Secret, Span};
 

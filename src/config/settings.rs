@@ -22,6 +22,7 @@ pub struct Config {
     pub agents: AgentsSettings,
     pub events: EventsSettings,
     pub schema_registry: SchemaRegistrySettings,
+    pub rules: RulesSettings,
     pub client: ClientSettings,
     pub telemetry: TelemetrySettings,
 }
@@ -158,6 +159,13 @@ pub struct EventsSettings {
     pub table_bytes: usize,
     pub table_wait: Span,
     pub schemas: Vec<PathBuf>,
+}
+
+/// Bounds of all rules.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct RulesSettings {
+    pub max_depth: u32,
 }
 
 /// Where schemas of events in Avro are asked for.
@@ -339,6 +347,12 @@ impl Default for EventsSettings {
             table_wait: Span::seconds(60),
             schemas: Vec::new(),
         }
+    }
+}
+
+impl Default for RulesSettings {
+    fn default() -> Self {
+        Self { max_depth: 8 }
     }
 }
 

@@ -152,7 +152,7 @@ fn unknown_keys_are_named_with_their_place_and_the_nearest_key() {
         [
             "partita.yaml:3:3: unknown key `kafka.client`; did you mean `client_id`?",
             "partita.yaml:5:3: unknown key `runtime.batch_record`; did you mean `batch_records`?",
-            "partita.yaml:6:1: unknown key `zzz`; known here: agents, client, events, http, kafka, runtime, schema_registry, store, telemetry, topics",
+            "partita.yaml:6:1: unknown key `zzz`; known here: agents, client, events, http, kafka, rules, runtime, schema_registry, store, telemetry, topics",
         ]
     );
     let error = load(None, [variable("PARTITA_RUNTIME__WORKER", "2")], &[]).unwrap_err();

@@ -1,8 +1,9 @@
 //! Events in the envelope of CloudEvents 1.0: what a rule sees of one.
 //!
 //! `event` is the data; the attributes that rules ask for are beside it under `event.ce`:
-//! `type`, `source`, `subject`, `id` and `time`, those that are there. A member `ce` of the data
-//! itself hides them.
+//! `type`, `source`, `subject`, `id` and `time`, those that are there, and `partitarule` and
+//! `partitadepth`, which say that the event stems from a rule. A member `ce` of the data itself hides
+//! them.
 
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
@@ -23,6 +24,12 @@ pub struct Attributes {
     /// None also where it is not in RFC 3339: then the record's own time stands for it.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub time: Option<Timestamp>,
+    /// The rule that the event stems from, `<name>@<version>`.
+    #[serde(rename = "partitarule", skip_serializing_if = "Option::is_none")]
+    pub rule: Option<String>,
+    /// Over how many rules the event came about.
+    #[serde(rename = "partitadepth", skip_serializing_if = "Option::is_none")]
+    pub depth: Option<u32>,
 }
 
 /// A CloudEvent in structured mode.
@@ -50,6 +57,10 @@ struct Envelope<'a> {
     #[serde(borrow)]
     time: Option<&'a RawValue>,
     #[serde(borrow)]
+    partitarule: Option<&'a RawValue>,
+    #[serde(borrow)]
+    partitadepth: Option<&'a RawValue>,
+    #[serde(borrow)]
     data: Option<&'a RawValue>,
     #[serde(borrow)]
     data_base64: Option<&'a RawValue>,
@@ -63,6 +74,11 @@ impl Attributes {
             "source" => &mut self.source,
             "subject" => &mut self.subject,
             "id" => &mut self.id,
+            "partitarule" => &mut self.rule,
+            "partitadepth" => {
+                self.depth = value.parse().ok();
+                return;
+            }
             "time" => {
                 self.time = Timestamp::parse(value);
                 return;
@@ -123,6 +139,10 @@ impl Structured {
                 subject: string(envelope.subject),
                 id: string(envelope.id),
                 time: string(envelope.time).and_then(|text| Timestamp::parse(&text)),
+                rule: string(envelope.partitarule),
+                depth: envelope
+                    .partitadepth
+                    .and_then(|raw| raw.get().trim_matches('"').parse().ok()),
             },
             data: envelope
                 .data
@@ -167,6 +187,26 @@ mod tests {
         assert_eq!(
             shown(r#"{"specversion":"1.0","type":"t","data":[1]}"#).unwrap(),
             "[1]"
+        );
+    }
+
+    #[test]
+    fn an_event_says_which_rule_it_stems_from() {
+        for depth in ["2", r#""2""#] {
+            let text = format!(
+                r#"{{"specversion":"1.0","type":"t","partitarule":"r@1","partitadepth":{depth}}}"#
+            );
+            assert_eq!(
+                shown(&text).unwrap(),
+                r#"{"ce":{"type":"t","partitarule":"r@1","partitadepth":2}}"#
+            );
+        }
+        let mut attributes = Attributes::default();
+        attributes.set("partitarule", "r@1");
+        attributes.set("partitadepth", "7");
+        assert_eq!(
+            (attributes.rule.as_deref(), attributes.depth),
+            (Some("r@1"), Some(7))
         );
     }
 

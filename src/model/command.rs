@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
-use super::{Json, RunId, SignalId, SignalName, TaskId};
+use super::{Json, Provenance, RunId, SignalId, SignalName, TaskId};
 
 /// One record of `commands`. Read by `codec`: serde buffers a tagged value before it knows the
 /// type, and a [`Json`] does not survive that.
@@ -35,6 +35,9 @@ pub struct Start {
     /// Higher starts earlier where runs queue; 0 by default.
     #[serde(default, skip_serializing_if = "is_zero")]
     pub priority: i32,
+    /// The match that started it. Starts that differ in it alone are the same.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub provenance: Option<Provenance>,
 }
 
 fn is_zero(value: &i32) -> bool {

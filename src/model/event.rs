@@ -1,7 +1,9 @@
 //! What goes out on `events`: the public history of a run, one event a thing that happened.
 //! The wire form (CloudEvents 1.0, structured JSON) is made by `codec`.
 
-use super::{Failure, Json, RunId, Timestamp};
+use std::sync::Arc;
+
+use super::{Failure, Json, Provenance, RunId, Timestamp};
 
 /// One lifecycle event before it is written as a CloudEvent.
 #[derive(Clone, Debug, PartialEq)]
@@ -10,18 +12,20 @@ pub struct Event {
     /// Dense from 1 within the run.
     pub sequence: u64,
     pub time: Timestamp,
-    pub workflow: std::sync::Arc<str>,
+    pub workflow: Arc<str>,
     pub version: u32,
     pub kind: EventKind,
     /// The run's or the step's status after the event, as the field's word.
     pub status: &'static str,
     /// The step it is about, where it is about one, and its attempt.
-    pub step: Option<(std::sync::Arc<str>, u32)>,
+    pub step: Option<(Arc<str>, u32)>,
     pub output: Option<Json>,
     pub error: Option<Failure>,
     /// Verb reasons, progress notes, `progress`, retry times, signals: extra members of `data`, a
     /// JSON object.
     pub extra: Option<Json>,
+    /// Of the run, where a rule started it.
+    pub provenance: Option<Arc<Provenance>>,
 }
 
 /// The closed list of types.

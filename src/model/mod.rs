@@ -3,8 +3,8 @@
 //!
 //! Reading order: [`json`] (a payload is JSON text that we carry and rarely look into), [`time`],
 //! [`ids`], [`failure`] (an error with a class), then the records by direction: [`command`] and
-//! [`reply`] come in, each from an [`origin`]; [`task`] and [`event`] go out; [`run`] with its
-//! [`inbox`] and [`parked`] are what a partition remembers. [`signal`] is what the intake of events
+//! [`reply`] come in, each from an [`origin`]; [`task`], [`event`] and [`rule_event`] go out; [`run`] with its
+//! [`inbox`] and [`parked`] are what a partition remembers, and [`provenance`] where it came from. [`signal`] is what the intake of events
 //! hands to patterns, and [`cloud_event`] the envelope that they may have come in.
 
 pub mod cloud_event;
@@ -16,7 +16,9 @@ pub mod inbox;
 pub mod json;
 pub mod origin;
 pub mod parked;
+pub mod provenance;
 pub mod reply;
+pub mod rule_event;
 pub mod run;
 pub mod signal;
 pub mod task;
@@ -30,6 +32,7 @@ pub use inbox::{Inbox, WaitingSignal};
 pub use json::Json;
 pub use origin::Origin;
 pub use parked::{Parked, ParkedKey};
+pub use provenance::{Contributor, Provenance, RecordPlace};
 pub use reply::{Reply, ReplyStatus};
 pub use run::{RunState, RunStatus, StepState, StepStatus, WatchedKey};
 pub use signal::Watch;

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
-use super::{Failure, Inbox, Json, RunId, Timestamp};
+use super::{Failure, Inbox, Json, Provenance, RunId, Timestamp};
 
 /// Status of a run.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
@@ -151,6 +151,8 @@ pub struct RunState {
     pub inbox: Inbox,
     /// What the steps wait for that await a pattern; each step at most once.
     pub watches: Vec<WatchedKey>,
+    /// The match that started it, where one did.
+    pub provenance: Option<Arc<Provenance>>,
 }
 
 /// What a step that awaits a pattern waits for.

@@ -2,6 +2,7 @@
 
 use serde_json::{Map, Value, json};
 
+use super::event::Scalar;
 use super::output::Match;
 use super::predicate::{key_json, matches_json};
 use super::rule::{Rule, Start, Steer, Target, Verb};
@@ -9,6 +10,11 @@ use crate::expr::{Bindings, ExprError, Template};
 use crate::model::Json;
 
 impl Rule {
+    /// A correlation key as an object of the names in `correlate.by`.
+    pub fn key_object(&self, key: &[Scalar]) -> Json {
+        key_json(self, key)
+    }
+
     /// What the rule joins to a match: for each of [`Rule::enrich`] the key to look up, as text;
     /// `None` where the match has no such key.
     pub fn lookups(&self, found: &Match) -> Vec<Option<String>> {

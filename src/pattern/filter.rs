@@ -99,6 +99,16 @@ pub enum Verdict<'f> {
     Timeless { rule: &'f Arc<Rule>, why: String },
 }
 
+impl Verdict<'_> {
+    pub fn rule(&self) -> &Rule {
+        match self {
+            Verdict::Wanted { rule, .. }
+            | Verdict::Unkeyed { rule }
+            | Verdict::Timeless { rule, .. } => rule,
+        }
+    }
+}
+
 impl Filter {
     pub fn new(rules: &[Arc<Rule>]) -> Self {
         let mut filter = Self::default();

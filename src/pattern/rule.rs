@@ -57,6 +57,13 @@ impl Rule {
         format!("{}@{}", self.name, self.version)
     }
 
+    /// Whether `id`, of the form of [`Rule::id`], is of this rule in any version. A rule takes no event
+    /// that itself caused.
+    pub fn is_named_in(&self, id: &str) -> bool {
+        id.rsplit_once('@')
+            .is_some_and(|(name, _)| *name == *self.name)
+    }
+
     /// The workflows that matches start, with the version where one is asked for.
     pub fn workflows(&self) -> Vec<(&str, Option<u32>)> {
         let starts = self.start.iter();

@@ -17,7 +17,7 @@ use super::supervisor::Supervisor;
 use crate::engine::{Definitions, Outcome};
 use crate::log::kafka::ClientSettings;
 use crate::log::{Source, Topics};
-use crate::model::{Command, Millis, Reply, RunId, RunState, RunStatus, Timestamp};
+use crate::model::{Command, Millis, RecordPlace, Reply, RunId, RunState, RunStatus, Timestamp};
 use crate::pattern::Rule;
 
 /// Settings of the runtime of one instance.
@@ -51,6 +51,8 @@ pub struct RuntimeConfig {
     pub write_behind: Millis,
     /// How long a reply waits for its run to become known before it is a dead letter.
     pub park_for: Millis,
+    /// A match that stems from more rules one after the other acts not.
+    pub max_rule_depth: u32,
     pub transaction_timeout: Millis,
     pub session_timeout: Millis,
     /// Whether a worker's place in the group outlives it for `session_timeout`: a restart then goes
@@ -83,6 +85,7 @@ impl RuntimeConfig {
             cache_bytes: 256 << 20,
             write_behind: Millis(500),
             park_for: Millis(5_000),
+            max_rule_depth: 8,
             transaction_timeout: Millis(10_000),
             session_timeout: Millis(10_000),
             static_membership: false,
@@ -161,6 +164,8 @@ pub struct RunFilter {
     pub status: Option<RunStatus>,
     /// All of them must match.
     pub tags: BTreeMap<String, String>,
+    /// Started by a match whose provenance names this record.
+    pub record: Option<RecordPlace>,
     /// Created at or after.
     pub since: Option<Timestamp>,
     /// Created before.
@@ -196,12 +201,23 @@ pub struct HistoryEvent {
     pub kind: String,
 }
 
-/// The events of all runs, from somewhere on.
+/// A committed record of `events`, of a run or of a rule.
+#[derive(Clone, Debug, PartialEq)]
+pub struct LiveEvent {
+    pub partition: i32,
+    pub offset: i64,
+    /// The CloudEvent as it is on the topic: one JSON object.
+    pub json: String,
+    /// The CloudEvent's `type`.
+    pub kind: String,
+}
+
+/// The events of all runs and rules, from somewhere on.
 #[derive(Debug)]
 pub struct EventsTail {
     /// The next offset of each partition, where the tail begins.
     pub from: BTreeMap<i32, i64>,
-    pub events: mpsc::Receiver<HistoryEvent>,
+    pub events: mpsc::Receiver<LiveEvent>,
 }
 
 /// A partition that this instance owns.
@@ -457,7 +473,7 @@ impl Handle {
         blocking(move || events.follow(&run, partition, from_sequence)).await
     }
 
-    /// Follows the events of all runs of the installation, from these next offsets, or from now on
+    /// Follows the events of all runs and rules of the installation, from these next offsets, or from now on
     /// for the partitions not named. Dropping the receiver ends it.
     pub async fn events_tail(
         &self,

@@ -12,7 +12,7 @@ use rdkafka::{Message, Offset, TopicPartitionList};
 use serde::Deserialize;
 use tokio::sync::mpsc;
 
-use super::handle::{EventsTail, HistoryEvent, SubmitError};
+use super::handle::{EventsTail, HistoryEvent, LiveEvent, SubmitError};
 use crate::log::kafka::{ClientSettings, READERS_GROUP, reader_config};
 use crate::model::{EventKind, Millis, RunId, RunState};
 
@@ -177,7 +177,7 @@ impl Events {
         spawn("partita-events", move || {
             while !sender.is_closed() {
                 let polled = reader.consumer.poll(Duration::from_millis(200));
-                let Some(event) = polled.and_then(read) else {
+                let Some(event) = polled.and_then(read_any) else {
                     continue;
                 };
                 if sender.blocking_send(event).is_err() {
@@ -233,20 +233,40 @@ fn next_of(consumer: &BaseConsumer, run: &RunId) -> Option<HistoryEvent> {
     let is_of_run = message
         .as_ref()
         .is_ok_and(|message| message.key() == Some(run.as_str().as_bytes()));
-    if is_of_run { read(message) } else { None }
+    if is_of_run { read(run, message) } else { None }
 }
 
-/// What we look at in an event.
-#[derive(Deserialize)]
-struct Seen<'a> {
-    #[serde(borrow)]
-    sequence: std::borrow::Cow<'a, str>,
-    #[serde(rename = "type", borrow)]
-    kind: std::borrow::Cow<'a, str>,
+/// Reads a record of `events` that is the run's; `None` where it is none of ours.
+fn read(run: &RunId, message: KafkaResult<BorrowedMessage<'_>>) -> Option<HistoryEvent> {
+    #[derive(Deserialize)]
+    struct Sequence<'a> {
+        #[serde(borrow)]
+        sequence: std::borrow::Cow<'a, str>,
+    }
+    let LiveEvent {
+        partition,
+        offset,
+        json,
+        kind,
+    } = read_any(message)?;
+    let seen: Sequence<'_> = serde_json::from_str(&json).ok()?;
+    Some(HistoryEvent {
+        run: run.clone(),
+        partition,
+        offset,
+        sequence: seen.sequence.parse().ok()?,
+        kind,
+        json,
+    })
 }
 
-/// Reads a record of `events`; `None` where it is none of ours.
-fn read(message: KafkaResult<BorrowedMessage<'_>>) -> Option<HistoryEvent> {
+/// Reads a record of `events`, of a run or of a rule; `None` where it is none of ours.
+fn read_any(message: KafkaResult<BorrowedMessage<'_>>) -> Option<LiveEvent> {
+    #[derive(Deserialize)]
+    struct Kind {
+        #[serde(rename = "type")]
+        kind: String,
+    }
     let message = match message {
         Ok(message) => message,
         Err(error) => {
@@ -254,15 +274,12 @@ fn read(message: KafkaResult<BorrowedMessage<'_>>) -> Option<HistoryEvent> {
             return None;
         }
     };
-    let run = RunId::parse(std::str::from_utf8(message.key()?).ok()?).ok()?;
     let json = std::str::from_utf8(message.payload()?).ok()?;
-    let seen: Seen<'_> = serde_json::from_str(json).ok()?;
-    Some(HistoryEvent {
-        run,
+    let seen: Kind = serde_json::from_str(json).ok()?;
+    Some(LiveEvent {
         partition: message.partition(),
         offset: message.offset(),
-        sequence: seen.sequence.parse().ok()?,
-        kind: seen.kind.into_owned(),
+        kind: seen.kind,
         json: json.to_owned(),
     })
 }

@@ -98,7 +98,7 @@ fn in_store(
         if !facts.status.is_ended() || !is_after || is_too_old || !may_match(filter, &facts) {
             return true;
         }
-        if !filter.tags.is_empty() || filter.workflow.is_some() {
+        if !filter.tags.is_empty() || filter.workflow.is_some() || filter.record.is_some() {
             match partition.decode(&place.1, entry) {
                 Ok(run) if !matches(filter, &run) => return true,
                 Ok(_) => {}
@@ -138,6 +138,10 @@ fn matches(filter: &RunFilter, run: &RunState) -> bool {
             .workflow
             .as_ref()
             .is_none_or(|workflow| **workflow == *run.workflow)
+        && filter.record.as_ref().is_none_or(|record| {
+            let provenance = run.provenance.as_deref();
+            provenance.is_some_and(|provenance| provenance.names(record))
+        })
         && filter
             .tags
             .iter()

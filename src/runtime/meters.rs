@@ -100,6 +100,11 @@ pub fn intake_unkeyed(rule: &str, events: u64) {
     counter!(names::INTAKE_UNKEYED_TOTAL, "rule" => rule.to_owned()).increment(events);
 }
 
+/// Events that `rule` caused itself and does not get.
+pub fn intake_own(rule: &str, events: u64) {
+    counter!(names::INTAKE_OWN_TOTAL, "rule" => rule.to_owned()).increment(events);
+}
+
 pub fn intake_unreadable(records: u64) {
     if records > 0 {
         counter!(names::INTAKE_UNREADABLE_TOTAL).increment(records);
@@ -188,6 +193,11 @@ pub fn pattern_condition_errors(rule: &str, count: u64) {
 pub fn pattern_overflows(rule: &str, limit: &'static str, count: u64) {
     counter!(names::PATTERN_OVERFLOWS_TOTAL, "rule" => rule.to_owned(), "limit" => limit)
         .increment(count);
+}
+
+/// Matches of `rule` that are taken for loops and act not.
+pub fn pattern_loops(rule: &str, count: u64) {
+    counter!(names::PATTERN_LOOPS_TOTAL, "rule" => rule.to_owned()).increment(count);
 }
 
 /// Signals for rules that are not in force.

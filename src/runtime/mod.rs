@@ -43,6 +43,6 @@ pub mod worker;
 mod workflows;
 
 pub use handle::{
-    Answered, DefinitionRegistry, EventsTail, Handle, HistoryEvent, ListCursor, PartitionInfo,
-    Readiness, RunFilter, RunPage, RuntimeConfig, StartError, SubmitError, start,
+    Answered, DefinitionRegistry, EventsTail, Handle, HistoryEvent, ListCursor, LiveEvent,
+    PartitionInfo, Readiness, RunFilter, RunPage, RuntimeConfig, StartError, SubmitError, start,
 };

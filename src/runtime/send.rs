@@ -23,7 +23,8 @@ use crate::pattern::predicate::key_values;
 const STAGE: &str = "workflows";
 
 pub(super) const JSON: (&str, &[u8]) = (header::CONTENT_TYPE, b"application/json");
-const CLOUD_EVENT: (&str, &[u8]) = (header::CONTENT_TYPE, b"application/cloudevents+json");
+pub(super) const CLOUD_EVENT: (&str, &[u8]) =
+    (header::CONTENT_TYPE, b"application/cloudevents+json");
 
 /// Writes records; keeps its buffers from one to the next.
 pub(super) struct Sender<'t> {

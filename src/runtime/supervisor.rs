@@ -155,7 +155,8 @@ fn pattern_worker(
     };
     let topics = Topics::new(&config.prefix);
     let (definitions, shared) = (Arc::clone(definitions), Arc::clone(shared));
-    let stage = Patterns::new(number, topics, definitions, shared, tables);
+    let max_depth = config.max_rule_depth;
+    let stage = Patterns::new(number, topics, definitions, shared, tables, max_depth);
     Worker::of(of_loop, log, stage)
 }
 

@@ -142,6 +142,7 @@ mod tests {
             steps: Vec::new(),
             inbox: Inbox::default(),
             watches: Vec::new(),
+            provenance: None,
         };
         let mut bytes = Vec::new();
         state::encode(&run, &mut bytes, &mut Vec::new());

@@ -54,6 +54,8 @@ pub const TABLE_BYTES: &str = "partita_table_bytes";
 pub const TABLE_READY: &str = "partita_table_ready";
 /// Records of such a topic that were passed over. Label: `topic`.
 pub const TABLE_UNREADABLE_TOTAL: &str = "partita_table_unreadable_records_total";
+/// Matches that stem from too many rules and act not. Label: `rule`.
+pub const PATTERN_LOOPS_TOTAL: &str = "partita_pattern_loops_total";
 /// Signals for rules that are not in force any more.
 pub const PATTERN_OWNERLESS_SIGNALS_TOTAL: &str = "partita_pattern_ownerless_signals_total";
 /// Replies that changed nothing. Label: `reason`.
@@ -78,6 +80,8 @@ pub const INTAKE_UNREADABLE_TOTAL: &str = "partita_intake_unreadable_total";
 pub const INTAKE_UNKEYED_TOTAL: &str = "partita_intake_unkeyed_total";
 /// Partitions of event topics that wait for a schema of their records.
 pub const INTAKE_HELD_PARTITIONS: &str = "partita_intake_held_partitions";
+/// Events that a rule wanted and caused itself: it does not get them. Label: `rule`.
+pub const INTAKE_OWN_TOTAL: &str = "partita_intake_own_total";
 /// Topics that rules read and that are not there.
 pub const INTAKE_MISSING_TOPICS: &str = "partita_intake_missing_topics";
 
@@ -288,6 +292,11 @@ pub const METRICS: &[Metric] = &[
         &["rule", "limit"],
     ),
     counter(
+        PATTERN_LOOPS_TOTAL,
+        "Matches that stem from more rules than rules.max_depth, and act not.",
+        &["rule"],
+    ),
+    counter(
         PATTERN_OWNERLESS_SIGNALS_TOTAL,
         "Signals for rules that are not in force any more.",
         &[],
@@ -360,6 +369,11 @@ pub const METRICS: &[Metric] = &[
     counter(
         INTAKE_SIGNALS_TOTAL,
         "Events handed to the patterns, by the rule that wants them.",
+        &["rule"],
+    ),
+    counter(
+        INTAKE_OWN_TOTAL,
+        "Events that a rule wanted and does not get, for it caused them itself.",
         &["rule"],
     ),
     counter(

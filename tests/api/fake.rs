@@ -15,8 +15,8 @@ use partita::model::{
 use partita::runtime::definitions::Registry;
 use partita::runtime::membership::Ownership;
 use partita::runtime::{
-    Answered, EventsTail, HistoryEvent, ListCursor, PartitionInfo, Readiness, RunFilter, RunPage,
-    SubmitError,
+    Answered, EventsTail, HistoryEvent, ListCursor, LiveEvent, PartitionInfo, Readiness, RunFilter,
+    RunPage, SubmitError,
 };
 use tokio::sync::{broadcast, mpsc, watch};
 
@@ -151,6 +151,7 @@ impl Fake {
             traceparent,
             inbox: Inbox::default(),
             watches: Vec::new(),
+            provenance: start.provenance.map(Arc::new),
             steps: vec![StepState::default(); workflow.steps.len()],
         };
         self.tell(&mut state, &mut run, "partita.run.started");
@@ -471,12 +472,12 @@ impl Runs for Fake {
             let (sender, receiver) = mpsc::channel(64);
             tokio::spawn(async move {
                 for event in missed {
-                    if sender.send(event).await.is_err() {
+                    if sender.send(live(event)).await.is_err() {
                         return;
                     }
                 }
                 while let Ok(event) = told.recv().await {
-                    if sender.send(event).await.is_err() {
+                    if sender.send(live(event)).await.is_err() {
                         return;
                     }
                 }
@@ -508,6 +509,15 @@ impl Runs for Fake {
     }
 }
 
+fn live(event: HistoryEvent) -> LiveEvent {
+    LiveEvent {
+        partition: event.partition,
+        offset: event.offset,
+        json: event.json,
+        kind: event.kind,
+    }
+}
+
 fn fits(run: &RunState, filter: &RunFilter) -> bool {
     filter
         .workflow
@@ -520,4 +530,8 @@ fn fits(run: &RunState, filter: &RunFilter) -> bool {
             .all(|(key, value)| run.tags.get(key) == Some(value))
         && filter.since.is_none_or(|since| run.created_at >= since)
         && filter.until.is_none_or(|until| run.created_at < until)
+        && filter.record.as_ref().is_none_or(|record| {
+            let provenance = run.provenance.as_deref();
+            provenance.is_some_and(|provenance| provenance.names(record))
+        })
 }

@@ -280,4 +280,10 @@ async fn runs_are_listed_newest_first_in_pages() {
     assert_eq!(ids(&odd), ["r5", "r3", "r1"]);
     let (_, none) = one.get("/v1/runs?until=2020-01-01T00:00:00Z").await;
     assert_eq!(none, json!({"runs": [], "next_cursor": null}));
+    let (_, none) = one.get("/v1/runs?record=prices/0/17").await;
+    assert_eq!(none, json!({"runs": [], "next_cursor": null}));
+    let (status, problem) = one.get("/v1/runs?record=prices/17").await;
+    assert_eq!(status, 400);
+    let detail = problem["detail"].as_str().unwrap();
+    assert!(detail.contains("TOPIC/PARTITION/OFFSET"), "{detail}");
 }

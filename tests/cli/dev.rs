@@ -20,17 +20,23 @@ const FAILING: &str = "kind: workflow\nname: failing\nsteps:\n\
 const WAITING: &str = "kind: workflow\nname: waiting\nsteps:\n  - {id: a, agent: nobody}\n";
 const READY_WITHIN: Duration = Duration::from_secs(60);
 
-struct Dev {
+pub struct Dev {
     child: Child,
-    api: String,
+    pub api: String,
     kafka: String,
 }
 
 impl Dev {
     fn start(arguments: &[&str]) -> Self {
+        Self::start_with(arguments, &[])
+    }
+
+    /// With these variables in its environment.
+    pub fn start_with(arguments: &[&str], variables: &[(&str, &str)]) -> Self {
         let mut all = vec!["dev", "--kafka-port", "0", "--http-port", "0", "-o", "json"];
         all.extend(arguments);
         let mut child = partita(&all)
+            .envs(variables.iter().copied())
             .stdout(Stdio::piped())
             .spawn()
             .expect("dev starts");
@@ -54,7 +60,7 @@ impl Dev {
         dev
     }
 
-    fn run(&self, arguments: &[&str]) -> Ended {
+    pub fn run(&self, arguments: &[&str]) -> Ended {
         let mut all = vec!["--api", self.api.as_str(), "--kafka", self.kafka.as_str()];
         all.extend(arguments);
         run(&all)
@@ -77,7 +83,7 @@ impl Dev {
 }
 
 /// The body of a GET, asked for as plainly as can be.
-fn get(api: &str, path: &str) -> String {
+pub fn get(api: &str, path: &str) -> String {
     let address = api.trim_start_matches("http://");
     let mut stream = TcpStream::connect(address).expect("a connection");
     write!(

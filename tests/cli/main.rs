@@ -3,6 +3,7 @@
 
 mod dev;
 mod offline;
+mod provenance;
 mod server;
 
 use std::process::{Command, Output, Stdio};

@@ -61,6 +61,7 @@ fn a_step_costs_little() {
                 input: Some(json!({"x": 1, "text": "some words of input"}).into()),
                 tags: [("team".to_owned(), "red".to_owned())].into(),
                 priority: 0,
+                provenance: None,
             }),
             traceparent: Some("00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01".into()),
             caller_waits: false,

@@ -6,7 +6,7 @@
 //!
 //! | entry | input |
 //! |---|---|
-//! | `start: WORKFLOW` | `id` (default `r`), `version`, `input`, `tags`, `priority`, `traceparent` |
+//! | `start: WORKFLOW` | `id` (default `r`), `version`, `input`, `tags`, `priority`, `traceparent`, `provenance` |
 //! | `reply: STEP` | completed, with `output` |
 //! | `fail: STEP` | failed, with `class`, `message`, `retryable`, `details`; no class: no error object |
 //! | `progress: STEP` | with `value`, `note` |
@@ -85,6 +85,7 @@ struct Entry {
     tags: BTreeMap<String, String>,
     #[serde(default)]
     priority: i32,
+    provenance: Option<Value>,
     traceparent: Option<String>,
     reply: Option<String>,
     #[serde(default, deserialize_with = "present")]
@@ -290,6 +291,10 @@ fn input_of(entry: &Entry) -> Input {
             input: entry.input.as_ref().map(Json::from),
             tags: entry.tags.clone(),
             priority: entry.priority,
+            provenance: entry.provenance.as_ref().map(|provenance| {
+                serde_json::from_value(provenance.clone())
+                    .expect("a table names a proper provenance")
+            }),
         })
     } else if let Some(run) = &entry.pause {
         Command::Pause(verb(run))

@@ -97,6 +97,7 @@ pub fn start(run: &str, workflow: &str, input: &str) -> Command {
         input: Some(Json::from_text(input).expect("JSON")),
         tags: Default::default(),
         priority: 0,
+        provenance: None,
     })
 }
 

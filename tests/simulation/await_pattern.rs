@@ -182,7 +182,7 @@ impl World {
         };
         let shared = Arc::new(Shared::new("other"));
         let (topics, registry) = (Topics::new("sim."), self.registry.clone());
-        let stage = Patterns::new(0, topics, registry, shared, Arc::new(NoTables));
+        let stage = Patterns::new(0, topics, registry, shared, Arc::new(NoTables), 8);
         self.pattern_worker = Some(Worker::of(config, Box::new(log), stage));
     }
 

@@ -127,7 +127,7 @@ impl World {
         });
         let shared = Arc::new(Shared::new("one"));
         let tables = Arc::new(NoTables);
-        let stage = Patterns::new(0, Topics::new("sim."), registry, shared, tables);
+        let stage = Patterns::new(0, Topics::new("sim."), registry, shared, tables, 8);
         self.worker = Some(Worker::of(config, Box::new(log), stage));
     }
 
@@ -236,6 +236,19 @@ impl World {
     }
 }
 
+/// The runs that matches start, as they are told on `events`.
+fn told(cluster: &Cluster) -> Vec<String> {
+    let records = (0..PARTITIONS)
+        .flat_map(|partition| cluster.read_committed(&TopicKey::Events, partition, 0));
+    let events = records.filter_map(|record| {
+        let event: Value = serde_json::from_slice(&record.value.expect("an event")).expect("JSON");
+        (event["type"] == "partita.rule.matched").then_some(event)
+    });
+    events
+        .map(|event| event["data"]["run"].as_str().expect("a run id").to_owned())
+        .collect()
+}
+
 /// An event of the tables: its topic, its record's time and its content.
 fn read_event(rule: &Rule, event: &Value, place: usize) -> (String, Timestamp, Json) {
     let at = event.get("t").and_then(Value::as_i64);
@@ -320,7 +333,13 @@ fn run(
     };
     world.time(Timestamp(end + patience.cast_signed()));
     world.settle();
-    world.started()
+    let started = world.started();
+    let mut runs: Vec<String> = started.iter().map(|(run, _)| run.clone()).collect();
+    let mut told = told(&world.cluster);
+    runs.sort();
+    told.sort();
+    assert_eq!(told, runs, "each match is told once, with what it starts");
+    started
 }
 
 #[test]

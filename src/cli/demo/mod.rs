@@ -26,7 +26,7 @@ use super::client::Api;
 use super::dev::start_broker;
 use super::measure::quantile_words;
 use super::serve::{SHUTDOWN_WITHIN, stop_signal};
-use super::{CliError, Context, sse};
+use super::{CliError, Context, sse, status};
 use crate::agent;
 use crate::instance::{Instance, Start, definition_defaults};
 use crate::runtime::kinds;
@@ -156,6 +156,9 @@ async fn play(context: &Context, args: &DemoArgs) -> Result<(), CliError> {
             run["id"].as_str().unwrap_or("?"),
             run["status"].as_str().unwrap_or("?")
         ));
+        if let Some(words) = status::match_words(&run["provenance"]) {
+            output.say(&format!("                 started {words}"));
+        }
     }
 
     // Interrupted half way, agents, instance and broker still end in order and the folder goes.

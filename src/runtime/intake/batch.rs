@@ -32,6 +32,7 @@ struct Tally<'a> {
     events: BTreeMap<&'a str, u64>,
     signals: BTreeMap<String, u64>,
     unkeyed: BTreeMap<String, u64>,
+    own: BTreeMap<String, u64>,
     unreadable: u64,
     dead_letters: BTreeMap<String, u64>,
 }
@@ -97,8 +98,11 @@ impl IntakeWorker {
                 .watermarks
                 .see(of_topic.clocks(), &event.payload, event.at);
             let mut sent = Ok(());
+            let author = event.attributes.as_ref().and_then(|of| of.rule.as_deref());
             of_topic.select(&event.payload, event.at, &mut |verdict| {
-                if sent.is_ok() {
+                if author.is_some_and(|author| verdict.rule().is_named_in(author)) {
+                    count(&mut tally.own, &verdict.rule().name);
+                } else if sent.is_ok() {
                     sent = sender.verdict(record, &event, verdict, &mut tally);
                 }
             });
@@ -310,6 +314,9 @@ impl Tally<'_> {
         }
         for (rule, events) in self.unkeyed {
             meters::intake_unkeyed(&rule, events);
+        }
+        for (rule, events) in self.own {
+            meters::intake_own(&rule, events);
         }
         meters::intake_unreadable(self.unreadable);
         for (class, records) in self.dead_letters {

@@ -3,7 +3,7 @@
 use serde_json::{Value, json};
 
 use crate::expr::ExprError;
-use crate::model::{Json, RunId};
+use crate::model::{Json, Provenance, RunId};
 use crate::pattern::{Match, Rule, Verb};
 
 /// Names of runs are derived within this space of names.
@@ -69,6 +69,7 @@ pub(super) fn orders(
     key: &str,
     found: &Match,
     joined: &[Json],
+    provenance: &Provenance,
 ) -> Result<Vec<Order>, String> {
     let failed = |error: ExprError| error.to_string();
     let mut orders = Vec::new();
@@ -77,6 +78,7 @@ pub(super) fn orders(
         let mut command = start.request(rule, found, joined).map_err(failed)?;
         command["type"] = "start".into();
         command["run_id"] = json!(run.as_str());
+        command["provenance"] = json!(provenance);
         orders.push(Order::Run(run.clone(), bytes(&command)));
     }
     for (place, steer) in rule.steers.iter().enumerate() {

@@ -4,18 +4,25 @@ use std::collections::BTreeMap;
 
 use super::action::Order;
 use super::partition::RuleId;
+use super::told::Overflows;
 use crate::codec::pattern_state::PatternKey;
 use crate::model::Failure;
+use crate::model::rule_event::{Matched, RuleEvent};
 use crate::runtime::meters;
 
 /// What a batch comes to, to be written in one transaction.
 #[derive(Default)]
 pub(super) struct Batch {
+    /// A match deeper than this acts not.
+    pub(super) max_depth: u32,
     pub(super) orders: Vec<Order>,
     /// Events that came too late, and matches whose expressions have no value.
     pub(super) refused: Vec<Refused>,
     /// Entries of the changelog; `None`: a tombstone.
     pub(super) entries: Vec<(PatternKey, Option<Vec<u8>>)>,
+    /// Matches, for `events`.
+    pub(super) matched: Vec<Matched>,
+    pub(super) overflows: Overflows,
     pub(super) tally: Tally,
 }
 
@@ -39,19 +46,45 @@ pub(super) struct Tally {
     pub(super) overflows: BTreeMap<(RuleId, &'static str), u64>,
     /// Matches that could not be joined.
     pub(super) unjoined: BTreeMap<RuleId, u64>,
+    /// Matches that were too deep.
+    pub(super) loops: BTreeMap<RuleId, u64>,
     /// Signals for a rule that is not known here.
     pub(super) ownerless: u64,
 }
 
 impl Batch {
+    pub(super) fn new(max_depth: u32) -> Self {
+        Self {
+            max_depth,
+            ..Self::default()
+        }
+    }
+
+    /// What `events` hears of it. What is too deep for any rule to act on is not told: else rules that
+    /// read of one another would go on for ever.
+    pub(super) fn told(&self) -> impl Iterator<Item = RuleEvent> {
+        let matched = self.matched.iter().cloned().map(RuleEvent::Matched);
+        let all = matched.chain(self.overflows.events());
+        all.filter(|event| event.depth() <= self.max_depth)
+    }
+
+    /// To the metrics, once it is committed.
+    pub(super) fn publish(self) {
+        for refused in &self.refused {
+            meters::dead_letter(&refused.failure.class);
+        }
+        self.tally.publish();
+    }
+
     pub(super) fn is_empty(&self) -> bool {
-        self.orders.is_empty() && self.refused.is_empty() && self.entries.is_empty()
+        let is_told = !self.matched.is_empty() || self.overflows.events().next().is_some();
+        !is_told && self.orders.is_empty() && self.refused.is_empty() && self.entries.is_empty()
     }
 }
 
 impl Tally {
     /// To the metrics.
-    pub(super) fn publish(self) {
+    fn publish(self) {
         for (rule, count) in self.matches {
             meters::pattern_matches(&rule, count);
         }
@@ -70,6 +103,9 @@ impl Tally {
         }
         for (rule, count) in self.unjoined {
             meters::pattern_unjoined(&rule, count);
+        }
+        for (rule, count) in self.loops {
+            meters::pattern_loops(&rule, count);
         }
         if self.ownerless > 0 {
             meters::pattern_ownerless(self.ownerless);

@@ -4,14 +4,17 @@
 //! A [`partition`](RulesPartition) holds the matchers of its keys in memory; what they know lies in
 //! `pattern-state`, key by key, and is read from there when the partition is assigned, or after a
 //! transaction that did not commit. [`sources`](self) says how far event time has come, `action` what
-//! a match does, `watching` who waits for a pattern within a run.
+//! a match does, `provenance` where it comes from, `told` what `events` hears of it, and `watching` who
+//! waits for a pattern within a run.
 
 mod action;
 mod batch;
 mod held;
 mod partition;
+mod provenance;
 mod running;
 mod sources;
+mod told;
 mod watching;
 
 use std::collections::BTreeMap;
@@ -26,15 +29,16 @@ pub use partition::RulesPartition;
 use super::dead_letter::dead_letter;
 use super::handle::DefinitionRegistry;
 use super::meters;
-use super::send::JSON;
+use super::send::{CLOUD_EVENT, JSON};
 use super::shared::Shared;
 use super::stage::{Owned, RECORDS_PER_STEP, Stage};
 use super::tables::{Joins, Tables};
 use crate::codec::CodecError;
 use crate::codec::pattern_state::{self as state, PatternKey};
+use crate::codec::rule_event;
 use crate::log::{
     ChangelogReader, ErrorClass, Log, LogError, Outgoing, Positions, Record, RestoreProgress,
-    Source, Target, Topics,
+    Source, Target, Topics, partitioner,
 };
 use crate::model::{Failure, Millis, Origin, Timestamp};
 use crate::pattern::{Matcher, Rule};
@@ -56,6 +60,8 @@ pub struct Patterns {
     /// The tables of the rules in force: they are read before a partition is here, and kept while it
     /// is restored. As of a generation of the registry.
     joined: (Option<u64>, Vec<Joins>),
+    /// A match over more rules than this acts not: it is taken for a loop.
+    max_depth: u32,
     /// Rules that the registry was asked for, in force or not, since it changed last.
     seen: Seen,
 }
@@ -68,13 +74,15 @@ struct Seen {
 }
 
 impl Patterns {
-    /// `number` tells it apart from all workers of the instance.
+    /// `number` tells it apart from all workers of the instance; a match deeper than `max_depth` is a
+    /// dead letter.
     pub fn new(
         number: usize,
         topics: Topics,
         definitions: Arc<dyn DefinitionRegistry>,
         shared: Arc<Shared>,
         tables: Arc<dyn Tables>,
+        max_depth: u32,
     ) -> Self {
         Self {
             number,
@@ -83,6 +91,7 @@ impl Patterns {
             shared,
             tables,
             joined: (None, Vec::new()),
+            max_depth,
             seen: Seen::default(),
         }
     }
@@ -120,12 +129,33 @@ impl Patterns {
         self.joined = (Some(generation), joins.collect());
     }
 
-    fn send(&self, log: &mut dyn Log, number: i32, batch: &Batch) -> Result<(), LogError> {
+    fn send(
+        &self,
+        log: &mut dyn Log,
+        number: i32,
+        (positions, batch): &(Positions, Batch),
+        now: Timestamp,
+    ) -> Result<(), LogError> {
         for order in &batch.orders {
             self.order(log, order)?;
         }
         for refused in &batch.refused {
             refuse(log, refused)?;
+        }
+        let position = positions[Source::Signals.index()];
+        let mut value = Vec::new();
+        for (place, event) in batch.told().enumerate() {
+            value.clear();
+            let name = format!("{number}.{position}.{}.{place}", now.0);
+            rule_event::rule_event(&mut value, &event, now, &name);
+            let rule = event.rule().as_bytes();
+            let home = partitioner::partition_of(rule, self.shared.partition_count());
+            log.send(Outgoing {
+                target: Target::Events(home),
+                key: Some(rule),
+                value: Some(&value),
+                headers: &[CLOUD_EVENT],
+            })?;
         }
         for (key, value) in &batch.entries {
             log.send(Outgoing {
@@ -310,7 +340,7 @@ impl Stage for Patterns {
             if first == last && !is_due {
                 continue;
             }
-            let mut batch = Batch::default();
+            let mut batch = Batch::new(self.max_depth);
             partition.is_pending = true;
             if partition.apply_rules(generation, &rules, &known, now, &mut batch) {
                 // What is too late is decided by how far time had come when the records were read.
@@ -346,8 +376,8 @@ impl Stage for Patterns {
             return Ok(0);
         }
         log.begin()?;
-        for (number, (_, batch)) in &batches {
-            self.send(log, *number, batch)?;
+        for (number, batch) in &batches {
+            self.send(log, *number, batch, now)?;
         }
         log.settle()?;
         let positions: Vec<(i32, Positions)> = batches
@@ -363,7 +393,7 @@ impl Stage for Patterns {
                     partition.is_pending = false;
                 }
             }
-            batch.tally.publish();
+            batch.publish();
         }
         Ok(records.len())
     }

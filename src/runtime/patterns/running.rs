@@ -7,9 +7,11 @@ use super::action;
 use super::batch::{Batch, Refused};
 use super::held::{Held, TooMany};
 use super::partition::RuleId;
+use super::provenance;
 use super::watching::Watchers;
 use crate::codec::pattern_state::{self as state, PatternKey, Piece, Times};
-use crate::model::{Failure, Json, Timestamp};
+use crate::model::rule_event::{MatchMode, Matched};
+use crate::model::{Failure, Json, Provenance, Timestamp};
 use crate::pattern::filter::key_text;
 use crate::pattern::matcher::Progress;
 use crate::pattern::predicate::key_values;
@@ -26,6 +28,8 @@ pub(super) struct Running {
     joins: Joins,
     /// Matches that wait for the tables.
     pub(super) held: Held,
+    /// The deepest event that it was given here: what it gives up may be due to that one.
+    deepest: u32,
     /// Its version is not in force any more: it goes once it holds nothing.
     pub(super) is_leaving: bool,
     /// Of a rule that a step implies.
@@ -116,6 +120,7 @@ impl Running {
             pieces,
             saved,
             held: Held::restore(id, held),
+            deepest: 0,
             is_leaving: false,
             watchers,
         }
@@ -123,6 +128,7 @@ impl Running {
 
     /// An event for it.
     pub(super) fn take(&mut self, id: &RuleId, arrival: Arrival, batch: &mut Batch) {
+        self.deepest = self.deepest.max(provenance::depth(&arrival.payload));
         if self.watchers.is_some() {
             return self.take_watched(id, arrival, batch);
         }
@@ -176,6 +182,7 @@ impl Running {
         for overflow in &out.overflows {
             let counts = tally.overflows.entry((id.clone(), overflow.limit));
             *counts.or_default() += overflow.dropped;
+            batch.overflows.add(&self.rule, id, overflow, self.deepest);
         }
         if self.watchers.is_none() {
             for found in &out.matches {
@@ -185,9 +192,25 @@ impl Running {
     }
 
     fn act(&mut self, id: &RuleId, found: &Match, batch: &mut Batch) {
-        let key = key_text(&found.key);
-        if self.rule.mode == Mode::Shadow || !action::is_acting(&self.rule, &key) {
-            tracing::info!(rule = %id, key, at = ?found.at, "a match that is only noted");
+        let provenance = provenance::of(&self.rule, found);
+        if provenance.depth > batch.max_depth {
+            *batch.tally.loops.entry(id.clone()).or_default() += 1;
+            let message = format!(
+                "the match stems from {} rules one after the other, and rules.max_depth allows {}: taken for a loop of rules that start one another, it starts and steers nothing",
+                provenance.depth, batch.max_depth
+            );
+            self.refuse(id, found, Failure::new("loop", message), batch);
+            return;
+        }
+        let mode = match self.rule.mode {
+            Mode::Shadow => MatchMode::Shadow,
+            Mode::Live if !action::is_acting(&self.rule, &key_text(&found.key)) => {
+                MatchMode::Spared
+            }
+            Mode::Live => MatchMode::Live,
+        };
+        if mode != MatchMode::Live {
+            self.tell(found, provenance, mode, None, batch);
             return;
         }
         let values = match self.held.is_empty() {
@@ -196,14 +219,16 @@ impl Running {
             false => Err(NoValue::Reading),
         };
         match values {
-            Ok(joined) => self.order(id, found, &joined, batch),
+            Ok(joined) => self.order(id, found, provenance, &joined, batch),
             Err(NoValue::Reading) => {
                 if let Err(TooMany) = self.held.push(id, found, batch) {
                     let reason = "too many matches wait for the tables already".to_owned();
-                    self.unjoined(id, found, reason, batch);
+                    self.unjoined(id, found, provenance, reason, batch);
                 }
             }
-            Err(NoValue::Unavailable(reason)) => self.unjoined(id, found, reason, batch),
+            Err(NoValue::Unavailable(reason)) => {
+                self.unjoined(id, found, provenance, reason, batch);
+            }
         }
     }
 
@@ -217,27 +242,92 @@ impl Running {
             let Some(found) = self.held.pop(id, batch) else {
                 return;
             };
+            let provenance = provenance::of(&self.rule, &found);
             match values {
-                Ok(joined) => self.order(id, &found, &joined, batch),
-                Err(NoValue::Unavailable(reason)) => self.unjoined(id, &found, reason, batch),
+                Ok(joined) => self.order(id, &found, provenance, &joined, batch),
+                Err(NoValue::Unavailable(reason)) => {
+                    self.unjoined(id, &found, provenance, reason, batch);
+                }
                 Err(NoValue::Reading) => {}
             }
         }
     }
 
-    fn order(&self, id: &RuleId, found: &Match, joined: &[Json], batch: &mut Batch) {
-        match action::orders(&self.rule, &key_text(&found.key), found, joined) {
-            Ok(orders) => batch.orders.extend(orders),
-            Err(error) => self.refuse(id, found, Failure::new("expression_error", error), batch),
+    fn order(
+        &self,
+        id: &RuleId,
+        found: &Match,
+        provenance: Provenance,
+        joined: &[Json],
+        batch: &mut Batch,
+    ) {
+        let key = key_text(&found.key);
+        match action::orders(&self.rule, &key, found, joined, &provenance) {
+            Ok(orders) => {
+                batch.orders.extend(orders);
+                self.tell(found, provenance, MatchMode::Live, None, batch);
+            }
+            Err(error) => {
+                let failure = Failure::new("expression_error", error);
+                self.fail(id, found, provenance, failure, batch);
+            }
         }
     }
 
-    fn unjoined(&self, id: &RuleId, found: &Match, reason: String, batch: &mut Batch) {
+    fn unjoined(
+        &self,
+        id: &RuleId,
+        found: &Match,
+        provenance: Provenance,
+        reason: String,
+        batch: &mut Batch,
+    ) {
         *batch.tally.unjoined.entry(id.clone()).or_default() += 1;
-        self.refuse(id, found, Failure::new("join_unavailable", reason), batch);
+        let failure = Failure::new("join_unavailable", reason);
+        self.fail(id, found, provenance, failure, batch);
     }
 
-    /// A match that does nothing: the last of its events becomes a dead letter.
+    /// A match that ought to act and cannot.
+    fn fail(
+        &self,
+        id: &RuleId,
+        found: &Match,
+        provenance: Provenance,
+        failure: Failure,
+        batch: &mut Batch,
+    ) {
+        let error = Some(failure.clone());
+        self.tell(found, provenance, MatchMode::Live, error, batch);
+        self.refuse(id, found, failure, batch);
+    }
+
+    /// `events` hears of the match.
+    fn tell(
+        &self,
+        found: &Match,
+        provenance: Provenance,
+        mode: MatchMode,
+        error: Option<Failure>,
+        batch: &mut Batch,
+    ) {
+        let id = action::run_id(&self.rule, &key_text(&found.key), found);
+        let is_acting = mode == MatchMode::Live && error.is_none();
+        let start = self.rule.start.iter().map(|_| "start");
+        let steers = self.rule.steers.iter().map(|steer| steer.verb.name());
+        batch.matched.push(Matched {
+            run: (is_acting && self.rule.start.is_some()).then(|| id.clone()),
+            id,
+            provenance,
+            mode,
+            commands: match is_acting {
+                true => start.chain(steers).collect(),
+                false => Vec::new(),
+            },
+            error,
+        });
+    }
+
+    /// The last of the match's events becomes a dead letter.
     fn refuse(&self, id: &RuleId, found: &Match, failure: Failure, batch: &mut Batch) {
         let last = found.events.iter().max_by_key(|(_, taken)| taken.order);
         let (partition, offset) = last.map_or((0, 0), |(_, taken)| action::place(taken.position));

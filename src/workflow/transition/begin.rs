@@ -1,5 +1,7 @@
 //! The beginning of a run: a start becomes a pending run; when there is a place it begins.
 
+use std::sync::Arc;
+
 use super::Transition;
 use super::emit::Details;
 use crate::model::{EventKind, Inbox, Json, RunState, RunStatus, Start, StepState, Timestamp};
@@ -34,6 +36,7 @@ pub fn accept(
         steps: vec![StepState::default(); workflow.steps.len()],
         inbox: Inbox::default(),
         watches: Vec::new(),
+        provenance: start.provenance.map(Arc::new),
     }
 }
 
@@ -43,7 +46,8 @@ impl Transition<'_> {
         self.set_run_status(RunStatus::Running);
         self.run.started_at = Some(self.now);
         self.run.deadline = self.workflow.timeout.map(|timeout| self.now + timeout);
-        self.run_event(EventKind::RunStarted, Details::default());
+        let details = Details::provenance(self.run.provenance.as_deref());
+        self.run_event(EventKind::RunStarted, details);
         self.consider_all();
         self.advance();
         self.conclude();

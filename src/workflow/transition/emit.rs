@@ -1,11 +1,12 @@
 //! Events with their numbers, tasks, and cancellations.
 
+use std::collections::BTreeMap;
 use std::fmt::Write;
 use std::sync::Arc;
 
 use super::Transition;
 use crate::model::{
-    CancelTask, Event, EventKind, Failure, Json, Task, TaskId, Timestamp, WaitingSignal,
+    CancelTask, Event, EventKind, Failure, Json, Provenance, Task, TaskId, Timestamp, WaitingSignal,
 };
 use crate::workflow::effect::Effect;
 use crate::workflow::program::{StepIndex, StepKind};
@@ -43,6 +44,18 @@ impl Details {
 
     pub fn reason(reason: Option<&str>) -> Self {
         reason.map_or_else(Self::default, |reason| Self::text("reason", reason))
+    }
+
+    /// The match that started the run, where one did.
+    pub fn provenance(provenance: Option<&Provenance>) -> Self {
+        let extra = |provenance: &Provenance| {
+            let member = BTreeMap::from([("provenance", provenance)]);
+            Json::from_serialize(&member).expect("a provenance is JSON")
+        };
+        Self {
+            extra: provenance.map(extra),
+            ..Self::default()
+        }
     }
 
     pub fn with_text(mut self, name: &str, text: &str) -> Self {
@@ -123,6 +136,7 @@ impl Transition<'_> {
             output: details.output,
             error: details.error,
             extra: details.extra,
+            provenance: self.run.provenance.clone(),
         }));
     }
 

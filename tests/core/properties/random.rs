@@ -195,6 +195,7 @@ pub fn input_of(op: &Op, world: &World, steps: usize) -> Option<Input> {
             input: Some(json!({"flag": *input == 0}).into()),
             tags: BTreeMap::new(),
             priority: i32::try_from(*run).expect("few runs"),
+            provenance: None,
         })),
         Op::Verb { run, verb } => {
             let verb_record = Verb {
