@@ -3,8 +3,8 @@
 //!
 //! `cargo bench --bench pattern_state`
 
-#[path = "stream/mod.rs"]
-mod stream;
+#[path = "stream/rules.rs"]
+mod rules;
 
 use std::alloc::{GlobalAlloc, Layout, System};
 use std::sync::Arc;
@@ -86,7 +86,7 @@ fn main() {
         event.len()
     );
     for name in ["p1", "p2a", "p2b", "p3", "p4", "p5"] {
-        let Some(rule) = stream::rule(name, WINDOW, KEYS) else {
+        let Some(rule) = rules::rule(name, WINDOW, KEYS) else {
             continue;
         };
         let mut cells = Vec::new();

@@ -4,14 +4,17 @@
 //!
 //! `cargo bench --bench patterns [-- EVENTS]`; without an argument a million events.
 
-#[path = "stream/mod.rs"]
+#[path = "stream/rules.rs"]
+mod rules;
+#[path = "stream/records.rs"]
 mod stream;
 
 use std::time::Instant;
 
 use partita::model::{Json, Timestamp};
 use partita::pattern::{Event, Matcher, Outputs};
-use stream::{Record, records, rule};
+use rules::rule;
+use stream::{Record, records};
 
 fn run(name: &str, w: u64, keys: u64, records: &[Record]) {
     let Some(rule) = rule(name, w, keys) else {

@@ -311,6 +311,7 @@ fn runtime_config(config: &Config, instance: String, data_dir: Option<PathBuf>) 
         prefix: config.topics.prefix.clone(),
         workers: settings.workers,
         batch_records: settings.batch_records,
+        event_batch_records: config.events.batch_records,
         batch_bytes: settings.batch_bytes,
         max_payload_bytes: settings.max_payload_bytes,
         max_concurrent_runs: settings.max_concurrent_runs,

@@ -86,6 +86,7 @@ pub const BOUNDS: &[Bound] = &[
     count("events.table_bytes", MIB, 64 * KIB * MIB),
     time("events.table_wait", Span::millis(100), Span::seconds(3_600)),
     count("rules.max_depth", 1, 1_000),
+    count("events.batch_records", 1, 100_000),
     time(
         "schema_registry.timeout",
         Span::millis(100),

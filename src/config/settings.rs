@@ -158,6 +158,7 @@ pub struct EventsSettings {
     pub workers: usize,
     pub table_bytes: usize,
     pub table_wait: Span,
+    pub batch_records: usize,
     pub schemas: Vec<PathBuf>,
 }
 
@@ -345,6 +346,7 @@ impl Default for EventsSettings {
             workers: 1,
             table_bytes: 256 * 1024 * 1024,
             table_wait: Span::seconds(60),
+            batch_records: 20_000,
             schemas: Vec::new(),
         }
     }

@@ -34,7 +34,7 @@ pub(super) fn start(
     let settings = IntakeConfig {
         prefix: config.topics.prefix.clone(),
         workers: config.events.workers,
-        batch_records: runtime.batch_records,
+        batch_records: config.events.batch_records,
         batch_bytes: runtime.batch_bytes,
         max_payload_bytes: runtime.max_payload_bytes,
         transaction_timeout: runtime.transaction_timeout.0,

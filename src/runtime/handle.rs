@@ -33,6 +33,8 @@ pub struct RuntimeConfig {
     pub workers: usize,
     /// Records of one transaction, at most; the first record is always accepted.
     pub batch_records: usize,
+    /// The same, of the patterns' stage.
+    pub event_batch_records: usize,
     /// Bytes of the input of one transaction, at most; the first record is always accepted.
     pub batch_bytes: usize,
     /// Of the JSON of an input or an output, in bytes.
@@ -77,6 +79,7 @@ impl RuntimeConfig {
             instance: instance.into(),
             workers: 1,
             batch_records: 2_000,
+            event_batch_records: 20_000,
             batch_bytes: 4 << 20,
             max_payload_bytes: 256 << 10,
             max_concurrent_runs: 1_000_000,

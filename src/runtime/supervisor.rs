@@ -150,7 +150,7 @@ fn pattern_worker(
     let number = config.workers.max(1);
     let of_loop = LoopConfig {
         number,
-        batch_records: config.batch_records.max(1),
+        batch_records: config.event_batch_records.max(1),
         batch_bytes: config.batch_bytes.max(1),
     };
     let topics = Topics::new(&config.prefix);

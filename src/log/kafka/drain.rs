@@ -5,6 +5,7 @@
 //! stand behind them, and one a call would keep it from us for as long as calls are rare, which they
 //! are while transactions fail for want of it.
 
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
 use rdkafka::consumer::{BaseConsumer, Consumer, ConsumerContext};
@@ -14,13 +15,29 @@ use rdkafka::message::BorrowedMessage;
 use super::errors;
 use crate::log::{LogError, PollLimits};
 
-/// What a consumer's context noted while it was polled.
-pub(super) trait Notes: ConsumerContext {
-    /// Grows with each line of the log and each statistics that a poll has taken from the queue.
-    fn reports(&self) -> u64;
+/// What a consumer's context noted while it was polled. Looked at for each record, so without a lock;
+/// callbacks run within the poll.
+#[derive(Default)]
+pub(super) struct Signs {
+    reports: AtomicU64,
+    has_changes: AtomicBool,
+}
 
-    /// Whether partitions came or went.
-    fn has_changes(&self) -> bool;
+impl Signs {
+    /// A poll has taken a line of the log or statistics from the queue.
+    pub(super) fn note_report(&self) {
+        self.reports.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// Partitions came or went; or, with `false`, that was dealt with.
+    pub(super) fn note_changes(&self, has_changes: bool) {
+        self.has_changes.store(has_changes, Ordering::Relaxed);
+    }
+}
+
+/// A context that takes such notes.
+pub(super) trait Notes: ConsumerContext {
+    fn signs(&self) -> &Signs;
 }
 
 /// Hands what is ready to `take`, which says how many bytes it took; waits at most `limits.wait` for
@@ -32,13 +49,16 @@ pub(super) fn drain<C: Notes>(
 ) -> Result<(), LogError> {
     let mut wait = limits.wait;
     let (mut taken, mut bytes) = (0, 0);
+    let signs = consumer.context().signs();
+    let has_changes = || signs.has_changes.load(Ordering::Relaxed);
+    let reports = || signs.reports.load(Ordering::Relaxed);
     while taken < limits.records && bytes < limits.bytes {
-        let reports = consumer.context().reports();
+        let before = reports();
         let polled = consumer.poll(wait);
         wait = Duration::ZERO;
         let Some(result) = polled else {
             // rdkafka returns none, too, where what it took from the queue was a report.
-            if consumer.context().has_changes() || consumer.context().reports() == reports {
+            if has_changes() || reports() == before {
                 return Ok(());
             }
             continue;
@@ -55,7 +75,7 @@ pub(super) fn drain<C: Notes>(
             }
             Err(error) => tracing::debug!(%error, "consuming"),
         }
-        if consumer.context().has_changes() {
+        if has_changes() {
             return Ok(());
         }
     }

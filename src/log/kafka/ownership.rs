@@ -14,7 +14,7 @@ use rdkafka::error::KafkaError;
 use rdkafka::types::RDKafkaRespErr;
 use rdkafka::{Statistics, TopicPartitionList};
 
-use super::drain::Notes;
+use super::drain::{Notes, Signs};
 use super::errors;
 use crate::log::{OwnershipChange, Positions, StageKind, Topics};
 
@@ -26,6 +26,7 @@ pub struct Ownership {
     pub(super) topics: Arc<Topics>,
     stage: StageKind,
     inner: Mutex<Inner>,
+    signs: Signs,
 }
 
 #[derive(Default)]
@@ -39,17 +40,11 @@ struct Inner {
     away_since: Option<Instant>,
     /// Why a connection last failed.
     complaint: String,
-    /// Events of the consumer's queue that were neither records, errors nor changes.
-    reports: u64,
 }
 
 impl Notes for Ownership {
-    fn reports(&self) -> u64 {
-        self.lock().reports
-    }
-
-    fn has_changes(&self) -> bool {
-        !self.lock().changes.is_empty()
+    fn signs(&self) -> &Signs {
+        &self.signs
     }
 }
 
@@ -59,10 +54,17 @@ impl Ownership {
             topics,
             stage,
             inner: Mutex::default(),
+            signs: Signs::default(),
         }
     }
 
+    fn note_change(&self, change: OwnershipChange) {
+        self.lock().changes.push(change);
+        self.signs.note_changes(true);
+    }
+
     pub(super) fn take_changes(&self) -> Vec<OwnershipChange> {
+        self.signs.note_changes(false);
         std::mem::take(&mut self.lock().changes)
     }
 
@@ -114,8 +116,8 @@ fn partitions_in(list: &TopicPartitionList) -> Vec<i32> {
 
 impl ClientContext for Ownership {
     fn stats(&self, statistics: Statistics) {
+        self.signs.note_report();
         let mut inner = self.lock();
-        inner.reports += 1;
         let mut brokers = statistics.brokers.values();
         // A worker's consumer always keeps a connection, that to its coordinator.
         if brokers.any(|broker| matches!(broker.state.as_str(), "UP" | "UPDATE")) {
@@ -137,8 +139,8 @@ impl ClientContext for Ownership {
 
     fn log(&self, level: RDKafkaLogLevel, facility: &str, line: &str) {
         tracing::debug!(?level, facility, line, "librdkafka");
+        self.signs.note_report();
         let mut inner = self.lock();
-        inner.reports += 1;
         if let Some(reason) = errors::failed_connection(facility, line) {
             reason.clone_into(&mut inner.complaint);
         }
@@ -161,9 +163,7 @@ impl ConsumerContext for Ownership {
             if let Err(error) = consumer.incremental_assign(&TopicPartitionList::new()) {
                 tracing::warn!(%error, "cannot acknowledge an assignment");
             }
-            self.lock()
-                .changes
-                .push(OwnershipChange::Assigned(partitions));
+            self.note_change(OwnershipChange::Assigned(partitions));
             return;
         }
         let mut inner = self.lock();
@@ -172,8 +172,8 @@ impl ConsumerContext for Ownership {
             .copied()
             .filter(|partition| inner.started.remove(partition))
             .collect();
-        inner.changes.push(OwnershipChange::Revoked(partitions));
         drop(inner);
+        self.note_change(OwnershipChange::Revoked(partitions));
         if let Err(error) = consumer.incremental_unassign(&self.inputs(&started)) {
             tracing::warn!(%error, "cannot give up partitions");
         }

@@ -59,7 +59,12 @@ impl KafkaLogConfig {
         let heartbeat = (self.session_timeout.0 / 5).clamp(100, 3_000);
         client.set("heartbeat.interval.ms", heartbeat.to_string());
         client.set("fetch.error.backoff.ms", "20");
-        client.set("queued.min.messages", "4000");
+        // A batch or two of the stage. Signals and events are small, and come in crowds.
+        let at_hand = match self.stage {
+            StageKind::Workflows => "4000",
+            StageKind::Patterns => "40000",
+        };
+        client.set("queued.min.messages", at_hand);
         client.set("fetch.max.bytes", "8388608");
         client.set("statistics.interval.ms", "2000");
         client

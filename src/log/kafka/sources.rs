@@ -14,7 +14,7 @@ use rdkafka::message::Timestamp as RecordTime;
 use rdkafka::types::RDKafkaRespErr;
 use rdkafka::{Message, Offset, Statistics, TopicPartitionList};
 
-use super::drain::{Notes, drain};
+use super::drain::{Notes, Signs, drain};
 use super::errors;
 use super::session::{
     ASK_TIMEOUT, KafkaLogConfig, headers_of, partition_count, partitions_of_ours, reachable, seek,
@@ -165,11 +165,18 @@ impl SourceLog {
         records: &mut Vec<SourceRecord>,
     ) -> Result<Vec<SourceChange>, LogError> {
         let consumer = self.consumer()?;
+        // Records come in runs of one partition, and a change ends the batch.
+        let mut last: Option<SourcePartition> = None;
         drain(consumer, limits, |message| {
-            let context = consumer.context();
-            let from = context.started(message.topic(), message.partition())?;
+            let is_it = |last: &SourcePartition| {
+                last.partition == message.partition() && *last.topic == *message.topic()
+            };
+            if !last.as_ref().is_some_and(is_it) {
+                let context = consumer.context();
+                last = context.started(message.topic(), message.partition());
+            }
             records.push(SourceRecord {
-                from,
+                from: last.clone()?,
                 offset: message.offset(),
                 timestamp: match message.timestamp() {
                     RecordTime::NotAvailable => None,
@@ -402,7 +409,10 @@ impl SourceLog {
 /// The consumer's context. Callbacks run within `poll`; they assign nothing, for a partition is
 /// fetched from once its beginning is known.
 #[derive(Default)]
-struct Assignment(Mutex<Inner>);
+struct Assignment {
+    inner: Mutex<Inner>,
+    signs: Signs,
+}
 
 #[derive(Default)]
 struct Inner {
@@ -411,26 +421,26 @@ struct Inner {
     started: BTreeMap<Arc<str>, BTreeSet<i32>>,
     /// Ends of committed records as of librdkafka's last statistics.
     ends: BTreeMap<SourcePartition, i64>,
-    /// Events of the consumer's queue that were neither records, errors nor changes.
-    reports: u64,
 }
 
 impl Notes for Assignment {
-    fn reports(&self) -> u64 {
-        self.lock().reports
-    }
-
-    fn has_changes(&self) -> bool {
-        !self.lock().changes.is_empty()
+    fn signs(&self) -> &Signs {
+        &self.signs
     }
 }
 
 impl Assignment {
     fn lock(&self) -> std::sync::MutexGuard<'_, Inner> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        self.inner.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn note_change(&self, change: SourceChange) {
+        self.lock().changes.push(change);
+        self.signs.note_changes(true);
     }
 
     fn take_changes(&self) -> Vec<SourceChange> {
+        self.signs.note_changes(false);
         std::mem::take(&mut self.lock().changes)
     }
 
@@ -460,8 +470,8 @@ impl Assignment {
 
 impl ClientContext for Assignment {
     fn stats(&self, statistics: Statistics) {
+        self.signs.note_report();
         let mut inner = self.lock();
-        inner.reports += 1;
         for (name, topic) in &statistics.topics {
             let name: Arc<str> = Arc::from(name.as_str());
             for (&partition, known) in &topic.partitions {
@@ -478,7 +488,7 @@ impl ClientContext for Assignment {
 
     fn log(&self, level: RDKafkaLogLevel, facility: &str, line: &str) {
         tracing::debug!(?level, facility, line, "librdkafka");
-        self.lock().reports += 1;
+        self.signs.note_report();
     }
 
     fn error(&self, error: KafkaError, reason: &str) {
@@ -505,7 +515,7 @@ impl ConsumerContext for Assignment {
             if let Err(error) = consumer.incremental_assign(&TopicPartitionList::new()) {
                 tracing::warn!(%error, "cannot acknowledge an assignment");
             }
-            self.lock().changes.push(SourceChange::Assigned(partitions));
+            self.note_change(SourceChange::Assigned(partitions));
             return;
         }
         let mut inner = self.lock();
@@ -517,8 +527,8 @@ impl ConsumerContext for Assignment {
             }
             inner.ends.remove(at);
         }
-        inner.changes.push(SourceChange::Revoked(partitions));
         drop(inner);
+        self.note_change(SourceChange::Revoked(partitions));
         if let Err(error) = consumer.incremental_unassign(&started) {
             tracing::warn!(%error, "cannot give up partitions");
         }

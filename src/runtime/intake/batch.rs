@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::time::{Duration, Instant};
 
 use super::worker::IntakeWorker;
-use crate::codec::event::{self, DecodedEvent, RawEvent, Refused};
+use crate::codec::event::{self, DecodedEvent, RawEvent, Refused, Schemas};
 use crate::codec::signal::{self, EventParts, WatermarkParts};
 use crate::log::kafka::SourceLog;
 use crate::log::kafka::sources::{SourcePartition, SourceRecord};
@@ -44,69 +44,64 @@ impl IntakeWorker {
         let mut positions: BTreeMap<&SourcePartition, i64> = BTreeMap::new();
         let mut held: Vec<SourcePartition> = Vec::new();
         let mut sender = Sender::new(&mut self.log);
-        for record in records {
-            let Some(owned) = self.owned.get_mut(&record.from) else {
+        // Records come in runs of one partition: what is known of it is looked up once for each.
+        for run in records.chunk_by(|one, next| one.from == next.from) {
+            let from = &run[0].from;
+            let owned = self.owned.get_mut(from).filter(|owned| owned.is_started);
+            let Some(owned) = owned else { continue };
+            let first = owned.position;
+            let mut run = run.iter().filter(|record| record.offset >= first);
+            let Some(of_topic) = self.filter.topic(&from.topic) else {
+                owned.has_passed_over |= run.next().is_some();
                 continue;
             };
-            if !owned.is_started || owned.hold.is_on() || record.offset < owned.position {
-                continue;
-            }
-            let Some(of_topic) = self.filter.topic(&record.from.topic) else {
-                owned.has_passed_over = true;
-                continue;
-            };
-            let expected = positions.insert(&record.from, record.offset + 1);
-            owned
-                .gap
-                .note(expected.unwrap_or(owned.position), record.offset);
-            let raw = RawEvent {
-                value: record.value.as_deref(),
-                headers: &record.headers,
-                timestamp: record.timestamp,
-            };
-            let decoded = event::decode(&raw, self.schemas.as_ref(), self.max_payload_bytes);
-            if !matches!(decoded, Err(Refused::Unavailable(_))) {
-                owned.hold.forget();
-                *tally.events.entry(&record.from.topic).or_default() += 1;
-            }
-            let event = match decoded {
-                Ok(Some(event)) => event,
-                Ok(None) => continue,
-                Err(Refused::Unreadable(unreadable)) => {
-                    tally.unreadable += 1;
-                    let failure = Failure::new(unreadable.class, unreadable.message);
-                    sender.dead_letter(record, &failure, None, &mut tally)?;
-                    continue;
+            let (mut events, mut next) = (0, positions.get(from).copied().unwrap_or(first));
+            for record in run {
+                if owned.hold.is_on() {
+                    break;
                 }
-                Err(Refused::Unavailable(reason)) => {
+                owned.gap.note(next, record.offset);
+                let schemas = self.schemas.as_ref();
+                let decoded = sender.decode(record, schemas, self.max_payload_bytes, &mut tally)?;
+                if let Decoded::Waits(reason) = decoded {
                     // From here on the partition is read again.
-                    positions.insert(&record.from, record.offset);
-                    let wait = owned.hold.begin();
+                    next = record.offset;
+                    let retry_ms = owned.hold.begin().as_millis() as u64;
                     tracing::warn!(
-                        topic = &*record.from.topic,
-                        partition = record.from.partition,
-                        offset = record.offset,
+                        topic = &*from.topic,
+                        partition = from.partition,
+                        offset = next,
                         reason,
-                        retry_ms = wait.as_millis() as u64,
+                        retry_ms,
                         "a partition waits for a schema"
                     );
-                    held.push(record.from.clone());
+                    held.push(from.clone());
+                    break;
+                }
+                owned.hold.forget();
+                events += 1;
+                next = record.offset + 1;
+                let Decoded::Event(event) = decoded else {
                     continue;
-                }
-            };
-            owned
-                .watermarks
-                .see(of_topic.clocks(), &event.payload, event.at);
-            let mut sent = Ok(());
-            let author = event.attributes.as_ref().and_then(|of| of.rule.as_deref());
-            of_topic.select(&event.payload, event.at, &mut |verdict| {
-                if author.is_some_and(|author| verdict.rule().is_named_in(author)) {
-                    count(&mut tally.own, &verdict.rule().name);
-                } else if sent.is_ok() {
-                    sent = sender.verdict(record, &event, verdict, &mut tally);
-                }
-            });
-            sent?;
+                };
+                owned
+                    .watermarks
+                    .see(of_topic.clocks(), &event.payload, event.at);
+                let mut sent = Ok(());
+                let author = event.attributes.as_ref().and_then(|of| of.rule.as_deref());
+                of_topic.select(&event.payload, event.at, &mut |verdict| {
+                    if author.is_some_and(|author| verdict.rule().is_named_in(author)) {
+                        count(&mut tally.own, &verdict.rule().name);
+                    } else if sent.is_ok() {
+                        sent = sender.verdict(record, &event, verdict, &mut tally);
+                    }
+                });
+                sent?;
+            }
+            positions.insert(from, next);
+            if events > 0 {
+                *tally.events.entry(&from.topic).or_default() += events;
+            }
         }
         let mut told = BTreeSet::new();
         for (at, owned) in &self.owned {
@@ -180,6 +175,15 @@ impl IntakeWorker {
     }
 }
 
+/// What a record was decoded to.
+enum Decoded {
+    Event(DecodedEvent),
+    /// There is nothing in it for a rule.
+    Nothing,
+    /// Its schema cannot be had at the moment; why.
+    Waits(String),
+}
+
 /// Writes records; the first begins the transaction.
 struct Sender<'l> {
     log: &'l mut SourceLog,
@@ -204,6 +208,32 @@ impl<'l> Sender<'l> {
             self.is_open = true;
         }
         Ok(())
+    }
+
+    /// What rules see of a record; one that cannot be read is a dead letter.
+    fn decode(
+        &mut self,
+        record: &SourceRecord,
+        schemas: &dyn Schemas,
+        max_payload_bytes: usize,
+        tally: &mut Tally<'_>,
+    ) -> Result<Decoded, LogError> {
+        let raw = RawEvent {
+            value: record.value.as_deref(),
+            headers: &record.headers,
+            timestamp: record.timestamp,
+        };
+        match event::decode(&raw, schemas, max_payload_bytes) {
+            Ok(Some(event)) => Ok(Decoded::Event(event)),
+            Ok(None) => Ok(Decoded::Nothing),
+            Err(Refused::Unreadable(unreadable)) => {
+                tally.unreadable += 1;
+                let failure = Failure::new(unreadable.class, unreadable.message);
+                self.dead_letter(record, &failure, None, tally)?;
+                Ok(Decoded::Nothing)
+            }
+            Err(Refused::Unavailable(reason)) => Ok(Decoded::Waits(reason)),
+        }
     }
 
     fn verdict(

@@ -64,7 +64,7 @@ impl IntakeConfig {
             prefix: "partita.".to_owned(),
             instance: instance.into(),
             workers: 1,
-            batch_records: 2_000,
+            batch_records: 20_000,
             batch_bytes: 8 << 20,
             max_payload_bytes: 256 << 10,
             transaction_timeout: Millis(60_000),
