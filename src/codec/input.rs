@@ -133,10 +133,14 @@ pub fn command(
     }
     let run_id = wire.run_id.as_deref().map(str::to_owned);
     let after = wire.after.clone();
+    let workflow = wire.workflow.clone();
     let (order, tags) = order(wire)?;
     match (tags, run_id) {
         (None, _) if after.is_some() => Err(unreadable(
             "`after` goes with `tags`, and the command has none",
+        )),
+        (None, _) if workflow.is_some() => Err(unreadable(
+            "`workflow` goes with `tags` where it is no start, and the command has none",
         )),
         (None, run) => Ok(Commanded::One(order.to(self::run_id(run.as_deref(), key)?))),
         (Some(tags), _) if tags.is_empty() => Err(unreadable(
@@ -145,7 +149,12 @@ pub fn command(
         (Some(_), Some(_)) => Err(unreadable(
             "the command has both a `run_id` and `tags`; name one run, or the tags of several",
         )),
-        (Some(tags), None) => Ok(Commanded::Selected(Selected { tags, order, after })),
+        (Some(tags), None) => Ok(Commanded::Selected(Selected {
+            tags,
+            workflow,
+            order,
+            after,
+        })),
     }
 }
 
@@ -196,8 +205,8 @@ type OrderAndTags = (Order, Option<BTreeMap<String, String>>);
 
 fn order(wire: WireCommand<'_>) -> Result<OrderAndTags, Unreadable> {
     let allowed: &[&str] = match wire.kind.as_ref() {
-        "pause" | "resume" | "cancel" => &["tags", "after", "reason"],
-        "signal" => &["tags", "after", "name", "data", "id"],
+        "pause" | "resume" | "cancel" => &["tags", "workflow", "after", "reason"],
+        "signal" => &["tags", "workflow", "after", "name", "data", "id"],
         other => {
             return Err(unreadable(format!(
                 "`{other}` is no type of a command; known: start, pause, resume, cancel, signal"
@@ -438,7 +447,13 @@ mod tests {
         for order in orders() {
             let tags = BTreeMap::from([("k".to_owned(), "v".to_owned())]);
             let after = matches!(order, Order::Signal { .. }).then(|| RunId::parse("q").unwrap());
-            let expected = Selected { tags, order, after };
+            let workflow = after.is_some().then(|| "w".to_owned());
+            let expected = Selected {
+                tags,
+                workflow,
+                order,
+                after,
+            };
             let bytes = serde_json::to_vec(&expected).unwrap();
             // The key says nothing then.
             assert_eq!(
@@ -540,6 +555,10 @@ mod tests {
             (
                 r#"{"type":"cancel","run_id":"r","after":"q"}"#,
                 "`after` goes with `tags`",
+            ),
+            (
+                r#"{"type":"cancel","run_id":"r","workflow":"w"}"#,
+                "`workflow` goes with `tags`",
             ),
             (
                 r#"{"type":"cancel","tags":{"a":1}}"#,

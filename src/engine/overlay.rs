@@ -161,10 +161,18 @@ impl<'a> Overlay<'a> {
         runs
     }
 
-    /// Whether the run has not ended and has all of these tags.
-    pub fn is_meant(&mut self, id: &RunId, tags: &BTreeMap<String, String>) -> bool {
+    /// Whether the run has not ended, has all of these tags and is of the workflow, where one is named.
+    pub fn is_meant(
+        &mut self,
+        id: &RunId,
+        tags: &BTreeMap<String, String>,
+        workflow: Option<&str>,
+    ) -> bool {
         let place = self.find(id);
-        place.is_some_and(|place| is_tagged(self.run(place), tags))
+        place.is_some_and(|place| {
+            let run = self.run(place);
+            is_tagged(run, tags) && workflow.is_none_or(|workflow| *run.workflow == *workflow)
+        })
     }
 
     /// The runs that differ from committed state.

@@ -1,4 +1,4 @@
-//! An order for all runs that have some tags: those that have not ended, by id, each as if the
+//! An order for all runs that have some tags, of one workflow where it names one: those that have not ended, by id, each as if the
 //! order were a command for it alone. Those beyond `max_selected` are left to a record of their own
 //! in this partition, so that no order makes a transaction that others would have to wait for.
 
@@ -32,7 +32,12 @@ impl Batch<'_> {
     }
 
     fn for_each_selected(&mut self, selected: Selected, now: Timestamp) -> Outcome {
-        let Selected { tags, order, after } = selected;
+        let Selected {
+            tags,
+            workflow,
+            order,
+            after,
+        } = selected;
         let limit = self.config.max_selected.max(1);
         let mut runs = self.overlay.tagged(&tags, after.as_ref(), limit + 1);
         let has_more = runs.len() > limit;
@@ -41,7 +46,7 @@ impl Batch<'_> {
         let mut refused = 0;
         let mut first: Option<(&RunId, Refusal)> = None;
         for run in &runs {
-            if !self.overlay.is_meant(run, &tags) {
+            if !self.overlay.is_meant(run, &tags, workflow.as_deref()) {
                 continue;
             }
             match self.carry_out(order.clone().to(run.clone()), None, now) {
@@ -67,8 +72,12 @@ impl Batch<'_> {
         }
         if let (true, Some(last)) = (has_more, runs.pop()) {
             let after = Some(last);
-            self.outbox
-                .push(Effect::Continue(Selected { tags, order, after }));
+            self.outbox.push(Effect::Continue(Selected {
+                tags,
+                workflow,
+                order,
+                after,
+            }));
         }
         match is_applied {
             true => Outcome::Applied,

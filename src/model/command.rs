@@ -83,6 +83,9 @@ pub struct Matched {
 pub struct Selected {
     /// Never empty.
     pub tags: BTreeMap<String, String>,
+    /// Only runs of this workflow, in whatever version.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub workflow: Option<String>,
     #[serde(flatten)]
     pub order: Order,
     /// Only runs whose ids come after this one: the rest of an order that is carried out in

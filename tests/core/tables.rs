@@ -111,6 +111,8 @@ struct Entry {
     signal_id: Option<String>,
     found: Option<String>,
     select: Option<BTreeMap<String, String>>,
+    /// The workflow of the runs that are selected.
+    of: Option<String>,
     order: Option<String>,
     after: Option<String>,
     reason: Option<String>,
@@ -333,6 +335,7 @@ fn input_of(entry: &Entry) -> Input {
         };
         return Input::Selected(Selected {
             tags: tags.clone(),
+            workflow: entry.of.clone(),
             order,
             after: entry.after.as_deref().map(run_id),
         });

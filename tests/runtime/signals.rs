@@ -57,6 +57,7 @@ fn select(brokers: &str, prefix: &str, order: Order) {
         .expect("a producer");
     let selected = Selected {
         tags: [("team".to_owned(), "red".to_owned())].into(),
+        workflow: None,
         order,
         after: None,
     };
