@@ -5,6 +5,7 @@ use serde_json::{Map, Value, json};
 use super::event::Scalar;
 use super::output::Match;
 use super::predicate::{key_json, matches_json};
+use super::route::Destination;
 use super::rule::{Rule, Start, Steer, Target, Verb};
 use crate::expr::{Bindings, ExprError, Template};
 use crate::model::Json;
@@ -37,7 +38,8 @@ impl Rule {
 
 impl Start {
     /// The workflow and its input for a match, with `version`, `priority` and `tags` where the
-    /// rule gives them. `joined` are the values of [`Rule::lookups`], null where there is none.
+    /// rule gives them; null where its route drops the match. `joined` are the values of
+    /// [`Rule::lookups`], null where there is none.
     ///
     /// # Errors
     /// Where an expression has no value.
@@ -47,12 +49,26 @@ impl Start {
             found,
             joined,
         };
+        let (workflow, priority) = match &self.to {
+            Destination::Workflow(workflow) => (workflow, None),
+            Destination::Route(route) => {
+                let value = |(_, template): &(_, Template)| match template.render(&bindings) {
+                    Ok(json) => Scalar::from_json(json.as_str()),
+                    Err(_) => Scalar::Missing,
+                };
+                let values: Vec<Scalar> = route.columns.iter().map(value).collect();
+                match route.choose(&values) {
+                    Some(choice) => (&choice.workflow, choice.priority),
+                    None => return Ok(Value::Null),
+                }
+            }
+        };
         let input = rendered(self.input.as_ref(), &bindings)?;
-        let mut request = json!({"workflow": &*self.workflow, "input": input});
-        if let Some(version) = self.version {
+        let mut request = json!({"workflow": &*workflow.name, "input": input});
+        if let Some(version) = workflow.version {
             request["version"] = version.into();
         }
-        if let Some(priority) = self.priority {
+        if let Some(priority) = priority.or(self.priority) {
             request["priority"] = priority.into();
         }
         if !self.tags.is_empty() {
@@ -63,8 +79,8 @@ impl Start {
 }
 
 impl Steer {
-    /// The command for a match, as it stands in a record of commands: `type`, `run_id` or `tags`,
-    /// and of a signal `name` and `data`, else `reason`.
+    /// The command for a match, as it stands in a record of commands: `type`, `run_id` or `tags`
+    /// (with `workflow` where the rule names one), and of a signal `name` and `data`, else `reason`.
     ///
     /// # Errors
     /// Where an expression has no value, or an id or tag is no text.
@@ -77,7 +93,12 @@ impl Steer {
         let mut command = json!({"type": self.verb.name()});
         match &self.target {
             Target::Run(id) => command["run_id"] = text(id, &bindings)?,
-            Target::Tags(of) => command["tags"] = tags(of, &bindings)?,
+            Target::Tags { tags: of, workflow } => {
+                command["tags"] = tags(of, &bindings)?;
+                if let Some(workflow) = workflow {
+                    command["workflow"] = (**workflow).into();
+                }
+            }
         }
         match &self.verb {
             Verb::Signal { name, data } => {

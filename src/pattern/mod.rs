@@ -23,6 +23,7 @@ pub mod matcher;
 mod output;
 pub mod predicate;
 pub mod replay;
+pub mod route;
 mod rule;
 pub mod syntax;
 pub mod trial;

@@ -84,4 +84,37 @@ pub struct Outputs {
     pub condition_errors: u64,
     /// Matches that `debounce` or `cooldown` held back for good.
     pub suppressed: u64,
+    /// Keys that were dropped because they had no event for `limits.idle_key_ttl`.
+    pub idle_keys: u64,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::model::Json;
+
+    #[test]
+    fn a_match_reads_back() {
+        let taken = Taken {
+            at: Timestamp(-3),
+            order: 7,
+            position: u64::MAX,
+            slots: Some([Scalar::Missing, Scalar::Float(0.5)].into()),
+            payload: Json::from_text(r#"{"a":[1,null]}"#).expect("JSON"),
+        };
+        let found = Match {
+            key: [Scalar::Text("x/y".into()), Scalar::Int(-1)].into(),
+            at: Timestamp(1 << 41),
+            events: vec![(0, taken.clone()), (9, taken)],
+        };
+        let bytes = found.to_bytes();
+        assert_eq!(Match::from_bytes(&bytes), Ok(found));
+        for cut in 0..bytes.len() {
+            assert!(Match::from_bytes(&bytes[..cut]).is_err(), "cut at {cut}");
+        }
+        let mut newer = bytes;
+        newer[0] = SAVED + 1;
+        let refused = Match::from_bytes(&newer).expect_err("a later version");
+        assert!(refused.contains("version 2"), "{refused}");
+    }
 }

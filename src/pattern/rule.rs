@@ -6,6 +6,7 @@ use super::aggregate::{Function, Summary};
 use super::event::Scalar;
 use super::gauge::Gauge;
 use super::predicate::{Having, Predicate};
+use super::route::{Destination, Workflow};
 use crate::expr::{Segment, Template};
 use crate::model::{Json, Millis};
 
@@ -66,10 +67,23 @@ impl Rule {
 
     /// The workflows that matches start, with the version where one is asked for.
     pub fn workflows(&self) -> Vec<(&str, Option<u32>)> {
-        let starts = self.start.iter();
-        starts
-            .map(|start| (&*start.workflow, start.version))
-            .collect()
+        let mut found: Vec<(&str, Option<u32>)> = Vec::new();
+        fn named(workflow: &Workflow) -> (&str, Option<u32>) {
+            (&workflow.name, workflow.version)
+        }
+        match self.start.as_ref().map(|start| &start.to) {
+            None => {}
+            Some(Destination::Workflow(workflow)) => found.push(named(workflow)),
+            Some(Destination::Route(route)) => {
+                for choice in route.choices() {
+                    let workflow = named(&choice.workflow);
+                    if !found.contains(&workflow) {
+                        found.push(workflow);
+                    }
+                }
+            }
+        }
+        found
     }
 }
 
@@ -327,6 +341,9 @@ pub struct Limits {
     pub max_keys: usize,
     /// Matches that one event may complete.
     pub max_results_per_event: usize,
+    /// What is known of a key is dropped when it had no event for so long, in event time; `None`:
+    /// only as each part of it runs out.
+    pub idle_key_ttl: Option<Millis>,
     pub on_overflow: OnOverflow,
 }
 
@@ -337,6 +354,7 @@ impl Default for Limits {
             max_kleene: 1_000,
             max_keys: 1_000_000,
             max_results_per_event: 100_000,
+            idle_key_ttl: None,
             on_overflow: OnOverflow::DropOldest,
         }
     }
@@ -352,8 +370,7 @@ pub enum OnOverflow {
 /// The run that a match starts.
 #[derive(Clone, Debug)]
 pub struct Start {
-    pub workflow: Arc<str>,
-    pub version: Option<u32>,
+    pub to: Destination,
     /// May begin with `key`, `matches`, `rule` and the names of enrichments.
     pub input: Option<Template>,
     pub priority: Option<i32>,
@@ -403,8 +420,12 @@ impl Verb {
 pub enum Target {
     /// The run of this id.
     Run(Template),
-    /// Every run that has all of these tags; at least one.
-    Tags(Vec<(String, Template)>),
+    /// Every run that has all of these tags (at least one) and is of this workflow, in whatever
+    /// version; `None`: of any.
+    Tags {
+        tags: Vec<(String, Template)>,
+        workflow: Option<Arc<str>>,
+    },
 }
 
 /// The latest value of a key of a compacted topic, as of the match.

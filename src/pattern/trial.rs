@@ -12,6 +12,7 @@ use super::event::{Event, Taken};
 use super::matcher::Matcher;
 use super::output::{Match, Outputs, TimedOut};
 use super::predicate::key_json;
+use super::route::Destination;
 use super::rule::{Rule, Shape};
 use crate::expr::ExprError;
 use crate::model::{Json, Timestamp};
@@ -320,7 +321,13 @@ fn shown(rule: &Rule, found: &Match, joined: &[Json], place: Place) -> Value {
     if let Some(start) = &rule.start {
         shown["start"] = match start.request(rule, found, joined) {
             Ok(request) => request,
-            Err(error) => json!({"workflow": &*start.workflow, "error": error.to_string()}),
+            Err(error) => {
+                let workflow = match &start.to {
+                    Destination::Workflow(workflow) => Some(&*workflow.name),
+                    Destination::Route(_) => None,
+                };
+                json!({"workflow": workflow, "error": error.to_string()})
+            }
         };
     }
     if !rule.steers.is_empty() {

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use super::kinds::{Definition, Kind, Program};
 use crate::model::Timestamp;
-use crate::pattern::Rule;
+use crate::pattern::{Rule, Target};
 
 /// One applied definition.
 #[derive(Debug)]
@@ -122,15 +122,26 @@ impl Table {
             self.get(Kind::Workflow, name, *version).is_none()
         };
         let unknown = rule.workflows().into_iter().filter(is_unknown);
-        unknown
-            .map(|(name, version)| {
-                let version = version.map_or(String::new(), |version| format!("@{version}"));
+        let started = unknown.map(|(name, version)| {
+            let version = version.map_or(String::new(), |version| format!("@{version}"));
+            format!(
+                "rule `{}` starts workflow `{name}{version}`, which is not applied; until it is, its matches start nothing",
+                rule.name
+            )
+        });
+        let steered = rule.steers.iter().filter_map(|steer| {
+            let Target::Tags { workflow, .. } = &steer.target else {
+                return None;
+            };
+            let name = workflow.as_deref()?;
+            is_unknown(&(name, None)).then(|| {
+                let (rule, verb) = (&rule.name, steer.verb.name());
                 format!(
-                    "rule `{}` starts workflow `{name}{version}`, which is not applied; until it is, its matches start nothing",
-                    rule.name
+                    "rule `{rule}` gives `{verb}` to runs of workflow `{name}`, which is not applied"
                 )
             })
-            .collect()
+        });
+        started.chain(steered).collect()
     }
 }
 
@@ -213,6 +224,15 @@ mod tests {
         );
         let found = found.expect("a rule");
         assert_eq!(table.warnings(&found[0]).len(), 1);
+        let odd = "start: {route: {by: {x: \"${matches.a[0].x}\"}, table: [{x: 1, workflow: a}, \
+                   {x: 2, workflow: b, version: 3}], otherwise: a}}\n\
+                   cancel: {tag: {x: y}, workflow: c}";
+        let found_odd = parse(&rule("odd", odd), None, &Defaults::default()).expect("a rule");
+        let warnings = table.warnings(&found_odd[0]).join("\n");
+        assert_eq!(warnings.lines().count(), 3, "{warnings}");
+        for named in ["workflow `a`", "workflow `b@3`", "workflow `c`"] {
+            assert!(warnings.contains(named), "{warnings}");
+        }
         apply(
             &mut table,
             "{kind: workflow, name: a, steps: [{id: s, agent: x}]}",

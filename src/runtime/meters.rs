@@ -205,6 +205,11 @@ pub fn pattern_ownerless(count: u64) {
     counter!(names::PATTERN_OWNERLESS_SIGNALS_TOTAL).increment(count);
 }
 
+/// Keys of `rule` that had no event for long and were dropped.
+pub fn pattern_idle_keys(rule: &str, count: u64) {
+    counter!(names::PATTERN_IDLE_KEYS_TOTAL, "rule" => rule.to_owned()).increment(count);
+}
+
 /// Matches of `rule` that could not be joined and became dead letters.
 pub fn pattern_unjoined(rule: &str, count: u64) {
     counter!(names::PATTERN_UNJOINED_MATCHES_TOTAL, "rule" => rule.to_owned()).increment(count);

@@ -44,6 +44,8 @@ pub const PATTERN_SUPPRESSED_TOTAL: &str = "partita_pattern_suppressed_total";
 pub const PATTERN_CONDITION_ERRORS_TOTAL: &str = "partita_pattern_condition_errors_total";
 /// What was given up at a bound of a rule. Labels: `rule`, `limit`.
 pub const PATTERN_OVERFLOWS_TOTAL: &str = "partita_pattern_overflows_total";
+/// Keys dropped for want of events. Label: `rule`.
+pub const PATTERN_IDLE_KEYS_TOTAL: &str = "partita_pattern_idle_keys_total";
 /// Matches whose tables could not be had. Label: `rule`.
 pub const PATTERN_UNJOINED_MATCHES_TOTAL: &str = "partita_pattern_unjoined_matches_total";
 /// Rows of a topic that rules join. Label: `topic`.
@@ -300,6 +302,11 @@ pub const METRICS: &[Metric] = &[
         PATTERN_OWNERLESS_SIGNALS_TOTAL,
         "Signals for rules that are not in force any more.",
         &[],
+    ),
+    counter(
+        PATTERN_IDLE_KEYS_TOTAL,
+        "Keys of a rule that had no event for `idle_key_ttl` and were dropped.",
+        &["rule"],
     ),
     counter(
         PATTERN_UNJOINED_MATCHES_TOTAL,

@@ -4,6 +4,7 @@
 
 mod agreement;
 mod drive;
+mod examples;
 mod random;
 mod reference;
 mod tables;

@@ -16,13 +16,13 @@ use partita::codec::signal::{self, EventParts, WatermarkParts};
 use partita::engine::Definitions;
 use partita::log::memory::{Cluster, TopicKey};
 use partita::log::{Source, StageKind, Topics, partitioner};
-use partita::model::{Json, Timestamp};
+use partita::model::{Json, Millis, Timestamp};
 use partita::pattern::filter::{Filter, Verdict};
 use partita::pattern::{Matcher, Rule, Shape, replay, syntax};
 use partita::runtime::DefinitionRegistry;
 use partita::runtime::patterns::Patterns;
 use partita::runtime::shared::Shared;
-use partita::runtime::tables::NoTables;
+use partita::runtime::tables::{NoValue, Table, Tables};
 use partita::runtime::worker::{LoopConfig, Stepped, Worker};
 use partita::workflow::Workflow;
 use serde_json::{Value, json};
@@ -76,9 +76,35 @@ impl Schemas for NoSchemas {
     }
 }
 
+/// The topics that rules join, read to their ends or not.
+#[derive(Clone, Default)]
+struct Joined {
+    is_read: Arc<AtomicBool>,
+    rows: Arc<Mutex<BTreeMap<(String, String), Json>>>,
+}
+
+struct JoinedTopic(String, Joined);
+
+impl Tables for Joined {
+    fn open(&self, topic: &str) -> Arc<dyn Table> {
+        Arc::new(JoinedTopic(topic.to_owned(), self.clone()))
+    }
+}
+
+impl Table for JoinedTopic {
+    fn get(&self, key: &str) -> Result<Option<Json>, NoValue> {
+        if !self.1.is_read.load(Ordering::Acquire) {
+            return Err(NoValue::Reading);
+        }
+        let place = (self.0.clone(), key.to_owned());
+        Ok(self.1.rows.lock().unwrap().get(&place).cloned())
+    }
+}
+
 /// One installation: a cluster, and one worker that may die.
 struct World {
     rule: Arc<Rule>,
+    joined: Joined,
     cluster: Cluster,
     filter: Filter,
     plan: Arc<Mutex<Plan>>,
@@ -91,6 +117,7 @@ impl World {
     fn new(rule: &Arc<Rule>) -> Self {
         let mut world = Self {
             rule: rule.clone(),
+            joined: Joined::default(),
             cluster: Cluster::new(PARTITIONS),
             filter: Filter::new(std::slice::from_ref(rule)),
             plan: Arc::default(),
@@ -126,7 +153,7 @@ impl World {
             is_known: AtomicBool::new(self.latest.is_some()),
         });
         let shared = Arc::new(Shared::new("one"));
-        let tables = Arc::new(NoTables);
+        let tables = Arc::new(self.joined.clone());
         let stage = Patterns::new(0, Topics::new("sim."), registry, shared, tables, 8);
         self.worker = Some(Worker::of(config, Box::new(log), stage));
     }
@@ -314,32 +341,143 @@ fn run(
     mut random: Option<Random>,
 ) -> Vec<(String, String)> {
     let mut world = World::new(rule);
-    let events = case["events"].as_array().expect("a list");
-    for (place, event) in events.iter().enumerate() {
+    for (place, event) in events_of(case).enumerate() {
         let (topic, recorded, payload) = read_event(rule, event, place);
         world.event(&topic, recorded, &payload, place as i64);
-        if let Some(random) = &mut random {
-            let point = Point::ALL[random.below(Point::ALL.len())];
-            world.plan.lock().unwrap().armed.push((point, Fault::Crash));
-        }
-        world.settle();
-        if random.is_some() {
-            world.boot();
-        }
+        step(&mut world, &mut random);
     }
-    let patience = match rule.shape {
-        Shape::Sequence(_) => rule.time.out_of_order.0 + rule.time.allowed_lateness.0,
-        _ => rule.time.out_of_order.0,
+    finish(&mut world, end);
+    world.started()
+}
+
+fn events_of(case: &Value) -> impl Iterator<Item = &Value> {
+    case["events"].as_array().expect("a list").iter()
+}
+
+/// Lets the worker work; with `random` it dies at one of its steps, and once more after them.
+fn step(world: &mut World, random: &mut Option<Random>) {
+    if let Some(random) = random {
+        let point = Point::ALL[random.below(Point::ALL.len())];
+        world.plan.lock().unwrap().armed.push((point, Fault::Crash));
+    }
+    world.settle();
+    if random.is_some() {
+        world.boot();
+    }
+}
+
+fn finish(world: &mut World, end: i64) {
+    let time = &world.rule.time;
+    let patience = match world.rule.shape {
+        Shape::Sequence(_) => time.out_of_order.0 + time.allowed_lateness.0,
+        _ => time.out_of_order.0,
     };
     world.time(Timestamp(end + patience.cast_signed()));
     world.settle();
-    let started = world.started();
-    let mut runs: Vec<String> = started.iter().map(|(run, _)| run.clone()).collect();
+    let mut runs: Vec<String> = world.started().into_iter().map(|run| run.0).collect();
     let mut told = told(&world.cluster);
     runs.sort();
     told.sort();
     assert_eq!(told, runs, "each match is told once, with what it starts");
-    started
+}
+
+/// What the pure engine starts where the records of joined topics come in the order of `lines`.
+fn joined_inputs(rule: &Arc<Rule>, lines: &[String], end: i64) -> Vec<String> {
+    let found = replay::replay(rule, &lines.join("\n"), Some(Timestamp(end)));
+    let found = found.expect("events").document();
+    let matches = found["matches"].as_array().expect("a list").iter();
+    let mut inputs: Vec<String> = matches
+        .map(|found| found["start"]["input"].to_string())
+        .collect();
+    inputs.sort();
+    inputs
+}
+
+#[test]
+fn matches_wait_for_their_tables_over_crashes_and_act_once() {
+    // Beyond the year 2100.
+    let end = 1 << 42;
+    let mut cases = 0;
+    for (file, case) in tables::cases() {
+        let definition = tables::rule_of(&case);
+        let is_joined = definition.get("enrich").is_some() && definition.get("start").is_some();
+        if !is_joined || case.get("refused").is_some() {
+            continue;
+        }
+        cases += 1;
+        let rule = syntax::parse(&definition.to_string(), None)
+            .expect("a rule")
+            .remove(0);
+        let is_row = |event: &Value| {
+            let topic = event["topic"].as_str();
+            rule.enrich
+                .iter()
+                .any(|enrich| topic == Some(&*enrich.topic))
+        };
+        let line = |(place, event): (usize, &Value)| {
+            let (topic, at, payload) = read_event(&rule, event, place);
+            let payload = payload.as_str();
+            let line = json!({"topic": topic, "key": event["key"], "ts": at.0, "payload": payload});
+            (is_row(event), line.to_string())
+        };
+        let lines: Vec<(bool, String)> = events_of(&case).enumerate().map(line).collect();
+        let in_order: Vec<String> = lines.iter().map(|(_, line)| line.clone()).collect();
+        let of = |rows: bool| lines.iter().filter(move |line| line.0 == rows);
+        let rows_first: Vec<String> = of(true)
+            .chain(of(false))
+            .map(|line| line.1.clone())
+            .collect();
+        for (is_read, seed) in [
+            (true, None),
+            (true, Some(1)),
+            (false, None),
+            (false, Some(2)),
+        ] {
+            let mut random = seed.map(Random::new);
+            let mut world = World::new(&rule);
+            world.joined.is_read.store(is_read, Ordering::Release);
+            for (place, event) in events_of(&case).enumerate() {
+                let (topic, recorded, payload) = read_event(&rule, event, place);
+                match event["key"].as_str().filter(|_| is_row(event)) {
+                    Some(key) => {
+                        let place = (topic, key.to_owned());
+                        world.joined.rows.lock().unwrap().insert(place, payload);
+                    }
+                    None => {
+                        world.event(&topic, recorded, &payload, place as i64);
+                        step(&mut world, &mut random);
+                    }
+                }
+            }
+            finish(&mut world, end);
+            if !is_read {
+                assert_eq!(
+                    world.started(),
+                    [],
+                    "nothing acts before its tables are read"
+                );
+                world.joined.is_read.store(true, Ordering::Release);
+                world.now = world.now + Millis(1_000);
+                step(&mut world, &mut random);
+                // One that has just begun looks at what waits a while later.
+                for _ in 0..2 {
+                    world.settle();
+                    world.now = world.now + Millis(1_000);
+                }
+                world.settle();
+            }
+            let lines = if is_read { &in_order } else { &rows_first };
+            let mut found: Vec<String> = world.started().into_iter().map(|run| run.1).collect();
+            found.sort();
+            let name = format!(
+                "{}: {} (read {is_read}, {seed:?})",
+                file.display(),
+                case["name"]
+            );
+            assert_eq!(found, joined_inputs(&rule, lines, end), "{name}");
+        }
+    }
+    assert!(cases > 1, "{cases} cases");
 }
 
 #[test]

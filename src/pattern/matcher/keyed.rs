@@ -62,6 +62,8 @@ pub(super) trait Running: std::fmt::Debug + Send {
     fn next_due(&self) -> Option<Timestamp>;
     /// Forgets a key and what is due of it.
     fn forget(&mut self, key: &[Scalar]);
+    /// Keys without an event for so long are dropped.
+    fn forget_after(&mut self, ttl: Millis);
     fn note_changes(&mut self);
     /// Calls `visit` for each key that changed since last asked; `None`: nothing of it is left.
     fn take_changed(&mut self, visit: &mut dyn FnMut(&Key, Option<Vec<u8>>));
@@ -78,6 +80,8 @@ pub(super) trait Running: std::fmt::Debug + Send {
 pub(super) struct Keyed<M: Shaped> {
     machine: M,
     keys: Keys<M::State>,
+    /// [`Limits::idle_key_ttl`](crate::pattern::rule::Limits::idle_key_ttl).
+    ttl: Option<Millis>,
 }
 
 impl<M: Shaped> Keyed<M> {
@@ -85,6 +89,7 @@ impl<M: Shaped> Keyed<M> {
         Self {
             machine,
             keys: Keys::default(),
+            ttl: None,
         }
     }
 
@@ -118,6 +123,7 @@ impl<M: Shaped> Keyed<M> {
         out: &mut Outputs,
     ) {
         let entry = self.keys.entry(place);
+        entry.touched = entry.touched.max(Some(event.at));
         let key = entry.key.clone();
         let island = &mut entry.island;
         let mut step = step(&key, island.applied, &mut island.aside, context, out);
@@ -139,9 +145,31 @@ impl<M: Shaped> Keyed<M> {
             self.keys.remove(place);
             return;
         }
+        if let Some((ttl, touched)) = self.ttl.zip(self.keys.entry(place).touched) {
+            let idle = (touched + ttl, 0);
+            due = Some(due.map_or(idle, |due| due.min(idle)));
+        }
         if let Some(due) = due {
             self.keys.arm(place, due);
         }
+    }
+
+    /// Drops what is known of a key that had no event for long; those that wait for their turn stay.
+    fn drop_idle(&mut self, place: usize, at: Timestamp, out: &mut Outputs) {
+        let entry = self.keys.entry(place);
+        let idle_at = self
+            .ttl
+            .zip(entry.touched)
+            .map(|(ttl, touched)| touched + ttl);
+        if idle_at.is_none_or(|idle_at| idle_at > at) {
+            return;
+        }
+        entry.touched = None;
+        entry.island.state = M::State::default();
+        if let Some(aside) = &mut entry.island.aside {
+            aside.suppress = Default::default();
+        }
+        out.idle_keys += 1;
     }
 }
 
@@ -222,6 +250,7 @@ where
                     let (emit, patience) = (&context.rule.emit, context.patience);
                     aside.suppress.advance(emit, &key, at, patience, out);
                 }
+                self.drop_idle(place, at, out);
             }
             self.settle(place, context.patience);
         }
@@ -242,14 +271,24 @@ where
         }
     }
 
+    fn forget_after(&mut self, ttl: Millis) {
+        self.ttl = Some(ttl);
+    }
+
     fn note_changes(&mut self) {
         self.keys.note_changes();
     }
 
     fn take_changed(&mut self, visit: &mut dyn FnMut(&Key, Option<Vec<u8>>)) {
-        self.keys.take_changed(&mut |key, island| {
-            let saved = island.map(|island| {
-                postcard::to_extend(island, vec![SAVED]).expect("states are plain data")
+        let has_ttl = self.ttl.is_some();
+        self.keys.take_changed(&mut |key, entry| {
+            let saved = entry.map(|entry| {
+                let saved = postcard::to_extend(&entry.island, vec![SAVED]);
+                let saved = saved.expect("states are plain data");
+                match has_ttl {
+                    true => postcard::to_extend(&entry.touched, saved).expect("a time is a number"),
+                    false => saved,
+                }
             });
             visit(key, saved);
         });
@@ -268,13 +307,21 @@ where
         if *version != SAVED {
             return Err(RestoreError::Version { found: *version });
         }
-        let island: Island<M::State> =
-            postcard::from_bytes(saved).map_err(|error| malformed(error.to_string()))?;
+        let (island, rest): (Island<M::State>, &[u8]) =
+            postcard::take_from_bytes(saved).map_err(|error| malformed(error.to_string()))?;
+        let touched: Option<Timestamp> = match self.ttl {
+            None => None,
+            Some(_) => {
+                let touched = postcard::from_bytes(rest);
+                touched.map_err(|error| malformed(error.to_string()))?
+            }
+        };
         let arrivals = island.aside.iter().flat_map(|aside| aside.held.keys());
         let last = arrivals.map(|(_, arrival)| *arrival).max().unwrap_or(0);
         let place = self.keys.find(key).unwrap_or_else(|| self.keys.insert(key));
         let entry = self.keys.entry(place);
         entry.island = island;
+        entry.touched = touched;
         self.settle(place, patience);
         Ok(last)
     }

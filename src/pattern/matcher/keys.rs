@@ -38,6 +38,8 @@ pub(super) struct Entry<S> {
     next: Option<usize>,
     armed: Option<Due>,
     is_changed: bool,
+    /// The time of its latest event; `None`: it has had none since it was dropped.
+    pub(super) touched: Option<Timestamp>,
 }
 
 /// All that is known of one key.
@@ -136,6 +138,7 @@ impl<S: Default> Keys<S> {
             next: self.places.insert(hash, place),
             armed: None,
             is_changed: false,
+            touched: None,
         };
         if place == self.entries.len() {
             self.entries.push(entry);
@@ -219,7 +222,7 @@ impl<S: Default> Keys<S> {
     }
 
     /// Calls `visit` for each key that changed since last asked, with what is there of it now.
-    pub(super) fn take_changed(&mut self, visit: &mut dyn FnMut(&Key, Option<&Island<S>>)) {
+    pub(super) fn take_changed(&mut self, visit: &mut dyn FnMut(&Key, Option<&Entry<S>>)) {
         let Some(changed) = self.changed.as_mut().map(std::mem::take) else {
             return;
         };
@@ -229,7 +232,7 @@ impl<S: Default> Keys<S> {
                     let entry = &mut self.entries[place];
                     // A key that went and came again is listed twice.
                     if std::mem::take(&mut entry.is_changed) {
-                        visit(key, Some(&entry.island));
+                        visit(key, Some(&*entry));
                     }
                 }
                 None => visit(key, None),

@@ -8,7 +8,8 @@
 //! compare an event with those before it, `windows` aggregates. `suppress` thins out what comes of it. All state is
 //! plain data, and each key is an island that can be saved and put back by itself; it has one timer,
 //! for the earliest time at which something of it is due, so that nothing is scanned for age (save
-//! under `within_gap`, where partial matches run out in another order than they began).
+//! under `within_gap`, where partial matches run out in another order than they began). A key without
+//! events for `idle_key_ttl` is dropped by the same timer.
 
 mod all;
 mod any;
@@ -172,6 +173,10 @@ impl Matcher {
                 }
             },
         };
+        let mut machine = machine;
+        if let Some(ttl) = rule.limits.idle_key_ttl {
+            machine.forget_after(ttl);
+        }
         let by_topic = (0..rule.topics.len())
             .map(|topic| {
                 let of_topic =

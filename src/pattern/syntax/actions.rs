@@ -52,18 +52,35 @@ fn steer(
     report: &mut Report<'_>,
 ) -> Option<Steer> {
     let known: &[_] = if verb == "signal" {
-        &[field("run"), field("tag"), field("name"), field("data")]
+        &[
+            field("run"),
+            field("tag"),
+            field("workflow"),
+            field("name"),
+            field("data"),
+        ]
     } else {
-        &[field("run"), field("tag"), field("reason")]
+        &[
+            field("run"),
+            field("tag"),
+            field("workflow"),
+            field("reason"),
+        ]
     };
     let what = format!("`{verb}`");
-    let fields = Fields::read(node, path, &what, known, &["workflow"], report)?;
+    let fields = Fields::read(node, path, &what, known, &[], report)?;
     let template = |name: &str, report: &mut Report<'_>| -> Option<Template> {
         let node = fields.get(name)?;
         builder.template(node, &fields.path_of(name), report)
     };
     let target = match (fields.get("run"), fields.get("tag")) {
-        (Some(_), None) => template("run", report).map(Target::Run),
+        (Some(_), None) => {
+            if let Some(node) = fields.get("workflow") {
+                let message = "`workflow` narrows `tag`; a `run` is one run";
+                report.add(node.at, &fields.path_of("workflow"), message);
+            }
+            template("run", report).map(Target::Run)
+        }
         (None, Some(_)) => {
             let tags = text_templates(&fields, "tag", builder, report);
             let is_empty = matches!(
@@ -74,7 +91,11 @@ fn steer(
                 let message = "`tag` names at least one tag, or every run would be meant";
                 report.add(fields.at, &fields.path_of("tag"), message);
             }
-            Some(Target::Tags(tags))
+            let workflow = fields.string("workflow", report);
+            Some(Target::Tags {
+                tags,
+                workflow: workflow.map(|(name, _)| Arc::from(name)),
+            })
         }
         (Some(_), Some(node)) => {
             let message = "give one of `run` and `tag`";
@@ -164,15 +185,25 @@ pub(super) fn enrich(
 /// A name of `correlate.by`, or an expression.
 fn key(fields: &Fields<'_>, builder: &Builder<'_>, report: &mut Report<'_>) -> Option<Template> {
     let (text, node) = fields.string("key", report)?;
-    let path = fields.path_of("key");
+    lookup_key(text, node, &fields.path_of("key"), builder, report)
+}
+
+/// The value of a name of `correlate.by`, or of an expression.
+pub(super) fn lookup_key(
+    text: &str,
+    node: &Node,
+    path: &str,
+    builder: &Builder<'_>,
+    report: &mut Report<'_>,
+) -> Option<Template> {
     if text.contains("${") {
-        return builder.template(node, &path, report);
+        return builder.template(node, path, report);
     }
     let node = Node {
         value: Value::String(format!("${{key[{text:?}]}}")),
         ..node.clone()
     };
-    builder.template(&node, &path, report)
+    builder.template(&node, path, report)
 }
 
 /// `canary: {percent: 10, by: key}`.

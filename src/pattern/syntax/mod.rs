@@ -2,12 +2,13 @@
 //!
 //! [`parse`] reads a file; `shorthand` and `shorthand_stream` put the words of others into those of
 //! a rule; `shapes` reads what stands under `match`, `sequence` its steps, `windows`
-//! its windows, `measures` what compares an event with those before it; `settings` and
-//! `actions` read the rest; `builder` interns topics, fields and names on the way.
+//! its windows, `measures` what compares an event with those before it; `settings`,
+//! `actions` and `route` read the rest; `builder` interns topics, fields and names on the way.
 
 mod actions;
 mod builder;
 mod measures;
+mod route;
 mod sequence;
 mod settings;
 mod shapes;
@@ -171,6 +172,9 @@ fn read_body(fields: &Fields<'_>, report: &mut Report<'_>, faults_before: usize)
     let start = settings::start(fields, &builder, report);
     let enabled = settings::enabled(fields, report);
     let steers = actions::steers(fields, &builder, report);
+    if let Some(shape) = &shape {
+        settings::check_ttl(fields, &limits, shape, &emit, &time, report);
+    }
     let canary = actions::canary(fields, report);
     let mode = settings::mode(fields, report);
     let on_update = settings::on_update(fields, report);

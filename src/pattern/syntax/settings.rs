@@ -3,14 +3,19 @@
 use std::sync::Arc;
 
 use super::builder::{Builder, field_path};
+use super::route;
 use super::sequence::boolean;
 use super::shapes::span;
 use crate::document::fields::{Fields, field, join};
 use crate::document::node::Value;
 use crate::document::violation::Report;
 use crate::expr::{Template, nearest};
+use crate::model::Millis;
 use crate::pattern::predicate::Scope as _;
-use crate::pattern::rule::{Emit, Limits, Mode, OnOverflow, OnUpdate, Skip, Start, Time};
+use crate::pattern::route::{Destination, Workflow};
+use crate::pattern::rule::{
+    Emit, Limits, Mode, OnOverflow, OnUpdate, Part, Shape, Skip, Start, Step, Time,
+};
 
 /// `correlate: {by: […]}`, or the list itself.
 pub(super) fn correlate(fields: &Fields<'_>, builder: &mut Builder<'_>, report: &mut Report<'_>) {
@@ -134,6 +139,7 @@ pub(super) fn limits(fields: &Fields<'_>, report: &mut Report<'_>) -> Limits {
         field("max_kleene"),
         field("max_keys"),
         field("max_results_per_event"),
+        field("idle_key_ttl"),
         field("on_overflow"),
     ];
     let Some(inner) = Fields::read(node, "limits", "`limits`", known, &[], report) else {
@@ -150,11 +156,61 @@ pub(super) fn limits(fields: &Fields<'_>, report: &mut Report<'_>) -> Limits {
     if let Some(most) = inner.integer("max_kleene", 1..=10_000, report) {
         limits.max_kleene = most;
     }
+    limits.idle_key_ttl = span(&inner, "idle_key_ttl", report);
     let known = ["drop_oldest_and_report", "drop_newest_and_report"];
     if choice(&inner, "on_overflow", &known, report) == Some("drop_newest_and_report") {
         limits.on_overflow = OnOverflow::DropNewest;
     }
     limits
+}
+
+/// What is dropped with an idle key has run out by then: nothing that would still come out of it is
+/// lost.
+pub(super) fn check_ttl(
+    fields: &Fields<'_>,
+    limits: &Limits,
+    shape: &Shape,
+    emit: &Emit,
+    time: &Time,
+    report: &mut Report<'_>,
+) {
+    let (Some(ttl), Some(node)) = (limits.idle_key_ttl, fields.get("limits")) else {
+        return;
+    };
+    let reach = match shape {
+        Shape::Any { .. } => Millis(0),
+        Shape::All { within, .. } | Shape::Count { within, .. } => *within,
+        Shape::Sequence(sequence) => sequence
+            .within
+            .unwrap_or_else(|| longest_gap(&sequence.steps)),
+        Shape::Window(window) => window.span.reach(),
+    };
+    let spans = [
+        Some(reach),
+        Some(time.allowed_lateness),
+        emit.debounce,
+        emit.cooldown,
+    ];
+    let least = spans.iter().flatten().map(|span| span.0).sum::<u64>();
+    if ttl.0 < least {
+        let message = format!(
+            "`idle_key_ttl` is {} ms, and what waits for its end may take {least} ms: `within` or the \
+             window, `allowed_lateness`, `debounce` and `cooldown` together",
+            ttl.0
+        );
+        report.add(node.at, "limits.idle_key_ttl", message);
+    }
+}
+
+fn longest_gap(steps: &[Step]) -> Millis {
+    let gaps = steps.iter().map(|step| {
+        let inner = match &step.part {
+            Part::Group(steps) => longest_gap(steps),
+            Part::Event(_) | Part::Absent(_) => Millis(0),
+        };
+        step.within_gap.unwrap_or_default().max(inner)
+    });
+    gaps.max().unwrap_or_default()
 }
 
 pub(super) fn start(
@@ -166,28 +222,52 @@ pub(super) fn start(
     let known = &[
         field("workflow"),
         field("version"),
+        field("route"),
         field("input"),
         field("priority"),
         field("tags"),
     ];
     let inner = Fields::read(node, "start", "`start`", known, &[], report)?;
-    let workflow = inner.string("workflow", report);
-    if inner.get("workflow").is_none() {
-        report.add(node.at, "start", "`start` needs a `workflow`");
-    }
-    let version = inner.integer("version", 1..=u32::MAX, report);
+    let to = destination(&inner, builder, report);
     let priority = inner.integer("priority", 0..=i32::MAX as u32, report);
     let input = inner
         .get("input")
         .and_then(|node| builder.template(node, "start.input", report));
     let tags = text_templates(&inner, "tags", builder, report);
     Some(Start {
-        workflow: Arc::from(workflow?.0),
-        version,
+        to: to?,
         input,
         priority: priority.and_then(|priority| i32::try_from(priority).ok()),
         tags,
     })
+}
+
+/// `workflow` and `version`, or `route`.
+fn destination(
+    fields: &Fields<'_>,
+    builder: &Builder<'_>,
+    report: &mut Report<'_>,
+) -> Option<Destination> {
+    let path = fields.path_of("route");
+    let Some(node) = fields.get("route") else {
+        let workflow = fields.string("workflow", report);
+        if fields.get("workflow").is_none() {
+            let message = "`start` needs a `workflow`, or a `route` to one";
+            report.add(fields.at, "start", message);
+        }
+        let version = fields.integer("version", 1..=u32::MAX, report);
+        return Some(Destination::Workflow(Workflow {
+            name: Arc::from(workflow?.0),
+            version,
+        }));
+    };
+    for name in ["workflow", "version"] {
+        if let Some(node) = fields.get(name) {
+            let message = format!("`route` says which workflow; give `{name}` in its rows");
+            report.add(node.at, &fields.path_of(name), message);
+        }
+    }
+    route::read(node, &path, builder, report).map(Destination::Route)
 }
 
 /// A mapping whose values are templates.

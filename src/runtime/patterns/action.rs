@@ -51,6 +51,9 @@ pub(super) fn run_id(rule: &Rule, key: &str, found: &Match) -> RunId {
     RunId::parse(&format!("{rule}-{}", hash.simple())).expect("these characters make a run id")
 }
 
+/// The command that starts a run.
+pub(super) const START: &str = "start";
+
 /// A command to runs.
 pub(super) enum Order {
     /// To one run.
@@ -59,8 +62,8 @@ pub(super) enum Order {
     All(Vec<u8>),
 }
 
-/// The commands that a match gives, as they are written to `commands`. `joined` are the values of the
-/// rule's enrichments.
+/// The commands that a match gives, as they are written to `commands`, each with what it is called.
+/// `joined` are the values of the rule's enrichments.
 ///
 /// # Errors
 /// Where an expression of the rule has no value for this match, or gives no run's id.
@@ -70,16 +73,19 @@ pub(super) fn orders(
     found: &Match,
     joined: &[Json],
     provenance: &Provenance,
-) -> Result<Vec<Order>, String> {
+) -> Result<Vec<(&'static str, Order)>, String> {
     let failed = |error: ExprError| error.to_string();
     let mut orders = Vec::new();
     let run = run_id(rule, key, found);
     if let Some(start) = &rule.start {
         let mut command = start.request(rule, found, joined).map_err(failed)?;
-        command["type"] = "start".into();
-        command["run_id"] = json!(run.as_str());
-        command["provenance"] = json!(provenance);
-        orders.push(Order::Run(run.clone(), bytes(&command)));
+        // Null: its route drops the match.
+        if !command.is_null() {
+            command["type"] = START.into();
+            command["run_id"] = json!(run.as_str());
+            command["provenance"] = json!(provenance);
+            orders.push((START, Order::Run(run.clone(), bytes(&command))));
+        }
     }
     for (place, steer) in rule.steers.iter().enumerate() {
         let mut command = steer.request(rule, found, joined).map_err(failed)?;
@@ -87,13 +93,14 @@ pub(super) fn orders(
             // A signal that a run has is not taken again.
             command["id"] = format!("{run}.{place}").into();
         }
-        orders.push(match command.get("run_id").and_then(Value::as_str) {
+        let order = match command.get("run_id").and_then(Value::as_str) {
             Some(id) => {
                 let run = RunId::parse(id).map_err(|error| error.to_string())?;
                 Order::Run(run, bytes(&command))
             }
             None => Order::All(bytes(&command)),
-        });
+        };
+        orders.push((steer.verb.name(), order));
     }
     Ok(orders)
 }

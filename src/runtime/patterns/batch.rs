@@ -44,6 +44,7 @@ pub(super) struct Tally {
     pub(super) suppressed: BTreeMap<RuleId, u64>,
     pub(super) condition_errors: BTreeMap<RuleId, u64>,
     pub(super) overflows: BTreeMap<(RuleId, &'static str), u64>,
+    pub(super) idle_keys: BTreeMap<RuleId, u64>,
     /// Matches that could not be joined.
     pub(super) unjoined: BTreeMap<RuleId, u64>,
     /// Matches that were too deep.
@@ -100,6 +101,9 @@ impl Tally {
         for ((rule, limit), count) in self.overflows {
             tracing::warn!(rule, limit, dropped = count, "a bound of a rule was met");
             meters::pattern_overflows(&rule, limit, count);
+        }
+        for (rule, count) in self.idle_keys {
+            meters::pattern_idle_keys(&rule, count);
         }
         for (rule, count) in self.unjoined {
             meters::pattern_unjoined(&rule, count);

@@ -179,6 +179,7 @@ impl Running {
         add(&mut tally.late, out.late.len() as u64);
         add(&mut tally.suppressed, out.suppressed);
         add(&mut tally.condition_errors, out.condition_errors);
+        add(&mut tally.idle_keys, out.idle_keys);
         for overflow in &out.overflows {
             let counts = tally.overflows.entry((id.clone(), overflow.limit));
             *counts.or_default() += overflow.dropped;
@@ -210,7 +211,7 @@ impl Running {
             Mode::Live => MatchMode::Live,
         };
         if mode != MatchMode::Live {
-            self.tell(found, provenance, mode, None, batch);
+            self.tell(found, provenance, mode, Ok(Vec::new()), batch);
             return;
         }
         let values = match self.held.is_empty() {
@@ -264,8 +265,9 @@ impl Running {
         let key = key_text(&found.key);
         match action::orders(&self.rule, &key, found, joined, &provenance) {
             Ok(orders) => {
+                let (verbs, orders): (Vec<_>, Vec<_>) = orders.into_iter().unzip();
                 batch.orders.extend(orders);
-                self.tell(found, provenance, MatchMode::Live, None, batch);
+                self.tell(found, provenance, MatchMode::Live, Ok(verbs), batch);
             }
             Err(error) => {
                 let failure = Failure::new("expression_error", error);
@@ -296,33 +298,29 @@ impl Running {
         failure: Failure,
         batch: &mut Batch,
     ) {
-        let error = Some(failure.clone());
-        self.tell(found, provenance, MatchMode::Live, error, batch);
+        let why = Err(failure.clone());
+        self.tell(found, provenance, MatchMode::Live, why, batch);
         self.refuse(id, found, failure, batch);
     }
 
-    /// `events` hears of the match.
+    /// `events` hears of the match, and of the commands that it gives or why it gives none.
     fn tell(
         &self,
         found: &Match,
         provenance: Provenance,
         mode: MatchMode,
-        error: Option<Failure>,
+        commands: Result<Vec<&'static str>, Failure>,
         batch: &mut Batch,
     ) {
         let id = action::run_id(&self.rule, &key_text(&found.key), found);
-        let is_acting = mode == MatchMode::Live && error.is_none();
-        let start = self.rule.start.iter().map(|_| "start");
-        let steers = self.rule.steers.iter().map(|steer| steer.verb.name());
+        let error = commands.as_ref().err().cloned();
+        let commands = commands.unwrap_or_default();
         batch.matched.push(Matched {
-            run: (is_acting && self.rule.start.is_some()).then(|| id.clone()),
+            run: commands.contains(&action::START).then(|| id.clone()),
             id,
             provenance,
             mode,
-            commands: match is_acting {
-                true => start.chain(steers).collect(),
-                false => Vec::new(),
-            },
+            commands,
             error,
         });
     }

@@ -162,9 +162,10 @@ impl Drop for FollowedTable {
         self.content.stop.store(true, Ordering::Release);
         let (follower, content) = (self.follower.take(), Arc::clone(&self.content));
         std::thread::spawn(move || {
-            drop(follower);
+            // Its room first: the topic may be wanted again before its reader is gone.
             content.clear();
             content.meters.ready(false);
+            drop(follower);
         });
     }
 }
@@ -189,6 +190,9 @@ impl Content {
             },
         };
         let mut rows = self.rows.write().unwrap_or_else(PoisonError::into_inner);
+        if self.stop.load(Ordering::Acquire) {
+            return;
+        }
         let put = rows.put(key, value, &self.budget);
         self.meters.size(rows.len(), rows.bytes());
         drop(rows);
