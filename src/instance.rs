@@ -26,6 +26,7 @@ use crate::api::{Api, ApiSettings};
 use crate::config::Config;
 use crate::runtime::definitions::{Registry, RegistrySettings};
 use crate::runtime::intake::Intake;
+use crate::runtime::intake::schemas::SchemaSettings;
 use crate::runtime::membership::{MemberSettings, Membership};
 use crate::runtime::{self, Handle, Readiness, RuntimeConfig};
 use crate::telemetry::process;
@@ -268,6 +269,11 @@ fn instance_name(data_dir: Option<&Path>) -> Result<String, InstanceError> {
             Ok(name)
         }
     }
+}
+
+/// Where the schemas of users' events come from, as configured.
+pub fn event_schemas(config: &Config) -> SchemaSettings {
+    intake::schema_settings(config)
 }
 
 /// What definitions leave open, as configured.

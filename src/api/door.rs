@@ -8,6 +8,7 @@ use tokio::sync::mpsc;
 
 use crate::model::{Command, Reply, RunId, RunState};
 use crate::runtime::membership::Ownership;
+use crate::runtime::patterns::stats::RuleStats;
 use crate::runtime::{
     Answered, EventsTail, Handle, HistoryEvent, ListCursor, Readiness, RunFilter, RunPage,
     SubmitError,
@@ -50,6 +51,7 @@ pub trait Runs: Ownership + 'static {
     fn partition_of(&self, id: &RunId) -> i32;
     fn partitions(&self) -> i32;
     fn readiness(&self) -> Readiness;
+    fn rule_stats(&self) -> Vec<RuleStats>;
 }
 
 impl Runs for Handle {
@@ -119,5 +121,9 @@ impl Runs for Handle {
 
     fn readiness(&self) -> Readiness {
         Handle::readiness(self)
+    }
+
+    fn rule_stats(&self) -> Vec<RuleStats> {
+        Handle::rule_stats(self)
     }
 }

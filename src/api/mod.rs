@@ -4,7 +4,7 @@
 //! through [`owner`], which answers here or passes the request on to the instance that owns the
 //! run's partition; the answer is a [`view`] or a [`problem::Problem`]. The handlers are grouped
 //! as the routes are: [`runs`], [`list`], [`events`] (history and live streams), [`definitions`],
-//! [`tasks`] (long polls and answers of agents), [`cluster`] (instances, health, metrics). The
+//! [`tasks`] (long polls and answers of agents), [`rules`] (their figures), [`cluster`] (instances, health, metrics). The
 //! runtime is seen through [`door`] alone; [`openapi`] holds the document; [`connections`] bounds
 //! what clients may hold of the listener. As long as no broker answers, [`waiting`] stands in for
 //! all of it.
@@ -19,6 +19,7 @@ pub mod list;
 pub mod openapi;
 pub mod owner;
 pub mod problem;
+pub mod rules;
 pub mod runs;
 pub mod tasks;
 pub mod view;
@@ -215,6 +216,11 @@ fn routes() -> Vec<Route> {
                 .put(definitions::apply)
                 .delete(definitions::delete),
             &[("/v1/definitions/{kind}/{name}", &["delete", "get", "put"])],
+        ),
+        route(
+            "/v1/rules/stats",
+            get(rules::stats),
+            &[("/v1/rules/stats", &["get"])],
         ),
         route(
             "/v1/agents/{agent}/{verb}",

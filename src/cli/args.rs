@@ -323,6 +323,10 @@ pub struct ValidateArgs {
 pub enum RulesCommand {
     /// Run the rules of a file over a file of events and show the matches; starts nothing.
     Test(RulesTestArgs),
+    /// Run rules over what lies in their topics and show the matches; starts nothing.
+    Backtest(RulesBacktestArgs),
+    /// Show what the rules in force have done and hold, over all instances.
+    Stats(RulesStatsArgs),
 }
 
 #[derive(Debug, Args)]
@@ -341,6 +345,41 @@ pub struct RulesTestArgs {
     /// Other versions of the rules, by name: also show in what these find something else.
     #[arg(long, value_name = "OTHER.yaml")]
     pub against: Option<PathBuf>,
+}
+
+#[derive(Debug, Args)]
+pub struct RulesBacktestArgs {
+    /// A file of definitions, or a rule that is applied.
+    #[arg(value_name = "RULE.yaml|NAME[@VERSION]")]
+    pub rule: String,
+    /// Where to begin: a time in RFC 3339 or in milliseconds since 1970, a span back from now such as
+    /// -1h, or earliest.
+    #[arg(long, value_name = "T", allow_hyphen_values = true)]
+    pub from: String,
+    /// Where to end, in the same words, or latest.
+    #[arg(
+        long,
+        value_name = "T",
+        allow_hyphen_values = true,
+        default_value = "latest"
+    )]
+    pub to: String,
+    /// Other versions of the rules, by name: also show in what these find something else.
+    #[arg(long, value_name = "RULE.yaml|NAME[@VERSION]")]
+    pub against: Option<String>,
+    /// Where event time moves after the last record, as RFC 3339 or milliseconds since 1970
+    /// [default: the end of all windows].
+    #[arg(long, value_name = "TIME")]
+    pub advance_to: Option<String>,
+    /// Matches of each rule that are shown; all are counted.
+    #[arg(long, value_name = "N", default_value_t = 10_000)]
+    pub limit_matches: usize,
+}
+
+#[derive(Debug, Args)]
+pub struct RulesStatsArgs {
+    /// Only the rule of this name.
+    pub rule: Option<String>,
 }
 
 #[derive(Debug, Args)]

@@ -113,7 +113,7 @@ async fn dispatch(context: Context, verb: Verb) -> Result<(), CliError> {
         Verb::Validate(args) => apply::validate(&context, args),
         Verb::Doctor => doctor::doctor(&context).await,
         Verb::Topics(args) => topics::topics(&context, args).await,
-        Verb::Rules(command) => rules::rules(&context, command),
+        Verb::Rules(command) => rules::rules(&context, command).await,
         Verb::Get(args) => definitions::get(&context, args).await,
         Verb::Delete(args) => definitions::delete(&context, args).await,
         Verb::Run(args) => run::run(&context, args).await,

@@ -11,6 +11,7 @@ use super::history::Events;
 use super::intake::schemas::SchemaSettings;
 use super::list;
 use super::partition::Partition;
+use super::patterns::stats::RuleStats;
 use super::shared::Shared;
 use super::submit::Submitter;
 use super::supervisor::Supervisor;
@@ -490,6 +491,11 @@ impl Handle {
     /// The partition of `commands`, `replies` and `state` that the run lives in.
     pub fn partition_of(&self, id: &RunId) -> i32 {
         self.0.shared.partition_of(id)
+    }
+
+    /// What the rules have done here, and what they hold.
+    pub fn rule_stats(&self) -> Vec<RuleStats> {
+        self.0.shared.rules().rules()
     }
 
     /// Partitions of the installation; 0 as long as no broker has told.

@@ -10,12 +10,15 @@
 //! [`intake`] is the stage before: events of users' topics become signals for [`patterns`], which start
 //! runs; [`tables`] are the topics that rules join. Both stages that keep state are driven by one loop: [`worker`] over a `stage`.
 //!
+//! [`backtest`] tries rules over what lies in their topics already.
+//!
 //! [`definitions`] (what workflows and rules there are; [`kinds`] reads them) and [`membership`] (who
 //! owns which partition) stand
 //! beside the workers; each reads a small compacted topic whole, by a [`follower`].
 
 mod applied;
 mod awaited;
+pub mod backtest;
 pub mod cache;
 mod dead_letter;
 pub mod definitions;

@@ -10,6 +10,7 @@ use tokio::sync::{oneshot, watch};
 
 use super::handle::{Answered, SubmitError};
 use super::partition::Partition;
+use super::patterns::stats::Stats;
 use crate::engine::Outcome;
 use crate::log::partitioner;
 use crate::model::{RunId, RunState};
@@ -30,6 +31,7 @@ pub struct Shared {
     next_request: AtomicU64,
     ends: Mutex<FxHashMap<RunId, Vec<oneshot::Sender<()>>>>,
     waiting_for_ends: AtomicUsize,
+    rules: Stats,
     /// Why workers are not connected, by worker.
     troubles: Mutex<BTreeMap<usize, String>>,
 }
@@ -55,8 +57,14 @@ impl Shared {
             next_request: AtomicU64::new(1),
             ends: Mutex::default(),
             waiting_for_ends: AtomicUsize::new(0),
+            rules: Stats::default(),
             troubles: Mutex::default(),
         }
+    }
+
+    /// What the rules here have done.
+    pub fn rules(&self) -> &Stats {
+        &self.rules
     }
 
     pub fn partition_count(&self) -> i32 {

@@ -14,6 +14,7 @@ use partita::model::{
 };
 use partita::runtime::definitions::Registry;
 use partita::runtime::membership::Ownership;
+use partita::runtime::patterns::stats::RuleStats;
 use partita::runtime::{
     Answered, EventsTail, HistoryEvent, ListCursor, LiveEvent, PartitionInfo, Readiness, RunFilter,
     RunPage, SubmitError,
@@ -35,6 +36,8 @@ pub struct Fake {
     state: Mutex<State>,
     told: broadcast::Sender<HistoryEvent>,
     clock: std::sync::atomic::AtomicI64,
+    /// What the rules have done here.
+    pub rules: Mutex<Vec<RuleStats>>,
 }
 
 impl Fake {
@@ -45,6 +48,7 @@ impl Fake {
             state: Mutex::default(),
             told: broadcast::Sender::new(64),
             clock: std::sync::atomic::AtomicI64::new(1_795_219_200_000),
+            rules: Mutex::default(),
         })
     }
 
@@ -496,6 +500,10 @@ impl Runs for Fake {
 
     fn partitions(&self) -> i32 {
         PARTITIONS
+    }
+
+    fn rule_stats(&self) -> Vec<RuleStats> {
+        self.rules.lock().unwrap().clone()
     }
 
     fn readiness(&self) -> Readiness {

@@ -2,6 +2,7 @@
 
 mod agent;
 mod await_pattern;
+mod backtest;
 mod http_agent;
 mod intake;
 mod joins;

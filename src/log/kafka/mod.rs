@@ -3,15 +3,16 @@
 //!
 //! [`settings`] says how to reach the cluster; [`ownership`] turns rebalances into lists;
 //! [`session`] is the [`super::Log`] itself; [`producer`] its transactional half, of
-//! which [`turns`] keeps several and `letters` bounds dead letters; [`restore`] reads changelogs; [`sources`] is the session of
-//! the intake, over topics of others; [`errors`] sorts what librdkafka
-//! reports.
+//! which [`turns`] keeps several and `letters` bounds dead letters; [`restore`] reads changelogs;
+//! [`sources`] is the session of the intake, over topics of others, of which [`range`] reads a part
+//! once; [`errors`] sorts what librdkafka reports.
 
 mod drain;
 pub mod errors;
 mod letters;
 pub mod ownership;
 pub mod producer;
+pub mod range;
 pub mod restore;
 pub mod session;
 pub mod settings;

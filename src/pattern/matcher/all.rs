@@ -290,4 +290,8 @@ impl Shaped for All {
     fn is_idle(&self, state: &State) -> bool {
         state.kept.iter().all(VecDeque::is_empty)
     }
+
+    fn partials(&self, state: &State) -> usize {
+        state.kept.iter().map(VecDeque::len).sum()
+    }
 }

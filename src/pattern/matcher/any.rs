@@ -39,4 +39,8 @@ impl Shaped for Any {
     fn is_idle(&self, (): &()) -> bool {
         true
     }
+
+    fn partials(&self, (): &()) -> usize {
+        0
+    }
 }

@@ -531,4 +531,8 @@ impl Shaped for Automaton {
     fn is_idle(&self, state: &State) -> bool {
         state.partials.is_empty()
     }
+
+    fn partials(&self, state: &State) -> usize {
+        state.partials.len() + state.complete.len()
+    }
 }

@@ -273,4 +273,8 @@ impl Shaped for Chain {
     fn is_idle(&self, state: &State) -> bool {
         state.kept.first().is_none_or(VecDeque::is_empty)
     }
+
+    fn partials(&self, state: &State) -> usize {
+        state.kept.iter().map(VecDeque::len).sum()
+    }
 }

@@ -58,6 +58,8 @@ pub(super) trait Running: std::fmt::Debug + Send {
     fn fire(&mut self, context: Context<'_>, out: &mut Outputs);
     /// Keys that hold state.
     fn len(&self) -> usize;
+    /// Partial matches of all keys.
+    fn partials(&self) -> usize;
     /// The time of the earliest thing to be done, or before it.
     fn next_due(&self) -> Option<Timestamp>;
     /// Forgets a key and what is due of it.
@@ -82,6 +84,8 @@ pub(super) struct Keyed<M: Shaped> {
     keys: Keys<M::State>,
     /// [`Limits::idle_key_ttl`](crate::pattern::rule::Limits::idle_key_ttl).
     ttl: Option<Millis>,
+    /// The sum of those of the entries.
+    partials: usize,
 }
 
 impl<M: Shaped> Keyed<M> {
@@ -90,6 +94,7 @@ impl<M: Shaped> Keyed<M> {
             machine,
             keys: Keys::default(),
             ttl: None,
+            partials: 0,
         }
     }
 
@@ -134,7 +139,10 @@ impl<M: Shaped> Keyed<M> {
     /// Arms the timer of a key, or forgets a key that holds nothing.
     fn settle(&mut self, place: usize, patience: Millis) {
         self.keys.touch(place);
-        let island = &mut self.keys.entry(place).island;
+        let entry = self.keys.entry(place);
+        let partials = self.machine.partials(&entry.island.state);
+        self.partials = self.partials + partials - std::mem::replace(&mut entry.partials, partials);
+        let island = &mut entry.island;
         island.aside.take_if(|aside| aside.is_idle());
         let mut due: Option<Due> = self.machine.deadline(&island.state).map(|at| (at, 0));
         if let Some(aside) = &island.aside {
@@ -142,6 +150,7 @@ impl<M: Shaped> Keyed<M> {
             let held = aside.held.keys().next().copied();
             due = due.into_iter().chain(quiet).chain(held).min();
         } else if self.machine.is_idle(&island.state) {
+            self.partials -= std::mem::take(&mut entry.partials);
             self.keys.remove(place);
             return;
         }
@@ -258,6 +267,10 @@ where
 
     fn len(&self) -> usize {
         self.keys.len()
+    }
+
+    fn partials(&self) -> usize {
+        self.partials
     }
 
     fn next_due(&self) -> Option<Timestamp> {

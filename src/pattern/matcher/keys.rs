@@ -33,6 +33,8 @@ pub(super) struct Keys<S> {
 pub(super) struct Entry<S> {
     pub(super) key: Key,
     pub(super) island: Island<S>,
+    /// Its part of the partial matches of all keys.
+    pub(super) partials: usize,
     hash: u64,
     /// The next entry with the same hash.
     next: Option<usize>,
@@ -134,6 +136,7 @@ impl<S: Default> Keys<S> {
         let entry = Entry {
             key: key.into(),
             island: Island::default(),
+            partials: 0,
             hash,
             next: self.places.insert(hash, place),
             armed: None,

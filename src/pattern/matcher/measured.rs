@@ -135,6 +135,10 @@ impl<M: Shaped> Shaped for Measured<M> {
     fn is_idle(&self, state: &State<M::State>) -> bool {
         state.series.iter().all(BTreeMap::is_empty) && self.inner.is_idle(&state.inner)
     }
+
+    fn partials(&self, state: &State<M::State>) -> usize {
+        self.inner.partials(&state.inner)
+    }
 }
 
 /// A number that can be compared, if it is one.

@@ -114,6 +114,8 @@ trait Shaped {
     /// The earliest time at which something runs out.
     fn deadline(&self, state: &Self::State) -> Option<Timestamp>;
     fn is_idle(&self, state: &Self::State) -> bool;
+    /// Partial matches; where the shape keeps events, or windows, in their place, those kept.
+    fn partials(&self, state: &Self::State) -> usize;
 }
 
 /// A machine of a rule whose conditions may compare an event with those before it.
@@ -230,6 +232,12 @@ impl Matcher {
     /// Keys that hold state.
     pub fn keys(&self) -> usize {
         self.machine.len()
+    }
+
+    /// Partial matches of all keys; of shapes that keep events in their place, and of windows: those
+    /// kept.
+    pub fn partials(&self) -> usize {
+        self.machine.partials()
     }
 
     /// Event time at which something of some key is due, or before that; `None`: nothing waits.

@@ -423,4 +423,15 @@ impl Shaped for Windows {
     fn is_idle(&self, state: &State) -> bool {
         state.memory.is_none() && self.next_due(state).is_none()
     }
+
+    /// Of the first sample: the others have as many.
+    fn partials(&self, state: &State) -> usize {
+        match state.samples.first() {
+            None => 0,
+            Some(Kept::Hopping(kept)) => kept.panes(),
+            Some(Kept::Session(kept)) => kept.len(),
+            Some(Kept::Trailing(kept)) => kept.len(),
+            Some(Kept::Early(open)) => open.len(),
+        }
+    }
 }

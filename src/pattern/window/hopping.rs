@@ -162,6 +162,11 @@ impl Hopping {
         self.panes.is_empty()
     }
 
+    /// How many panes hold events.
+    pub fn panes(&self) -> usize {
+        self.panes.len()
+    }
+
     /// Takes in an event at `at` if that is all there is to do: it is on time and its pane is the
     /// newest, so that nothing becomes due earlier.
     #[inline]

@@ -72,6 +72,11 @@ impl Sessions {
         self.open.is_empty()
     }
 
+    /// How many sessions are open, or wait for late events.
+    pub fn len(&self) -> usize {
+        self.open.len()
+    }
+
     /// Takes in an event at `at` (epoch ms, at most 2⁶¹ in size). All sessions that end at or
     /// before `watermark` have been fired ([`fire_next`](Self::fire_next)); one that the event
     /// changes and that may fire again is handed to `emit`.

@@ -20,7 +20,7 @@ use crate::runtime::meters;
 const STAGE: &str = "intake";
 
 /// Class of an event without an event time that its rule can read.
-const NO_EVENT_TIME: &str = "no_event_time";
+pub(in crate::runtime) const NO_EVENT_TIME: &str = "no_event_time";
 
 /// Positions that moved past events which nobody wants are committed by the way, at the latest after
 /// this: read again, they would come to nothing again.

@@ -21,6 +21,8 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
+pub(super) use batch::NO_EVENT_TIME;
+
 use super::DefinitionRegistry;
 use crate::codec::event::Schemas;
 use crate::log::StageKind;

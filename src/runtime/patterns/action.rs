@@ -17,13 +17,13 @@ const OFFSET_BITS: u32 = 48;
 
 /// Where an event came from, as one number: what [`crate::pattern::Event::position`] is here. The
 /// topic follows from the condition that took the event.
-pub(super) fn position(partition: i32, offset: i64) -> u64 {
+pub(in crate::runtime) fn position(partition: i32, offset: i64) -> u64 {
     let offset = offset.cast_unsigned() & ((1 << OFFSET_BITS) - 1);
     u64::from(partition.cast_unsigned()) << OFFSET_BITS | offset
 }
 
 /// Partition and offset of a position.
-pub(super) fn place(position: u64) -> (i32, i64) {
+pub(in crate::runtime) fn place(position: u64) -> (i32, i64) {
     let partition = (position >> OFFSET_BITS) as i32;
     let offset = position & ((1 << OFFSET_BITS) - 1);
     (partition, offset.cast_signed())

@@ -6,8 +6,8 @@ use super::action::Order;
 use super::partition::RuleId;
 use super::told::Overflows;
 use crate::codec::pattern_state::PatternKey;
-use crate::model::Failure;
 use crate::model::rule_event::{Matched, RuleEvent};
+use crate::model::{Failure, Timestamp};
 use crate::runtime::meters;
 
 /// What a batch comes to, to be written in one transaction.
@@ -39,6 +39,10 @@ pub(super) struct Refused {
 /// Counts of a batch, published once it is committed.
 #[derive(Default)]
 pub(super) struct Tally {
+    pub(super) events: BTreeMap<RuleId, u64>,
+    pub(super) acted: BTreeMap<RuleId, u64>,
+    /// Event time of the latest match.
+    pub(super) last_matches: BTreeMap<RuleId, Timestamp>,
     pub(super) matches: BTreeMap<RuleId, u64>,
     pub(super) late: BTreeMap<RuleId, u64>,
     pub(super) suppressed: BTreeMap<RuleId, u64>,

@@ -4,16 +4,18 @@
 //! A [`partition`](RulesPartition) holds the matchers of its keys in memory; what they know lies in
 //! `pattern-state`, key by key, and is read from there when the partition is assigned, or after a
 //! transaction that did not commit. [`sources`](self) says how far event time has come, `action` what
-//! a match does, `provenance` where it comes from, `told` what `events` hears of it, and `watching` who
-//! waits for a pattern within a run.
+//! a match does (`acting` when), `provenance` where it comes from, `told` what `events` hears of it,
+//! `watching` who waits for a pattern within a run; [`stats`] tells what the rules have done.
 
-mod action;
+mod acting;
+pub(super) mod action;
 mod batch;
 mod held;
 mod partition;
 mod provenance;
 mod running;
-mod sources;
+pub(super) mod sources;
+pub mod stats;
 mod told;
 mod watching;
 
@@ -393,6 +395,7 @@ impl Stage for Patterns {
                     partition.is_pending = false;
                 }
             }
+            self.shared.rules().count(&batch.tally);
             batch.publish();
         }
         Ok(records.len())
@@ -405,10 +408,12 @@ impl Stage for Patterns {
     fn session_lost(&mut self, _: i32, _: &RulesPartition) {}
 
     fn give_up(&mut self, number: i32, _: Option<RulesPartition>) {
+        self.shared.rules().forget(number);
         meters::lag(self.topics.of(Source::Signals), number, 0);
     }
 
-    fn observe(&self, number: i32, _: &RulesPartition, behind: [u64; 2]) {
+    fn observe(&self, number: i32, partition: &RulesPartition, behind: [u64; 2]) {
+        self.shared.rules().observe(number, partition.levels());
         let behind = behind[Source::Signals.index()];
         meters::lag(self.topics.of(Source::Signals), number, behind);
         self.tables.observe();

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use super::batch::Batch;
 use super::running::{Arrival, Running, entry};
 use super::sources::Sources;
+use super::stats::RuleLevel;
 use crate::codec::pattern_state::{self as state, PatternKey, SourceTime};
 use crate::codec::{CodecError, signal};
 use crate::model::signal::Signal;
@@ -82,6 +83,14 @@ impl RulesPartition {
                 let is_due = running.matcher.next_due().is_some() || running.is_leaving;
                 is_due || !running.held.is_empty()
             })
+    }
+
+    /// What the rules at work hold now.
+    pub(super) fn levels(&self) -> BTreeMap<RuleId, RuleLevel> {
+        let running = self.running.iter();
+        running
+            .map(|(id, running)| (id.clone(), running.level()))
+            .collect()
     }
 
     /// Puts the rules in force to work, from their saved state where there is one, and retires those

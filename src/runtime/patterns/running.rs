@@ -5,18 +5,18 @@ use std::sync::Arc;
 
 use super::action;
 use super::batch::{Batch, Refused};
-use super::held::{Held, TooMany};
+use super::held::Held;
 use super::partition::RuleId;
 use super::provenance;
+use super::stats::RuleLevel;
 use super::watching::Watchers;
 use crate::codec::pattern_state::{self as state, PatternKey, Piece, Times};
-use crate::model::rule_event::{MatchMode, Matched};
-use crate::model::{Failure, Json, Provenance, Timestamp};
+use crate::model::{Failure, Json, Timestamp};
 use crate::pattern::filter::key_text;
 use crate::pattern::matcher::Progress;
 use crate::pattern::predicate::key_values;
-use crate::pattern::{Event, Match, Matcher, Mode, Outputs, Rule};
-use crate::runtime::tables::{Joins, NoValue, Tables};
+use crate::pattern::{Event, Matcher, Outputs, Rule};
+use crate::runtime::tables::{Joins, Tables};
 
 pub(super) struct Running {
     pub(super) rule: Arc<Rule>,
@@ -25,11 +25,13 @@ pub(super) struct Running {
     /// Pieces in which the state of each key is saved.
     pieces: BTreeMap<String, u32>,
     saved: Progress,
-    joins: Joins,
+    pub(super) joins: Joins,
     /// Matches that wait for the tables.
     pub(super) held: Held,
     /// The deepest event that it was given here: what it gives up may be due to that one.
     deepest: u32,
+    /// Events taken that no batch has counted yet.
+    taken: u64,
     /// Its version is not in force any more: it goes once it holds nothing.
     pub(super) is_leaving: bool,
     /// Of a rule that a step implies.
@@ -121,6 +123,7 @@ impl Running {
             saved,
             held: Held::restore(id, held),
             deepest: 0,
+            taken: 0,
             is_leaving: false,
             watchers,
         }
@@ -129,6 +132,7 @@ impl Running {
     /// An event for it.
     pub(super) fn take(&mut self, id: &RuleId, arrival: Arrival, batch: &mut Batch) {
         self.deepest = self.deepest.max(provenance::depth(&arrival.payload));
+        self.taken += 1;
         if self.watchers.is_some() {
             return self.take_watched(id, arrival, batch);
         }
@@ -185,6 +189,10 @@ impl Running {
             *counts.or_default() += overflow.dropped;
             batch.overflows.add(&self.rule, id, overflow, self.deepest);
         }
+        if let Some(last) = out.matches.iter().map(|found| found.at).max() {
+            let known = tally.last_matches.entry(id.clone()).or_insert(last);
+            *known = last.max(*known);
+        }
         if self.watchers.is_none() {
             for found in &out.matches {
                 self.act(id, found, batch);
@@ -192,156 +200,21 @@ impl Running {
         }
     }
 
-    fn act(&mut self, id: &RuleId, found: &Match, batch: &mut Batch) {
-        let provenance = provenance::of(&self.rule, found);
-        if provenance.depth > batch.max_depth {
-            *batch.tally.loops.entry(id.clone()).or_default() += 1;
-            let message = format!(
-                "the match stems from {} rules one after the other, and rules.max_depth allows {}: taken for a loop of rules that start one another, it starts and steers nothing",
-                provenance.depth, batch.max_depth
-            );
-            self.refuse(id, found, Failure::new("loop", message), batch);
-            return;
+    /// What it holds now.
+    pub(super) fn level(&self) -> RuleLevel {
+        RuleLevel {
+            keys: self.matcher.keys() as u64,
+            partials: self.matcher.partials() as u64,
+            watermark: self.matcher.progress().watermark,
+            is_draining: self.is_leaving,
         }
-        let mode = match self.rule.mode {
-            Mode::Shadow => MatchMode::Shadow,
-            Mode::Live if !action::is_acting(&self.rule, &key_text(&found.key)) => {
-                MatchMode::Spared
-            }
-            Mode::Live => MatchMode::Live,
-        };
-        if mode != MatchMode::Live {
-            self.tell(found, provenance, mode, Ok(Vec::new()), batch);
-            return;
-        }
-        let values = match self.held.is_empty() {
-            true => self.joins.values(&self.rule, found),
-            // Those that wait come first.
-            false => Err(NoValue::Reading),
-        };
-        match values {
-            Ok(joined) => self.order(id, found, provenance, &joined, batch),
-            Err(NoValue::Reading) => {
-                if let Err(TooMany) = self.held.push(id, found, batch) {
-                    let reason = "too many matches wait for the tables already".to_owned();
-                    self.unjoined(id, found, provenance, reason, batch);
-                }
-            }
-            Err(NoValue::Unavailable(reason)) => {
-                self.unjoined(id, found, provenance, reason, batch);
-            }
-        }
-    }
-
-    /// Lets those matches act that waited for tables which can be asked now.
-    pub(super) fn release(&mut self, id: &RuleId, batch: &mut Batch) {
-        while let Some(found) = self.held.first() {
-            let values = self.joins.values(&self.rule, found);
-            if values == Err(NoValue::Reading) {
-                return;
-            }
-            let Some(found) = self.held.pop(id, batch) else {
-                return;
-            };
-            let provenance = provenance::of(&self.rule, &found);
-            match values {
-                Ok(joined) => self.order(id, &found, provenance, &joined, batch),
-                Err(NoValue::Unavailable(reason)) => {
-                    self.unjoined(id, &found, provenance, reason, batch);
-                }
-                Err(NoValue::Reading) => {}
-            }
-        }
-    }
-
-    fn order(
-        &self,
-        id: &RuleId,
-        found: &Match,
-        provenance: Provenance,
-        joined: &[Json],
-        batch: &mut Batch,
-    ) {
-        let key = key_text(&found.key);
-        match action::orders(&self.rule, &key, found, joined, &provenance) {
-            Ok(orders) => {
-                let (verbs, orders): (Vec<_>, Vec<_>) = orders.into_iter().unzip();
-                batch.orders.extend(orders);
-                self.tell(found, provenance, MatchMode::Live, Ok(verbs), batch);
-            }
-            Err(error) => {
-                let failure = Failure::new("expression_error", error);
-                self.fail(id, found, provenance, failure, batch);
-            }
-        }
-    }
-
-    fn unjoined(
-        &self,
-        id: &RuleId,
-        found: &Match,
-        provenance: Provenance,
-        reason: String,
-        batch: &mut Batch,
-    ) {
-        *batch.tally.unjoined.entry(id.clone()).or_default() += 1;
-        let failure = Failure::new("join_unavailable", reason);
-        self.fail(id, found, provenance, failure, batch);
-    }
-
-    /// A match that ought to act and cannot.
-    fn fail(
-        &self,
-        id: &RuleId,
-        found: &Match,
-        provenance: Provenance,
-        failure: Failure,
-        batch: &mut Batch,
-    ) {
-        let why = Err(failure.clone());
-        self.tell(found, provenance, MatchMode::Live, why, batch);
-        self.refuse(id, found, failure, batch);
-    }
-
-    /// `events` hears of the match, and of the commands that it gives or why it gives none.
-    fn tell(
-        &self,
-        found: &Match,
-        provenance: Provenance,
-        mode: MatchMode,
-        commands: Result<Vec<&'static str>, Failure>,
-        batch: &mut Batch,
-    ) {
-        let id = action::run_id(&self.rule, &key_text(&found.key), found);
-        let error = commands.as_ref().err().cloned();
-        let commands = commands.unwrap_or_default();
-        batch.matched.push(Matched {
-            run: commands.contains(&action::START).then(|| id.clone()),
-            id,
-            provenance,
-            mode,
-            commands,
-            error,
-        });
-    }
-
-    /// The last of the match's events becomes a dead letter.
-    fn refuse(&self, id: &RuleId, found: &Match, failure: Failure, batch: &mut Batch) {
-        let last = found.events.iter().max_by_key(|(_, taken)| taken.order);
-        let (partition, offset) = last.map_or((0, 0), |(_, taken)| action::place(taken.position));
-        let topic = last.map_or("", |(step, _)| self.rule.topic_of(*step));
-        let value = last.map(|(_, taken)| taken.payload.as_str().as_bytes().to_vec());
-        batch.refused.push(Refused {
-            rule: id.clone(),
-            topic: topic.to_owned(),
-            partition,
-            offset,
-            value: value.unwrap_or_default(),
-            failure,
-        });
     }
 
     pub(super) fn save(&mut self, id: &RuleId, batch: &mut Batch) {
+        let taken = std::mem::take(&mut self.taken);
+        if taken > 0 {
+            *batch.tally.events.entry(id.clone()).or_default() += taken;
+        }
         if let Some(watchers) = &mut self.watchers {
             watchers.save(id, batch);
         }

@@ -16,7 +16,7 @@ const MAX_PARTITIONS: i32 = 100_000;
 
 /// How far event time has come at the sources, as far as this partition was told.
 #[derive(Debug, Default)]
-pub(super) struct Sources {
+pub(in crate::runtime) struct Sources {
     /// By topic, then by clock.
     topics: BTreeMap<String, BTreeMap<String, Clock>>,
 }
@@ -39,7 +39,7 @@ struct Seen {
 
 impl Sources {
     /// Nothing is idle before we have listened for a while.
-    pub(super) fn listen_from(&mut self, now: Timestamp) {
+    pub(in crate::runtime) fn listen_from(&mut self, now: Timestamp) {
         for clock in self.topics.values_mut().flat_map(BTreeMap::values_mut) {
             clock.since = now;
             for seen in clock.partitions.iter_mut().flatten() {
@@ -49,7 +49,7 @@ impl Sources {
     }
 
     /// Takes note of a watermark; whether it says anything new.
-    pub(super) fn note(&mut self, source: SourceTime, now: Timestamp) -> bool {
+    pub(in crate::runtime) fn note(&mut self, source: SourceTime, now: Timestamp) -> bool {
         let SourceTime {
             topic,
             partition,
@@ -81,7 +81,12 @@ impl Sources {
 
     /// How far event time has come for a rule, before `out_of_order` is taken off; `None`: nobody can
     /// say yet.
-    pub(super) fn time_of(&self, rule: &Rule, clock: &str, now: Timestamp) -> Option<Timestamp> {
+    pub(in crate::runtime) fn time_of(
+        &self,
+        rule: &Rule,
+        clock: &str,
+        now: Timestamp,
+    ) -> Option<Timestamp> {
         let idle_after = rule.time.idle_after;
         let is_idle = |told: Timestamp| now.since(told) >= idle_after;
         let mut slowest: Option<Timestamp> = None;
@@ -115,7 +120,7 @@ impl Sources {
     }
 
     /// Forgets topics and clocks that no rule reads.
-    pub(super) fn keep(&mut self, is_read: impl Fn(&str, &str) -> bool) {
+    pub(in crate::runtime) fn keep(&mut self, is_read: impl Fn(&str, &str) -> bool) {
         for (topic, clocks) in &mut self.topics {
             clocks.retain(|clock, _| is_read(topic, clock));
         }
@@ -123,7 +128,7 @@ impl Sources {
     }
 
     /// All that is known, for saving.
-    pub(super) fn saved(&self) -> Vec<SourceTime> {
+    pub(in crate::runtime) fn saved(&self) -> Vec<SourceTime> {
         let mut saved = Vec::new();
         for (topic, clocks) in &self.topics {
             for (clock, of_topic) in clocks {

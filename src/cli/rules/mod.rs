@@ -1,4 +1,8 @@
-//! `rules`: a rule over a file of events (`test`), without a server.
+//! `rules`: rules over a file of events (`test`), without a server, and over what lies in their topics
+//! (`backtest`); what those in force have done (`stats`).
+
+mod backtest;
+mod stats;
 
 use std::path::Path;
 use std::sync::Arc;
@@ -14,9 +18,11 @@ use crate::pattern::trial::Findings;
 use crate::pattern::{Rule, replay};
 use crate::runtime::kinds::{self, Definition};
 
-pub fn rules(context: &Context, command: RulesCommand) -> Result<(), CliError> {
+pub async fn rules(context: &Context, command: RulesCommand) -> Result<(), CliError> {
     match command {
         RulesCommand::Test(args) => test(context, &args),
+        RulesCommand::Backtest(args) => backtest::run(context, args).await,
+        RulesCommand::Stats(args) => stats::run(context, args).await,
     }
 }
 
@@ -56,10 +62,13 @@ fn read(file: &Path) -> Result<String, CliError> {
 
 /// The rules in a file of definitions; at least one.
 fn rules_of_file(context: &Context, file: &Path) -> Result<Vec<Arc<Rule>>, CliError> {
-    let text = read(file)?;
-    let name = file.display().to_string();
+    rules_of_text(context, &read(file)?, &file.display().to_string())
+}
+
+/// As [`rules_of_file`], from the text; `name` is for messages.
+fn rules_of_text(context: &Context, text: &str, name: &str) -> Result<Vec<Arc<Rule>>, CliError> {
     let defaults = definition_defaults(&context.config);
-    let definitions = kinds::parse(&text, Some(&name), &defaults)
+    let definitions = kinds::parse(text, Some(name), &defaults)
         .map_err(|violations| CliError::Usage(violations.to_string()))?;
     let rules: Vec<Arc<Rule>> = definitions
         .iter()
@@ -67,9 +76,7 @@ fn rules_of_file(context: &Context, file: &Path) -> Result<Vec<Arc<Rule>>, CliEr
         .cloned()
         .collect();
     match rules.is_empty() {
-        true => Err(CliError::Usage(format!(
-            "{name}: there is no rule in this file"
-        ))),
+        true => Err(CliError::Usage(format!("{name}: there is no rule in it"))),
         false => Ok(rules),
     }
 }

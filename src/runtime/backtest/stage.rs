@@ -1,0 +1,188 @@
+//! The rules at work: what the intake and the patterns do with an event, without a topic in between.
+
+use std::sync::Arc;
+
+use serde_json::Value;
+
+use super::merge::{Head, Part};
+use super::{Backtested, Unreadable, UnreadableRecord};
+use crate::codec::event::DecodedEvent;
+use crate::codec::pattern_state::SourceTime;
+use crate::log::kafka::range::Span;
+use crate::model::Timestamp;
+use crate::pattern::filter::{Filter, Verdict};
+use crate::pattern::trial::{Findings, Trial};
+use crate::pattern::{Event, Rule};
+use crate::runtime::intake::NO_EVENT_TIME;
+use crate::runtime::patterns::action::{place, position};
+use crate::runtime::patterns::sources::Sources;
+
+/// See the module.
+pub(super) struct Stage {
+    filter: Filter,
+    running: Vec<Running>,
+    sets: usize,
+    most: usize,
+    sources: Sources,
+    /// The latest timestamp of any record: what the wall clock was at run time.
+    now: Timestamp,
+    records: u64,
+    unreadable: Unreadable,
+}
+
+struct Running {
+    set: usize,
+    clock: String,
+    trial: Trial,
+}
+
+fn shown(topic: &str, at: u64) -> Value {
+    let (partition, offset) = place(at);
+    format!("{topic}/{partition}/{offset}").into()
+}
+
+impl Stage {
+    /// Of matches and so on, `most` are kept of each rule.
+    pub(super) fn new(sets: &[Vec<Arc<Rule>>], most: usize) -> Self {
+        let rules: Vec<Arc<Rule>> = sets.iter().flatten().cloned().collect();
+        let places = sets.iter().enumerate();
+        let running = places.flat_map(|(set, rules)| {
+            rules.iter().map(move |rule| Running {
+                set,
+                clock: rule.clock(),
+                trial: Trial::new(rule.clone(), shown, most),
+            })
+        });
+        Self {
+            filter: Filter::new(&rules),
+            running: running.collect(),
+            sets: sets.len(),
+            most,
+            sources: Sources::default(),
+            now: Timestamp::ZERO,
+            records: 0,
+            unreadable: Unreadable::default(),
+        }
+    }
+
+    /// Takes the next record.
+    pub(super) fn take(&mut self, part: &Part, head: Head) {
+        self.now = self.now.max(head.at);
+        if let (true, Some(key)) = (part.is_joined, &head.key) {
+            let value = match &head.event {
+                _ if head.is_tombstone => Some(None),
+                Ok(Some(event)) => Some(Some(&event.payload)),
+                // What cannot be read leaves the row as it was.
+                Ok(None) | Err(_) => None,
+            };
+            if let Some(value) = value {
+                for running in &mut self.running {
+                    running.trial.join(&part.span.at.topic, key, value);
+                }
+            }
+        }
+        self.records += u64::from(head.is_event);
+        match head.event {
+            Ok(Some(event)) if head.is_event => self.event(&part.span, head.offset, &event),
+            Ok(_) => {}
+            // Neither an event of the range nor a row.
+            Err(_) if !head.is_event && !part.is_joined => {}
+            Err((class, message)) => self.unreadable.note(|| UnreadableRecord {
+                place: named(&part.span, head.offset),
+                class: class.to_owned(),
+                message,
+            }),
+        }
+    }
+
+    fn event(&mut self, from: &Span, offset: i64, event: &DecodedEvent) {
+        self.move_time();
+        let Some(of_topic) = self.filter.topic(&from.at.topic) else {
+            return;
+        };
+        let (running, unreadable) = (&mut self.running, &mut self.unreadable);
+        let at_work = |running: &mut Vec<Running>, rule: &Arc<Rule>| {
+            let mut all = running.iter();
+            all.position(|running| Arc::ptr_eq(running.trial.rule(), rule))
+        };
+        let position = position(from.at.partition, offset);
+        of_topic.select(&event.payload, event.at, &mut |verdict| match verdict {
+            Verdict::Wanted { rule, at, .. } => {
+                let mut topics = rule.topics.iter();
+                let topic = topics.position(|name| *name == from.at.topic);
+                if let (Some(running_at), Some(topic)) = (at_work(running, rule), topic) {
+                    running[running_at].trial.offer(&Event {
+                        topic: topic as u16,
+                        at,
+                        position,
+                        slots: &rule.slots(&event.payload),
+                        payload: &event.payload,
+                    });
+                }
+            }
+            Verdict::Unkeyed { rule } => {
+                if let Some(running_at) = at_work(running, rule) {
+                    let trial = &mut running[running_at].trial;
+                    trial.note_unkeyed(&from.at.topic, position);
+                }
+            }
+            Verdict::Timeless { rule, why } => unreadable.note(|| UnreadableRecord {
+                place: named(from, offset),
+                class: NO_EVENT_TIME.to_owned(),
+                message: format!("rule {}: {why}", rule.id()),
+            }),
+        });
+        for clock in of_topic.clocks() {
+            if let Some(at) = clock.read(&event.payload, event.at) {
+                let source = SourceTime {
+                    topic: from.at.topic.to_string(),
+                    partition: from.at.partition,
+                    partitions: from.partitions,
+                    clock: clock.name.clone(),
+                    at,
+                };
+                self.sources.note(source, self.now);
+            }
+        }
+    }
+
+    /// Moves event time on as far as the sources allow.
+    fn move_time(&mut self) {
+        for running in &mut self.running {
+            let rule = running.trial.rule();
+            if let Some(time) = self.sources.time_of(rule, &running.clock, self.now) {
+                running.trial.observe(time);
+            }
+        }
+    }
+
+    /// Every source has come to its end: nothing holds time back any more.
+    pub(super) fn finish(mut self, advance_to: Option<Timestamp>, spans: Vec<Span>) -> Backtested {
+        self.move_time();
+        let saved = self.sources.saved();
+        let mut findings: Vec<Findings> =
+            (0..self.sets).map(|_| Findings::new(self.most)).collect();
+        for mut running in self.running {
+            let rule = running.trial.rule();
+            let is_read = |source: &&SourceTime| {
+                let mut topics = rule.topics.iter();
+                source.clock == running.clock && topics.any(|topic| **topic == *source.topic)
+            };
+            let latest = saved.iter().filter(is_read).map(|source| source.at).max();
+            if let Some(latest) = latest {
+                running.trial.observe(latest);
+            }
+            findings[running.set].append(running.trial.finish(advance_to));
+        }
+        Backtested {
+            findings,
+            spans,
+            records: self.records,
+            unreadable: self.unreadable,
+        }
+    }
+}
+
+fn named(from: &Span, offset: i64) -> String {
+    format!("{}/{}/{offset}", from.at.topic, from.at.partition)
+}
