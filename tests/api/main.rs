@@ -10,6 +10,7 @@ mod document;
 mod events;
 mod fake;
 mod requests;
+mod rules;
 mod runs;
 mod support;
 mod whole;
