@@ -9,14 +9,15 @@ use std::sync::Arc;
 
 use rustc_hash::FxHashMap;
 
+use super::slots::{Place, Slots};
 use super::tags::TagIndex;
 use crate::codec::state::EntryFacts;
 use crate::engine::{Parked, ParkedKey};
 use crate::model::{Json, RunId, RunStatus, Timestamp};
 
-/// Bytes that a cached run takes besides its entry: its places in map, timers and indexes, and
-/// its id.
-const OVERHEAD_BYTES: usize = 250;
+/// Bytes that a cached run takes besides its entry and the text of its id: its slot, and its
+/// places in map, timers and indexes.
+const OVERHEAD_BYTES: usize = 220;
 
 /// Something that has fallen due.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -25,30 +26,55 @@ pub enum Due {
     Parked(ParkedKey),
 }
 
+/// What is kept of a run's facts is what the indexes need: the rest is in its entry.
 struct CachedRun {
+    id: RunId,
     /// `None`: evicted, the store has it.
     entry: Option<Arc<[u8]>>,
-    facts: EntryFacts,
-    /// Its place in `timers`.
+    created_at: Timestamp,
+    /// When it stands in `timers`.
     timer: Option<Timestamp>,
+    priority: i32,
+    status: RunStatus,
     /// The store has this very entry.
     is_stored: bool,
+}
+
+impl CachedRun {
+    fn entry_bytes(&self) -> usize {
+        self.entry.as_ref().map_or(0, |entry| entry.len())
+    }
+
+    /// Where it stands among the pending ones, if it is one.
+    fn among_pending(&self) -> Option<(Reverse<i32>, Timestamp, RunId)> {
+        let place = || (Reverse(self.priority), self.created_at, self.id.clone());
+        (self.status == RunStatus::Pending).then(place)
+    }
+}
+
+/// A run as lists need it.
+pub struct Listed {
+    pub created_at: Timestamp,
+    pub id: RunId,
+    pub status: RunStatus,
 }
 
 /// See the module.
 #[derive(Default)]
 pub struct Cache {
-    runs: FxHashMap<RunId, CachedRun>,
+    runs: Slots<CachedRun>,
     /// Values too large for their runs' entries.
     values: FxHashMap<(RunId, u32), Json>,
     parked: BTreeMap<ParkedKey, Parked>,
-    timers: BTreeSet<(Timestamp, RunId)>,
+    timers: BTreeSet<(Timestamp, Place)>,
     parked_due: BTreeSet<(Timestamp, ParkedKey)>,
     pending: BTreeSet<(Reverse<i32>, Timestamp, RunId)>,
-    by_creation: BTreeSet<(Timestamp, RunId)>,
+    by_creation: BTreeSet<(Timestamp, Place)>,
     by_tag: TagIndex,
     /// Ended runs that the store has, oldest first: the first to go.
     disposable: VecDeque<RunId>,
+    /// The place that the next look for entries to evict begins at.
+    hand: Place,
     live: usize,
     bytes: usize,
     /// Whether the store knows ended runs that are not here.
@@ -65,8 +91,9 @@ impl Cache {
         self.runs.get(id).map(|run| run.entry.clone())
     }
 
-    pub fn facts(&self, id: &RunId) -> Option<EntryFacts> {
-        self.runs.get(id).map(|run| run.facts)
+    /// `None`: the run is not here, though the store may have it.
+    pub fn status(&self, id: &RunId) -> Option<RunStatus> {
+        self.runs.get(id).map(|run| run.status)
     }
 
     pub fn has_evicted(&self) -> bool {
@@ -120,7 +147,7 @@ impl Cache {
     /// Notes the tags of a run whose entry is new here, before it is put there; forgets those of
     /// one that has ended.
     pub fn index_tags(&mut self, id: &RunId, entry: &[u8], status: RunStatus) {
-        let is_indexed = self.facts(id).is_some_and(|facts| !facts.status.is_ended());
+        let is_indexed = self.status(id).is_some_and(|status| !status.is_ended());
         match (is_indexed, !status.is_ended()) {
             (false, true) => self.by_tag.insert(id, entry),
             (true, false) => self.by_tag.remove(id, entry),
@@ -146,40 +173,37 @@ impl Cache {
         facts: EntryFacts,
         is_stored: bool,
     ) {
-        let Some(run) = self.runs.get_mut(id) else {
+        let Some(place) = self.runs.place(id) else {
             return self.insert_run(id, entry, facts, is_stored);
         };
-        let length = |entry: &Option<Arc<[u8]>>| entry.as_ref().map_or(0, |entry| entry.len());
-        self.bytes = self.bytes - length(&run.entry) + length(&entry);
-        let before = std::mem::replace(&mut run.facts, facts);
-        let timer = std::mem::replace(&mut run.timer, facts.next_due);
+        let Some(run) = self.runs.at_mut(place) else {
+            return;
+        };
+        let pending_before = run.among_pending();
+        let (bytes, status) = (run.entry_bytes(), run.status);
+        let (created_at, timer) = (run.created_at, run.timer);
         run.entry = entry;
+        run.created_at = facts.created_at;
+        run.timer = facts.next_due;
+        run.priority = facts.priority;
+        run.status = facts.status;
         run.is_stored = is_stored;
-        // Most transitions move neither of these; the trees are touched only where one does.
-        self.live =
-            self.live - usize::from(is_live(before.status)) + usize::from(is_live(facts.status));
+        let pending = run.among_pending();
+        self.bytes = self.bytes - bytes + run.entry_bytes();
+        self.live = self.live - usize::from(is_live(status)) + usize::from(is_live(facts.status));
+        // Most transitions move none of these; the trees are touched only where one does.
         if timer != facts.next_due {
-            if let Some(due) = timer {
-                self.timers.remove(&(due, id.clone()));
-            }
-            if let Some(due) = facts.next_due {
-                self.timers.insert((due, id.clone()));
-            }
+            self.move_timer(place, timer, facts.next_due);
         }
-        let place = |facts: &EntryFacts| (Reverse(facts.priority), facts.created_at, id.clone());
-        let (was_pending, is_pending) = (
-            before.status == RunStatus::Pending,
-            facts.status == RunStatus::Pending,
-        );
-        if was_pending != is_pending || (is_pending && before.priority != facts.priority) {
-            self.pending.remove(&place(&before));
-            if is_pending {
-                self.pending.insert(place(&facts));
+        if pending_before != pending {
+            if let Some(before) = pending_before {
+                self.pending.remove(&before);
             }
+            self.pending.extend(pending);
         }
-        if before.created_at != facts.created_at {
-            self.by_creation.remove(&(before.created_at, id.clone()));
-            self.by_creation.insert((facts.created_at, id.clone()));
+        if created_at != facts.created_at {
+            self.by_creation.remove(&(created_at, place));
+            self.by_creation.insert((facts.created_at, place));
         }
     }
 
@@ -190,48 +214,44 @@ impl Cache {
         facts: EntryFacts,
         is_stored: bool,
     ) {
-        let entry_bytes = entry.as_ref().map_or(0, |entry| entry.len());
-        self.bytes += OVERHEAD_BYTES + id.as_str().len() + entry_bytes;
-        self.live += usize::from(is_live(facts.status));
-        if facts.status == RunStatus::Pending {
-            self.pending
-                .insert((Reverse(facts.priority), facts.created_at, id.clone()));
+        let run = CachedRun {
+            id: id.clone(),
+            entry,
+            created_at: facts.created_at,
+            timer: facts.next_due,
+            priority: facts.priority,
+            status: facts.status,
+            is_stored,
+        };
+        self.bytes += OVERHEAD_BYTES + id.as_str().len() + run.entry_bytes();
+        self.live += usize::from(is_live(run.status));
+        self.pending.extend(run.among_pending());
+        let place = self.runs.insert(id.clone(), run);
+        self.move_timer(place, None, facts.next_due);
+        self.by_creation.insert((facts.created_at, place));
+    }
+
+    fn move_timer(&mut self, place: Place, from: Option<Timestamp>, to: Option<Timestamp>) {
+        if let Some(due) = from {
+            self.timers.remove(&(due, place));
         }
-        if let Some(due) = facts.next_due {
-            self.timers.insert((due, id.clone()));
+        if let Some(due) = to {
+            self.timers.insert((due, place));
         }
-        self.by_creation.insert((facts.created_at, id.clone()));
-        let timer = facts.next_due;
-        self.runs.insert(
-            id.clone(),
-            CachedRun {
-                entry,
-                facts,
-                timer,
-                is_stored,
-            },
-        );
     }
 
     /// Takes the run out; its large values stay.
     fn forget(&mut self, id: &RunId) {
-        let Some(run) = self.runs.remove(id) else {
+        let Some((place, run)) = self.runs.remove(id) else {
             return;
         };
-        let entry_bytes = run.entry.as_ref().map_or(0, |entry| entry.len());
-        self.bytes -= OVERHEAD_BYTES + id.as_str().len() + entry_bytes;
-        self.live -= usize::from(is_live(run.facts.status));
-        if run.facts.status == RunStatus::Pending {
-            self.pending.remove(&(
-                Reverse(run.facts.priority),
-                run.facts.created_at,
-                id.clone(),
-            ));
+        self.bytes -= OVERHEAD_BYTES + id.as_str().len() + run.entry_bytes();
+        self.live -= usize::from(is_live(run.status));
+        if let Some(pending) = run.among_pending() {
+            self.pending.remove(&pending);
         }
-        if let Some(due) = run.timer {
-            self.timers.remove(&(due, id.clone()));
-        }
-        self.by_creation.remove(&(run.facts.created_at, id.clone()));
+        self.move_timer(place, run.timer, None);
+        self.by_creation.remove(&(run.created_at, place));
     }
 
     /// The run is gone for good.
@@ -268,13 +288,14 @@ impl Cache {
 
     /// The run's timer does not count before `until`.
     pub fn hold(&mut self, id: &RunId, until: Timestamp) {
-        let Some(run) = self.runs.get_mut(id) else {
+        let Some(place) = self.runs.place(id) else {
             return;
         };
-        if let Some(due) = run.timer.replace(until) {
-            self.timers.remove(&(due, id.clone()));
-        }
-        self.timers.insert((until, id.clone()));
+        let before = self
+            .runs
+            .at_mut(place)
+            .and_then(|run| run.timer.replace(until));
+        self.move_timer(place, before, Some(until));
     }
 
     /// Whether the run's timer is due.
@@ -289,7 +310,8 @@ impl Cache {
     pub fn due(&self, now: Timestamp, limit: usize) -> Vec<Due> {
         let runs = self.timers.iter().take_while(|(due, _)| *due <= now);
         let parked = self.parked_due.iter().take_while(|(due, _)| *due <= now);
-        let runs = runs.map(|(_, run)| Due::Run(run.clone()));
+        let runs = runs.filter_map(|(_, place)| self.runs.at(*place));
+        let runs = runs.map(|run| Due::Run(run.id.clone()));
         runs.chain(parked.map(|(_, key)| Due::Parked(key.clone())))
             .take(limit)
             .collect()
@@ -302,30 +324,48 @@ impl Cache {
         run.into_iter().chain(parked).min()
     }
 
-    /// Runs here, newest first, from the first after `before` (exclusive).
-    pub fn newest<'a>(
-        &'a self,
-        before: Option<&(Timestamp, RunId)>,
-    ) -> impl Iterator<Item = &'a (Timestamp, RunId)> + use<'a> {
+    /// Runs here, newest first (of one moment: the last by id), from the first after `before`
+    /// (exclusive): `at_least` of them where there are as many, and those of the last one's moment.
+    pub fn newest(&self, before: Option<&(Timestamp, RunId)>, at_least: usize) -> Vec<Listed> {
         let range = match before {
-            None => self.by_creation.range::<(Timestamp, RunId), _>(..),
-            Some(before) => self.by_creation.range(..before.clone()),
+            None => self.by_creation.range::<(Timestamp, Place), _>(..),
+            Some((moment, _)) => self.by_creation.range(..=(*moment, Place::MAX)),
         };
-        range.rev()
+        let mut found: Vec<Listed> = Vec::new();
+        for (created_at, place) in range.rev() {
+            let is_enough = found.len() >= at_least;
+            if is_enough
+                && found
+                    .last()
+                    .is_some_and(|last| last.created_at != *created_at)
+            {
+                break;
+            }
+            let Some(run) = self.runs.at(*place) else {
+                continue;
+            };
+            if before.is_none_or(|(moment, id)| (created_at, &run.id) < (moment, id)) {
+                found.push(Listed {
+                    created_at: *created_at,
+                    id: run.id.clone(),
+                    status: run.status,
+                });
+            }
+        }
+        found.sort_unstable_by(|a, b| (b.created_at, &b.id).cmp(&(a.created_at, &a.id)));
+        found
     }
 
     /// The store has this entry of the run.
     pub fn note_stored(&mut self, id: &RunId, entry: &Arc<[u8]>) {
-        let Some(run) = self.runs.get_mut(id) else {
+        let place = self.runs.place(id);
+        let Some(run) = place.and_then(|place| self.runs.at_mut(place)) else {
             return;
         };
-        if run
-            .entry
-            .as_ref()
-            .is_some_and(|current| Arc::ptr_eq(current, entry))
-        {
+        let is_this = |current: &Arc<[u8]>| Arc::ptr_eq(current, entry);
+        if run.entry.as_ref().is_some_and(is_this) {
             run.is_stored = true;
-            if run.facts.status.is_ended() {
+            if run.status.is_ended() {
                 self.disposable.push_back(id.clone());
             }
         }
@@ -344,7 +384,7 @@ impl Cache {
             if self
                 .runs
                 .get(&id)
-                .is_some_and(|run| run.is_stored && run.facts.status.is_ended())
+                .is_some_and(|run| run.is_stored && run.status.is_ended())
             {
                 self.forget(&id);
                 self.drop_values(&id);
@@ -354,19 +394,8 @@ impl Cache {
         if self.bytes <= limit_bytes {
             return;
         }
-        let mut freed = 0;
         let excess = self.bytes - limit_bytes;
-        for run in self
-            .runs
-            .values_mut()
-            .filter(|run| run.is_stored && run.entry.is_some())
-            .take(at_most)
-        {
-            freed += run.entry.take().map_or(0, |entry| entry.len());
-            if freed >= excess {
-                break;
-            }
-        }
+        let freed = self.evict_entries(excess, at_most);
         self.bytes -= freed;
         if freed < excess {
             let of_values: usize = self.values.values().map(Json::len).sum();
@@ -383,6 +412,24 @@ impl Cache {
         }
     }
 
+    /// Goes on around the runs from where it stopped the last time; bytes of the entries evicted.
+    fn evict_entries(&mut self, excess: usize, at_most: usize) -> usize {
+        let mut freed = 0;
+        for _ in 0..at_most.min(self.runs.len()) {
+            if freed >= excess {
+                break;
+            }
+            if let Some(run) = self.runs.at_mut(self.hand).filter(|run| run.is_stored) {
+                freed += run.entry.take().map_or(0, |entry| entry.len());
+            }
+            self.hand = match self.hand as usize + 1 < self.runs.len() {
+                true => self.hand + 1,
+                false => 0,
+            };
+        }
+        freed
+    }
+
     fn drop_values(&mut self, id: &RunId) {
         if self.values.is_empty() {
             return;
@@ -396,5 +443,92 @@ impl Cache {
         for slot in slots {
             self.remove_value(id, slot);
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn facts(created_at: i64, next_due: Option<i64>) -> EntryFacts {
+        EntryFacts {
+            status: RunStatus::Running,
+            created_at: Timestamp(created_at),
+            next_due: next_due.map(Timestamp),
+            ended_at: None,
+            priority: 0,
+        }
+    }
+
+    fn id(number: usize) -> RunId {
+        RunId::parse(&format!("run-{number:03}")).unwrap()
+    }
+
+    fn entry() -> Option<Arc<[u8]>> {
+        Some(Arc::from([0_u8; 100].as_slice()))
+    }
+
+    #[test]
+    fn lists_go_on_where_they_stopped_even_within_one_moment() {
+        let mut cache = Cache::default();
+        // Put there in an order that is neither that of creation nor that of ids.
+        for number in (0..60).map(|number| number * 17 % 60) {
+            cache.put_run(&id(number), entry(), facts(number as i64 / 20, None), false);
+        }
+        let mut listed = Vec::new();
+        let mut before = None;
+        loop {
+            let chunk = cache.newest(before.as_ref(), 7);
+            // A reader may stop within what it was given.
+            let Some(last) = chunk.get(8).or(chunk.last()) else {
+                break;
+            };
+            before = Some((last.created_at, last.id.clone()));
+            listed.extend(chunk.into_iter().take(9).map(|run| run.id));
+        }
+        let expected: Vec<RunId> = (0..60).rev().map(id).collect();
+        assert_eq!(listed, expected);
+    }
+
+    #[test]
+    fn eviction_goes_around_and_takes_what_the_store_has() {
+        let mut cache = Cache::default();
+        for number in 0..10 {
+            cache.put_run(&id(number), entry(), facts(1, Some(5)), number % 2 == 0);
+        }
+        let evicted = |cache: &Cache| {
+            let is_evicted = |number: &usize| cache.entry(&id(*number)) == Some(None);
+            (0..10).filter(is_evicted).collect::<Vec<_>>()
+        };
+        let bytes = cache.bytes();
+        cache.evict(bytes - 1, 4);
+        assert_eq!((evicted(&cache), cache.bytes()), (vec![0], bytes - 100));
+        cache.evict(0, 4);
+        assert_eq!(evicted(&cache), [0, 2, 4]);
+        // What comes back is evicted again, after all others.
+        cache.put_run(&id(0), entry(), facts(1, Some(5)), true);
+        cache.evict(0, 5);
+        assert_eq!(evicted(&cache), [2, 4, 6, 8]);
+        cache.evict(0, 5);
+        assert_eq!(evicted(&cache), [0, 2, 4, 6, 8]);
+        assert_eq!(cache.due(Timestamp(5), 100).len(), 10);
+    }
+
+    #[test]
+    fn a_timer_that_is_held_moves_and_goes_with_its_run() {
+        let mut cache = Cache::default();
+        cache.put_run(&id(1), entry(), facts(1, Some(5)), false);
+        cache.put_run(&id(2), entry(), facts(1, None), false);
+        cache.hold(&id(1), Timestamp(9));
+        cache.hold(&id(2), Timestamp(8));
+        assert!(!cache.is_due(&id(1), Timestamp(5)));
+        assert_eq!(cache.next_due(), Some(Timestamp(8)));
+        cache.remove_run(&id(2));
+        assert_eq!(cache.due(Timestamp(9), 10), [Due::Run(id(1))]);
+        cache.remove_run(&id(1));
+        assert_eq!(
+            (cache.next_due(), cache.bytes(), cache.live()),
+            (None, 0, 0)
+        );
     }
 }

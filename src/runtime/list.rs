@@ -5,11 +5,11 @@ use std::collections::BinaryHeap;
 use super::handle::{ListCursor, RunFilter};
 use super::partition::Partition;
 use crate::codec::keys::EntryKey;
-use crate::codec::state::{self, EntryFacts};
-use crate::model::{RunId, RunState, Timestamp};
+use crate::codec::state;
+use crate::model::{RunId, RunState, RunStatus, Timestamp};
 use crate::store::StoreError;
 
-/// Runs taken from memory under one lock.
+/// Runs taken from memory under one lock, and as many as came in the last one's moment.
 const CHUNK: usize = 256;
 
 /// Up to `limit` runs of the partition that match, newest first.
@@ -43,23 +43,21 @@ fn in_memory(
     let mut runs = Vec::new();
     let mut before = after.map(|cursor| (cursor.created_at, cursor.run.clone()));
     while runs.len() < limit {
-        let chunk: Vec<(Timestamp, RunId, Option<EntryFacts>)> = {
-            let cache = partition.cache();
-            let newest = cache.newest(before.as_ref()).take(CHUNK);
-            newest
-                .map(|(created, id)| (*created, id.clone(), cache.facts(id)))
-                .collect()
-        };
-        let Some((created, id, _)) = chunk.last() else {
+        let chunk = partition.cache().newest(before.as_ref(), CHUNK);
+        let Some(last) = chunk.last() else {
             break;
         };
-        before = Some((*created, id.clone()));
-        let is_older = filter.since.is_some_and(|since| *created < since);
-        for (_, id, facts) in chunk {
-            if runs.len() == limit || !facts.is_some_and(|facts| may_match(filter, &facts)) {
+        before = Some((last.created_at, last.id.clone()));
+        let is_older = filter.since.is_some_and(|since| last.created_at < since);
+        for listed in chunk {
+            if runs.len() == limit || !may_match(filter, listed.status, listed.created_at) {
                 continue;
             }
-            runs.extend(partition.run(&id)?.filter(|run| matches(filter, run)));
+            runs.extend(
+                partition
+                    .run(&listed.id)?
+                    .filter(|run| matches(filter, run)),
+            );
         }
         if is_older {
             break;
@@ -95,7 +93,11 @@ fn in_store(
             after.is_none_or(|cursor| (place.0, &place.1) < (cursor.created_at, &cursor.run));
         let is_full = newest.len() >= limit;
         let is_too_old = is_full && newest.peek().is_some_and(|oldest| place <= oldest.place.0);
-        if !facts.status.is_ended() || !is_after || is_too_old || !may_match(filter, &facts) {
+        if !facts.status.is_ended()
+            || !is_after
+            || is_too_old
+            || !may_match(filter, facts.status, facts.created_at)
+        {
             return true;
         }
         if !filter.tags.is_empty() || filter.workflow.is_some() || filter.record.is_some() {
@@ -126,14 +128,14 @@ fn in_store(
         .collect()
 }
 
-fn may_match(filter: &RunFilter, facts: &EntryFacts) -> bool {
-    filter.status.is_none_or(|status| status == facts.status)
-        && filter.since.is_none_or(|since| facts.created_at >= since)
-        && filter.until.is_none_or(|until| facts.created_at < until)
+fn may_match(filter: &RunFilter, status: RunStatus, created_at: Timestamp) -> bool {
+    filter.status.is_none_or(|wanted| wanted == status)
+        && filter.since.is_none_or(|since| created_at >= since)
+        && filter.until.is_none_or(|until| created_at < until)
 }
 
 fn matches(filter: &RunFilter, run: &RunState) -> bool {
-    may_match(filter, &EntryFacts::of(run))
+    may_match(filter, run.status, run.created_at)
         && filter
             .workflow
             .as_ref()

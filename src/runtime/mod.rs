@@ -3,9 +3,10 @@
 //! [`handle`] is the door for the rest of the house; [`supervisor`](self) runs the threads behind
 //! it. Data passes through [`worker`]: it polls its log, restores what it was assigned
 //! (`restore`), and turns a batch into one transaction (`transaction`, `send`). What is committed
-//! is folded into a [`partition`]: a [`cache`] of encoded runs with the queues of what is due and an
-//! index of their `tags`, and behind it the store, which is written later. [`shared`] is what API threads see of it; `list`
-//! and `history` look back, `submit` brings their records in, `sweep` removes what is long over.
+//! is folded into a [`partition`]: a [`cache`] of encoded runs (in `slots`) with the queues of what is
+//! due and an index of their `tags`, and behind it the store, which is written later. [`shared`] is what
+//! API threads see of it; `list` and `history` look back, `submit` brings their records in, `sweep`
+//! removes what is long over.
 //!
 //! [`intake`] is the stage before: events of users' topics become signals for [`patterns`], which start
 //! runs; [`tables`] are the topics that rules join. Both stages that keep state are driven by one loop: [`worker`] over a `stage`.
@@ -35,6 +36,7 @@ pub mod patterns;
 mod recovery;
 mod send;
 pub mod shared;
+mod slots;
 mod stage;
 mod submit;
 mod supervisor;

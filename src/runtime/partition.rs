@@ -337,7 +337,7 @@ impl Partition {
 /// Whether the store cannot have an earlier value of the key.
 fn is_new(cache: &Cache, change: &Change) -> bool {
     match change {
-        Change::Run { id, .. } => !cache.has_evicted() && cache.facts(id).is_none(),
+        Change::Run { id, .. } => !cache.has_evicted() && cache.status(id).is_none(),
         Change::Parked { key, .. } => !cache.has_parked(key),
         Change::Value { .. } | Change::Gone(_) => false,
     }
