@@ -6,7 +6,11 @@ use std::process::{Child, Stdio};
 use std::time::{Duration, Instant};
 
 use partita::telemetry::names::{Kind, METRICS};
-use serde_json::Value;
+use rdkafka::ClientConfig;
+use rdkafka::admin::{AdminClient, AdminOptions, NewTopic, TopicReplication};
+use rdkafka::client::DefaultClientContext;
+use rdkafka::producer::{BaseProducer, BaseRecord, Producer as _};
+use serde_json::{Value, json};
 
 use crate::{Ended, folder, partita, run};
 
@@ -353,4 +357,162 @@ fn a_folder_keeps_everything_between_two_lives() {
         "60s",
     ])
     .code(0);
+}
+
+const LOUD: &str = "kind: rule\nname: loud\ncorrelate: {by: [at]}\nmatch: {any: [{id: a, topic: alarms, where: \"event.level > 3\"}]}\n";
+
+/// A topic of two partitions at the broker.
+fn create_topic(brokers: &str, topic: &str) {
+    let admin: AdminClient<DefaultClientContext> = ClientConfig::new()
+        .set("bootstrap.servers", brokers)
+        .create()
+        .expect("an admin client");
+    let runtime = tokio::runtime::Runtime::new().expect("a runtime");
+    let topic = NewTopic::new(topic, 2, TopicReplication::Fixed(1));
+    let created = runtime.block_on(admin.create_topics([&topic], &AdminOptions::new()));
+    created.expect("an answer").remove(0).expect("a topic");
+}
+
+fn produce(producer: &BaseProducer, partition: i32, value: &str) {
+    let record: BaseRecord<'_, (), str> = BaseRecord::to("alarms").partition(partition);
+    assert!(
+        producer.send(record.payload(value)).is_ok(),
+        "there is room"
+    );
+    producer.flush(READY_WITHIN).expect("deliveries");
+}
+
+#[test]
+fn rules_are_tried_over_their_topics_and_counted_while_they_are_in_force() {
+    let dev = Dev::start(&["--memory"]);
+    let folder = folder(&[
+        ("loud.yaml", LOUD),
+        ("louder.yaml", &LOUD.replace("> 3", "> 8")),
+        ("lost.yaml", &LOUD.replace("alarms", "nowhere")),
+    ]);
+    let path = |name: &str| folder.path().join(name).display().to_string();
+    create_topic(&dev.kafka, "alarms");
+    let producer: BaseProducer = ClientConfig::new()
+        .set("bootstrap.servers", &dev.kafka)
+        .create()
+        .expect("a producer");
+    for (partition, value) in [
+        (0, "{\"at\":\"x\",\"level\":2}"),
+        (1, "{\"at\":\"y\",\"level\":5}"),
+        (1, "no event"),
+        (1, "{\"at\":\"z\",\"level\":9}"),
+    ] {
+        produce(&producer, partition, value);
+    }
+    dev.run(&["apply", &path("loud.yaml")]).code(0);
+
+    let backtest = ["rules", "backtest", "loud", "--from", "-1h", "--json"];
+    let louder = path("louder.yaml");
+    let found = dev.run(&[&backtest[..], &["--against", &louder]].concat());
+    let found = found.code(0).json();
+    let places: Vec<&Value> = found["matches"]
+        .as_array()
+        .expect("a list")
+        .iter()
+        .map(|found| &found["events"]["a"])
+        .collect();
+    assert_eq!(places, [&json!(["alarms/1/0"]), &json!(["alarms/1/2"])]);
+    assert_eq!(found["diff"]["unchanged"], 1, "{found}");
+    assert_eq!(found["diff"]["added"][0]["key"], json!({"at": "y"}));
+    assert_eq!(
+        (&found["records"], &found["unreadable"]["count"]),
+        (&json!(4), &json!(1))
+    );
+    assert_eq!(found["unreadable"]["first"][0]["record"], "alarms/1/1");
+    let ranges = json!([
+        {"topic": "alarms", "partition": 0, "from": 0, "end": 1},
+        {"topic": "alarms", "partition": 1, "from": 0, "end": 3},
+    ]);
+    assert_eq!(found["ranges"], ranges);
+
+    let table = dev.run(&[
+        "rules",
+        "backtest",
+        &path("loud.yaml"),
+        "--from",
+        "earliest",
+    ]);
+    let table = table.code(0);
+    assert!(
+        table.stdout.contains("[\"alarms/1/2\"]"),
+        "{}",
+        table.stdout
+    );
+    assert!(
+        table.stderr.contains("2 matches, 0 late events")
+            && table
+                .stderr
+                .contains("4 records in 2 partitions, 1 unreadable")
+            && table.stderr.contains("alarms/1/1: malformed: "),
+        "{}",
+        table.stderr
+    );
+    let unknown = dev
+        .run(&["rules", "backtest", "quiet", "--from", "-1h"])
+        .code(4);
+    assert!(
+        unknown.stderr.contains("no rule `quiet`"),
+        "{}",
+        unknown.stderr
+    );
+    let unknown = dev
+        .run(&["rules", "backtest", "loud@7", "--from", "-1h"])
+        .code(4);
+    assert!(unknown.stderr.contains("loud@7"), "{}", unknown.stderr);
+    let lost = dev.run(&["rules", "backtest", &path("lost.yaml"), "--from", "-1h"]);
+    let lost = lost.code(4);
+    assert!(
+        lost.stderr.contains("no topic `nowhere`"),
+        "{}",
+        lost.stderr
+    );
+    let turned = ["rules", "backtest", "loud", "--from", "-1h", "--to", "-2h"];
+    dev.run(&turned).code(2);
+
+    // What comes before the instance reads the topic is none of the rule's business.
+    let deadline = Instant::now() + READY_WITHIN;
+    let stats = loop {
+        produce(&producer, 0, "{\"at\":\"x\",\"level\":7}");
+        let found = dev
+            .run(&["rules", "stats", "loud", "--json"])
+            .code(0)
+            .json();
+        if found["rules"][0]["matches"].as_u64() > Some(0) {
+            break found;
+        }
+        assert!(Instant::now() < deadline, "nothing is counted: {found}");
+        std::thread::sleep(Duration::from_millis(100));
+    };
+    let rule = &stats["rules"][0];
+    assert_eq!(
+        (&rule["rule"], &rule["version"], &rule["state"]),
+        (&json!("loud"), &json!(1), &json!("live"))
+    );
+    // An event waits until time has come to it.
+    assert!(
+        rule["events"].as_u64() >= rule["matches"].as_u64(),
+        "{stats}"
+    );
+    assert_eq!(rule["acted"], 0, "it starts nothing");
+    assert!(rule["last_match_at"].is_string(), "{stats}");
+    assert_eq!(stats["instances"].as_array().map(Vec::len), Some(1));
+    let table = dev.run(&["rules", "stats"]).code(0);
+    assert!(
+        table.stdout.contains("loud@1  live") && table.stderr.contains("counted by instance"),
+        "{}{}",
+        table.stdout,
+        table.stderr
+    );
+    let unknown = dev.run(&["rules", "stats", "quiet"]).code(4);
+    assert!(
+        unknown.stderr.contains("no rule `quiet`"),
+        "{}",
+        unknown.stderr
+    );
+    assert_eq!(dev.interrupt(), Some(0));
 }

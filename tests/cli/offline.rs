@@ -158,6 +158,22 @@ fn a_broker_that_is_not_there_is_3() {
         "{}",
         ended.stderr
     );
+    let rule = "kind: rule\nname: r\nmatch: {any: [{id: a, topic: t}]}\n";
+    let folder = folder(&[("rule.yaml", rule)]);
+    let rule = folder.path().join("rule.yaml").display().to_string();
+    let backtest = ["--kafka", NOWHERE, "rules", "backtest", &rule, "--from"];
+    let ended = run(&[&backtest[..], &["-1h"]].concat()).code(3);
+    assert!(
+        ended.stderr.contains("name the brokers with --kafka"),
+        "{}",
+        ended.stderr
+    );
+    let ended = run(&[&backtest[..], &["yesterday"]].concat()).code(2);
+    assert!(
+        ended.stderr.contains("`yesterday` is no time"),
+        "{}",
+        ended.stderr
+    );
 }
 
 #[test]
