@@ -514,5 +514,5 @@ fn rules_are_tried_over_their_topics_and_counted_while_they_are_in_force() {
         "{}",
         unknown.stderr
     );
-    assert_eq!(dev.interrupt(), Some(0));
+    assert_eq!(dev.interrupt(), Some(130));
 }

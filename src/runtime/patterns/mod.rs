@@ -174,7 +174,16 @@ impl Patterns {
         let (run, command) = match order {
             Order::Run(run, command) => (run, command),
             Order::All(command) => {
-                for partition in 0..self.shared.partition_count() {
+                let partitions = self.shared.partition_count();
+                if partitions == 0 {
+                    // The workers of the workflows find it out as they connect.
+                    return Err(LogError {
+                        class: ErrorClass::Retriable,
+                        doing: "sending an order for many runs",
+                        reason: "how many partitions `commands` has is not known yet".to_owned(),
+                    });
+                }
+                for partition in 0..partitions {
                     log.send(Outgoing {
                         target: Target::Input(Source::Commands, partition),
                         key: None,
