@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use super::handle::{DefinitionRegistry, RuntimeConfig, StartError};
 use super::intake::schemas::KnownSchemas;
 use super::meters;
-use super::patterns::Patterns;
+use super::patterns::{Bounds, Patterns};
 use super::shared::Shared;
 use super::stage::Stage;
 use super::tables::Tables;
@@ -155,8 +155,11 @@ fn pattern_worker(
     };
     let topics = Topics::new(&config.prefix);
     let (definitions, shared) = (Arc::clone(definitions), Arc::clone(shared));
-    let max_depth = config.max_rule_depth;
-    let stage = Patterns::new(number, topics, definitions, shared, tables, max_depth);
+    let bounds = Bounds {
+        max_depth: config.max_rule_depth,
+        max_payload_bytes: config.max_payload_bytes,
+    };
+    let stage = Patterns::new(number, topics, definitions, shared, tables, bounds);
     Worker::of(of_loop, log, stage)
 }
 

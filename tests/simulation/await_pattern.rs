@@ -28,6 +28,7 @@ use partita::workflow::definition::Defaults;
 use serde_json::{Value, json};
 
 use crate::faulty::{Fault, FaultyLog, Plan, Point, Sabotage};
+use crate::patterns::BOUNDS;
 use crate::random::Random;
 
 const PARTITIONS: i32 = 3;
@@ -182,7 +183,7 @@ impl World {
         };
         let shared = Arc::new(Shared::new("other"));
         let (topics, registry) = (Topics::new("sim."), self.registry.clone());
-        let stage = Patterns::new(0, topics, registry, shared, Arc::new(NoTables), 8);
+        let stage = Patterns::new(0, topics, registry, shared, Arc::new(NoTables), BOUNDS);
         self.pattern_worker = Some(Worker::of(config, Box::new(log), stage));
     }
 

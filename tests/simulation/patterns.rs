@@ -20,7 +20,7 @@ use partita::model::{Json, Millis, Timestamp};
 use partita::pattern::filter::{Filter, Verdict};
 use partita::pattern::{Matcher, Rule, Shape, replay, syntax};
 use partita::runtime::DefinitionRegistry;
-use partita::runtime::patterns::Patterns;
+use partita::runtime::patterns::{Bounds, Patterns};
 use partita::runtime::shared::Shared;
 use partita::runtime::tables::{NoValue, Table, Tables};
 use partita::runtime::worker::{LoopConfig, Stepped, Worker};
@@ -30,6 +30,12 @@ use serde_json::{Value, json};
 use crate::faulty::{Fault, FaultyLog, Plan, Point, Sabotage};
 use crate::random::Random;
 use crate::tables;
+
+/// What the tables' cases keep well within.
+pub const BOUNDS: Bounds = Bounds {
+    max_depth: 8,
+    max_payload_bytes: 64 << 10,
+};
 
 const PARTITIONS: i32 = 3;
 
@@ -154,7 +160,7 @@ impl World {
         });
         let shared = Arc::new(Shared::new("one"));
         let tables = Arc::new(self.joined.clone());
-        let stage = Patterns::new(0, Topics::new("sim."), registry, shared, tables, 8);
+        let stage = Patterns::new(0, Topics::new("sim."), registry, shared, tables, BOUNDS);
         self.worker = Some(Worker::of(config, Box::new(log), stage));
     }
 
@@ -272,7 +278,7 @@ fn told(cluster: &Cluster) -> Vec<String> {
         (event["type"] == "partita.rule.matched").then_some(event)
     });
     events
-        .map(|event| event["data"]["run"].as_str().expect("a run id").to_owned())
+        .filter_map(|event| event["data"]["run"].as_str().map(str::to_owned))
         .collect()
 }
 
@@ -478,6 +484,28 @@ fn matches_wait_for_their_tables_over_crashes_and_act_once() {
         }
     }
     assert!(cases > 1, "{cases} cases");
+}
+
+#[test]
+fn a_match_that_gives_too_much_is_a_dead_letter_and_the_next_one_starts() {
+    let rule = r#"{kind: rule, name: r, topic: t, match: {any: [{id: a}]},
+        start: {workflow: w, input: {text: "${matches.a[0].text}"}}}"#;
+    let rule = syntax::parse(rule, None).expect("a rule").remove(0);
+    let mut world = World::new(&rule);
+    let sizes = [BOUNDS.max_payload_bytes, 10];
+    for (line, size) in (0..).zip(sizes) {
+        let event = Json::from(json!({"text": "x".repeat(size)}));
+        world.event("t", Timestamp(line + 1), &event, line);
+    }
+    finish(&mut world, 10);
+    let started = world.started();
+    assert_eq!(started.len(), 1);
+    assert_eq!(started[0].1, json!({"text": "x".repeat(10)}).to_string());
+    let dead = world.cluster.read_committed(&TopicKey::DeadLetter, 0, 0);
+    let class = dead.iter().flat_map(|letter| &letter.headers);
+    let class = class.filter(|(name, _)| name == "partita-error-class");
+    let classes: Vec<&[u8]> = class.map(|(_, value)| value.as_slice()).collect();
+    assert_eq!(classes, [b"payload_too_large".as_slice()]);
 }
 
 #[test]

@@ -16,11 +16,11 @@ use crate::runtime::tables::NoValue;
 impl Running {
     pub(super) fn act(&mut self, id: &RuleId, found: &Match, batch: &mut Batch) {
         let provenance = provenance::of(&self.rule, found);
-        if provenance.depth > batch.max_depth {
+        if provenance.depth > batch.bounds.max_depth {
             *batch.tally.loops.entry(id.clone()).or_default() += 1;
             let message = format!(
                 "the match stems from {} rules one after the other, and rules.max_depth allows {}: taken for a loop of rules that start one another, it starts and steers nothing",
-                provenance.depth, batch.max_depth
+                provenance.depth, batch.bounds.max_depth
             );
             self.refuse(id, found, Failure::new("loop", message), batch);
             return;
@@ -85,7 +85,8 @@ impl Running {
         batch: &mut Batch,
     ) {
         let key = key_text(&found.key);
-        match action::orders(&self.rule, &key, found, joined, &provenance) {
+        let limit = batch.bounds.max_payload_bytes;
+        match action::orders(&self.rule, &key, found, joined, &provenance, limit) {
             Ok(orders) => {
                 let (verbs, orders): (Vec<_>, Vec<_>) = orders.into_iter().unzip();
                 if !orders.is_empty() {
@@ -94,10 +95,7 @@ impl Running {
                 batch.orders.extend(orders);
                 self.tell(found, provenance, MatchMode::Live, Ok(verbs), batch);
             }
-            Err(error) => {
-                let failure = Failure::new("expression_error", error);
-                self.fail(id, found, provenance, failure, batch);
-            }
+            Err(failure) => self.fail(id, found, provenance, failure, batch),
         }
     }
 

@@ -3,7 +3,7 @@
 use serde_json::{Value, json};
 
 use crate::expr::ExprError;
-use crate::model::{Json, Provenance, RunId};
+use crate::model::{Failure, Json, Provenance, RunId, class};
 use crate::pattern::{Match, Rule, Verb};
 
 /// Names of runs are derived within this space of names.
@@ -51,6 +51,9 @@ pub(super) fn run_id(rule: &Rule, key: &str, found: &Match) -> RunId {
     RunId::parse(&format!("{rule}-{}", hash.simple())).expect("these characters make a run id")
 }
 
+/// Of a command besides input or data, in bytes: tags, names, a reason and the provenance.
+const MAX_REST_BYTES: usize = 256 << 10;
+
 /// The command that starts a run.
 pub(super) const START: &str = "start";
 
@@ -66,15 +69,18 @@ pub(super) enum Order {
 /// `joined` are the values of the rule's enrichments.
 ///
 /// # Errors
-/// Where an expression of the rule has no value for this match, or gives no run's id.
+/// Where an expression of the rule has no value for this match, gives no run's id, or gives more than
+/// `max_payload_bytes` of JSON as input or data.
 pub(super) fn orders(
     rule: &Rule,
     key: &str,
     found: &Match,
     joined: &[Json],
     provenance: &Provenance,
-) -> Result<Vec<(&'static str, Order)>, String> {
-    let failed = |error: ExprError| error.to_string();
+    max_payload_bytes: usize,
+) -> Result<Vec<(&'static str, Order)>, Failure> {
+    let failed = |error: ExprError| Failure::new(class::EXPRESSION_ERROR, error.to_string());
+    let fitting = |command: &Value| fitting(command, max_payload_bytes);
     let mut orders = Vec::new();
     let run = run_id(rule, key, found);
     if let Some(start) = &rule.start {
@@ -84,7 +90,7 @@ pub(super) fn orders(
             command["type"] = START.into();
             command["run_id"] = json!(run.as_str());
             command["provenance"] = json!(provenance);
-            orders.push((START, Order::Run(run.clone(), bytes(&command))));
+            orders.push((START, Order::Run(run.clone(), fitting(&command)?)));
         }
     }
     for (place, steer) in rule.steers.iter().enumerate() {
@@ -95,18 +101,38 @@ pub(super) fn orders(
         }
         let order = match command.get("run_id").and_then(Value::as_str) {
             Some(id) => {
-                let run = RunId::parse(id).map_err(|error| error.to_string())?;
-                Order::Run(run, bytes(&command))
+                let run = RunId::parse(id);
+                let run =
+                    run.map_err(|error| Failure::new(class::EXPRESSION_ERROR, error.to_string()))?;
+                Order::Run(run, fitting(&command)?)
             }
-            None => Order::All(bytes(&command)),
+            None => Order::All(fitting(&command)?),
         };
         orders.push((steer.verb.name(), order));
     }
     Ok(orders)
 }
 
-fn bytes(command: &Value) -> Vec<u8> {
-    serde_json::to_vec(command).expect("a JSON tree always serialises")
+/// The record of a command, if it is not too large for the run that it is for, nor for brokers.
+fn fitting(command: &Value, max_payload_bytes: usize) -> Result<Vec<u8>, Failure> {
+    let too_large = |what: &str, bytes: usize, limit: usize| {
+        let message = format!(
+            "the {what} has {bytes} bytes of JSON; at most {limit} are allowed (max_payload_bytes)"
+        );
+        Failure::new(class::PAYLOAD_TOO_LARGE, message)
+    };
+    for what in ["input", "data"] {
+        let bytes = command.get(what).map_or(0, |value| value.to_string().len());
+        if bytes > max_payload_bytes {
+            return Err(too_large(what, bytes, max_payload_bytes));
+        }
+    }
+    let record = serde_json::to_vec(command).expect("a JSON tree always serialises");
+    let limit = max_payload_bytes + MAX_REST_BYTES;
+    match record.len() > limit {
+        true => Err(too_large("command", record.len(), limit)),
+        false => Ok(record),
+    }
 }
 
 /// Whether the rule acts for this key: its canary has a part of all keys, chosen by their hash.

@@ -10,11 +10,19 @@ use crate::model::rule_event::{Matched, RuleEvent};
 use crate::model::{Failure, Timestamp};
 use crate::runtime::meters;
 
+/// Bounds of what a match may do; one beyond them is a dead letter.
+#[derive(Clone, Copy, Debug)]
+pub struct Bounds {
+    /// Rules that a match stems from one after the other, itself included, at most.
+    pub max_depth: u32,
+    /// Bytes of the JSON of a start's input or a signal's data, at most: the run would refuse more,
+    /// and brokers have bounds as well.
+    pub max_payload_bytes: usize,
+}
+
 /// What a batch comes to, to be written in one transaction.
-#[derive(Default)]
 pub(super) struct Batch {
-    /// A match deeper than this acts not.
-    pub(super) max_depth: u32,
+    pub(super) bounds: Bounds,
     pub(super) orders: Vec<Order>,
     /// Events that came too late, and matches whose expressions have no value.
     pub(super) refused: Vec<Refused>,
@@ -58,10 +66,15 @@ pub(super) struct Tally {
 }
 
 impl Batch {
-    pub(super) fn new(max_depth: u32) -> Self {
+    pub(super) fn new(bounds: Bounds) -> Self {
         Self {
-            max_depth,
-            ..Self::default()
+            bounds,
+            orders: Vec::new(),
+            refused: Vec::new(),
+            entries: Vec::new(),
+            matched: Vec::new(),
+            overflows: Overflows::default(),
+            tally: Tally::default(),
         }
     }
 
@@ -70,7 +83,7 @@ impl Batch {
     pub(super) fn told(&self) -> impl Iterator<Item = RuleEvent> {
         let matched = self.matched.iter().cloned().map(RuleEvent::Matched);
         let all = matched.chain(self.overflows.events());
-        all.filter(|event| event.depth() <= self.max_depth)
+        all.filter(|event| event.depth() <= self.bounds.max_depth)
     }
 
     /// To the metrics, once it is committed.

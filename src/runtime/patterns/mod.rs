@@ -25,6 +25,7 @@ use std::sync::Arc;
 use rustc_hash::FxHashSet;
 
 use action::Order;
+pub use batch::Bounds;
 use batch::{Batch, Refused};
 pub use partition::RulesPartition;
 
@@ -62,8 +63,7 @@ pub struct Patterns {
     /// The tables of the rules in force: they are read before a partition is here, and kept while it
     /// is restored. As of a generation of the registry.
     joined: (Option<u64>, Vec<Joins>),
-    /// A match over more rules than this acts not: it is taken for a loop.
-    max_depth: u32,
+    bounds: Bounds,
     /// Rules that the registry was asked for, in force or not, since it changed last.
     seen: Seen,
 }
@@ -76,15 +76,14 @@ struct Seen {
 }
 
 impl Patterns {
-    /// `number` tells it apart from all workers of the instance; a match deeper than `max_depth` is a
-    /// dead letter.
+    /// `number` tells it apart from all workers of the instance.
     pub fn new(
         number: usize,
         topics: Topics,
         definitions: Arc<dyn DefinitionRegistry>,
         shared: Arc<Shared>,
         tables: Arc<dyn Tables>,
-        max_depth: u32,
+        bounds: Bounds,
     ) -> Self {
         Self {
             number,
@@ -93,7 +92,7 @@ impl Patterns {
             shared,
             tables,
             joined: (None, Vec::new()),
-            max_depth,
+            bounds,
             seen: Seen::default(),
         }
     }
@@ -351,7 +350,7 @@ impl Stage for Patterns {
             if first == last && !is_due {
                 continue;
             }
-            let mut batch = Batch::new(self.max_depth);
+            let mut batch = Batch::new(self.bounds);
             partition.is_pending = true;
             if partition.apply_rules(generation, &rules, &known, now, &mut batch) {
                 // What is too late is decided by how far time had come when the records were read.

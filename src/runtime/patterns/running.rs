@@ -15,7 +15,7 @@ use crate::model::{Failure, Json, Timestamp};
 use crate::pattern::filter::key_text;
 use crate::pattern::matcher::Progress;
 use crate::pattern::predicate::key_values;
-use crate::pattern::{Event, Matcher, Outputs, Rule};
+use crate::pattern::{Event, Matcher, Outputs, Rule, Scalar};
 use crate::runtime::tables::{Joins, Tables};
 
 pub(super) struct Running {
@@ -52,6 +52,19 @@ pub(super) struct Arrival {
     pub(super) offset: i64,
     pub(super) at: Timestamp,
     pub(super) payload: Json,
+}
+
+impl Arrival {
+    /// As the matcher takes it, with the values of the rule's fields.
+    pub(super) fn event<'a>(&'a self, slots: &'a [Scalar]) -> Event<'a> {
+        Event {
+            topic: self.place as u16,
+            at: self.at,
+            position: action::position(self.partition, self.offset),
+            slots,
+            payload: &self.payload,
+        }
+    }
 }
 
 impl Running {
@@ -137,15 +150,8 @@ impl Running {
             return self.take_watched(id, arrival, batch);
         }
         let slots = self.rule.slots(&arrival.payload);
-        let event = Event {
-            topic: arrival.place as u16,
-            at: arrival.at,
-            position: action::position(arrival.partition, arrival.offset),
-            slots: &slots,
-            payload: &arrival.payload,
-        };
         let mut out = Outputs::default();
-        self.matcher.offer(&event, &mut out);
+        self.matcher.offer(&arrival.event(&slots), &mut out);
         if !out.late.is_empty() {
             self.refuse_late(id, arrival, batch);
         }

@@ -5,7 +5,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
-use super::action::{self, Order};
+use super::action::Order;
 use super::batch::Batch;
 use super::partition::RuleId;
 use super::running::{Arrival, Running};
@@ -13,7 +13,7 @@ use crate::codec::pattern_state::{PatternKey, encode_watch};
 use crate::model::{Command, Matched, TaskId, Watch};
 use crate::pattern::filter::key_text;
 use crate::pattern::predicate::key_values;
-use crate::pattern::{Event, Match, Outputs, watched_key, watcher_of};
+use crate::pattern::{Match, Outputs, watched_key, watcher_of};
 
 /// Largest output that a command carries, in bytes: brokers take a megabyte.
 const MAX_OUTPUT_BYTES: usize = 960 << 10;
@@ -115,15 +115,8 @@ impl Running {
         let mut is_late = false;
         for attempt in &attempts {
             let slots = self.rule.watched(&slots, attempt);
-            let event = Event {
-                topic: arrival.place as u16,
-                at: arrival.at,
-                position: action::position(arrival.partition, arrival.offset),
-                slots: &slots,
-                payload: &arrival.payload,
-            };
             let mut out = Outputs::default();
-            self.matcher.offer(&event, &mut out);
+            self.matcher.offer(&arrival.event(&slots), &mut out);
             // For all or for none: it is one record.
             is_late |= !std::mem::take(&mut out.late).is_empty();
             self.conclude(id, out, batch);
