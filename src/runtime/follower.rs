@@ -210,12 +210,13 @@ impl Shared {
             match self.open() {
                 Ok((consumer, asker, ends)) => {
                     failures = 0;
+                    *lock(&self.client) = Some(Arc::new(asker));
                     {
                         let mut progress = self.lock();
                         progress.trouble = None;
                         progress.moved = Some(Instant::now());
                     }
-                    *lock(&self.client) = Some(Arc::new(asker));
+                    self.moved.notify_all();
                     self.follow(&consumer, &ends, &mut apply);
                     *lock(&self.client) = None;
                 }
@@ -342,15 +343,28 @@ impl Shared {
             topic: self.topic.clone(),
             source,
         };
-        let client = lock(&self.client).clone();
-        let Some(client) = client else {
-            return Err(FollowError::Behind {
+        let client = self
+            .client_by(deadline)
+            .ok_or_else(|| FollowError::Behind {
                 topic: self.topic.clone(),
                 within,
-            });
-        };
+            })?;
         let ends = self.ends(&client).map_err(ask)?;
         self.wait_for(&ends, deadline, within)
+    }
+
+    /// The client for questions: it is there as soon as the topic was opened.
+    fn client_by(&self, deadline: Instant) -> Option<Arc<BaseConsumer>> {
+        let mut progress = self.lock();
+        loop {
+            let client = lock(&self.client).clone();
+            let left = deadline.saturating_duration_since(Instant::now());
+            if client.is_some() || left.is_zero() || progress.stopped {
+                return client;
+            }
+            let waited = self.moved.wait_timeout(progress, left);
+            progress = waited.unwrap_or_else(PoisonError::into_inner).0;
+        }
     }
 
     fn wait_for(
