@@ -33,9 +33,13 @@ fn groups_with_members_are_shown_and_protected() {
         Tool::Topics,
         &["--create", "--topic", "t", "--partitions", "4"],
     );
-    let (one, two) = (member(&broker, "one"), member(&broker, "two"));
+    // The second comes first: it has all partitions before the other joins.
+    let two = member(&broker, "two");
+    wait_until("one member has all partitions", || owned(&two) == 4);
+    let one = member(&broker, "one");
+    // Both are polled each time: a member that is not polled keeps the others waiting.
     wait_until("two members share four partitions", || {
-        owned(&one) == 2 && owned(&two) == 2
+        (owned(&one), owned(&two)) == (2, 2)
     });
     let ask = |arguments: &[&str]| broker.ask(Tool::ConsumerGroups, arguments);
     assert_eq!(ask(&["--list"]).trim(), "readers");
