@@ -41,6 +41,17 @@ pub enum PatternKey {
 }
 
 impl PatternKey {
+    /// The rule that it is about, as `<rule>@<version>`.
+    pub fn rule(&self) -> Option<&str> {
+        match self {
+            PatternKey::State { rule, .. }
+            | PatternKey::Progress { rule }
+            | PatternKey::Watch { rule, .. }
+            | PatternKey::Held { rule, .. } => Some(rule),
+            PatternKey::Sources => None,
+        }
+    }
+
     pub fn to_bytes(&self) -> Vec<u8> {
         match self {
             PatternKey::State { rule, key, part } => format!("key/{part}/{rule}/{key}"),

@@ -156,10 +156,7 @@ impl Bindings for Bound<'_> {
     fn lookup(&self, path: &[&str]) -> Option<(Json, usize)> {
         let json = match *path.first()? {
             "key" => key_json(self.rule, &self.found.key),
-            "matches" => matches_json(self.rule, |name| {
-                let of_name = self.found.events.iter().filter(|event| event.0 == name);
-                of_name.map(|(_, taken)| taken).collect()
-            }),
+            "matches" => matches_json(self.rule, |name| self.found.taken(name)),
             "rule" => Json::from(json!({
                 "name": &*self.rule.name,
                 "version": self.rule.version,

@@ -35,12 +35,8 @@ impl Rule {
     /// What a step gets that waited for this match: `matches`, `key` and `at`.
     pub fn awaited_output(&self, found: &Match) -> Json {
         let own = &found.key[..found.key.len().saturating_sub(1)];
-        let matches = matches_json(self, |name| {
-            let of_name = found.events.iter().filter(|event| event.0 == name);
-            of_name.map(|(_, taken)| taken).collect()
-        });
         Json::from(json!({
-            "matches": matches,
+            "matches": matches_json(self, |name| found.taken(name)),
             "key": key_json(self, own),
             "at": found.at,
         }))
@@ -58,5 +54,31 @@ pub fn watcher_of(key: &Key) -> Option<&Arc<str>> {
     match key.last() {
         Some(Scalar::Text(watcher)) => Some(watcher),
         _ => None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use crate::model::{Json, Timestamp};
+    use crate::pattern::{Event, Matcher, Outputs, Scalar, syntax};
+
+    #[test]
+    fn what_is_forgotten_counts_no_more() {
+        let text = "{kind: rule, name: r, topic: t, correlate: [k], match: {all: {within: 1h, \
+                    conditions: [{id: a, where: 'event.n == 1'}, {id: b, where: 'event.n == 2'}]}}}";
+        let rule = syntax::parse(text, None).expect("a rule").remove(0);
+        let mut matcher = Matcher::new(rule.clone(), false);
+        let payload = Json::from_text(r#"{"k":"x","n":1}"#).expect("JSON");
+        let event = Event {
+            topic: 0,
+            at: Timestamp(1),
+            position: 0,
+            slots: &rule.slots(&payload),
+            payload: &payload,
+        };
+        matcher.push(&event, &mut Outputs::default());
+        assert_eq!((matcher.keys(), matcher.partials()), (1, 1));
+        matcher.forget(&[Scalar::Text("x".into())]);
+        assert_eq!((matcher.keys(), matcher.partials()), (0, 0));
     }
 }

@@ -25,6 +25,12 @@ const SAVED: u8 = 1;
 type Parts<K, E> = (K, Timestamp, E);
 
 impl Match {
+    /// The events of a step or condition, by its place in the rule's list of names.
+    pub fn taken(&self, name: u16) -> Vec<&Taken> {
+        let of_name = self.events.iter().filter(|event| event.0 == name);
+        of_name.map(|(_, taken)| taken).collect()
+    }
+
     /// For keeping it; [`Match::from_bytes`] reads it.
     pub fn to_bytes(&self) -> Vec<u8> {
         let parts: Parts<&[Scalar], &[(u16, Taken)]> = (&self.key, self.at, &self.events);

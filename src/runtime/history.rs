@@ -177,7 +177,7 @@ impl Events {
         spawn("partita-events", move || {
             while !sender.is_closed() {
                 let polled = reader.consumer.poll(Duration::from_millis(200));
-                let Some(event) = polled.and_then(read_any) else {
+                let Some((event, _)) = polled.and_then(read_any) else {
                     continue;
                 };
                 if sender.blocking_send(event).is_err() {
@@ -238,34 +238,25 @@ fn next_of(consumer: &BaseConsumer, run: &RunId) -> Option<HistoryEvent> {
 
 /// Reads a record of `events` that is the run's; `None` where it is none of ours.
 fn read(run: &RunId, message: KafkaResult<BorrowedMessage<'_>>) -> Option<HistoryEvent> {
-    #[derive(Deserialize)]
-    struct Sequence<'a> {
-        #[serde(borrow)]
-        sequence: std::borrow::Cow<'a, str>,
-    }
-    let LiveEvent {
-        partition,
-        offset,
-        json,
-        kind,
-    } = read_any(message)?;
-    let seen: Sequence<'_> = serde_json::from_str(&json).ok()?;
+    let (event, sequence) = read_any(message)?;
     Some(HistoryEvent {
         run: run.clone(),
-        partition,
-        offset,
-        sequence: seen.sequence.parse().ok()?,
-        kind,
-        json,
+        partition: event.partition,
+        offset: event.offset,
+        sequence: sequence?.parse().ok()?,
+        kind: event.kind,
+        json: event.json,
     })
 }
 
-/// Reads a record of `events`, of a run or of a rule; `None` where it is none of ours.
-fn read_any(message: KafkaResult<BorrowedMessage<'_>>) -> Option<LiveEvent> {
+/// Reads a record of `events`, of a run or of a rule, with its `sequence` where it is of a run; `None`
+/// where it is none of ours.
+fn read_any(message: KafkaResult<BorrowedMessage<'_>>) -> Option<(LiveEvent, Option<String>)> {
     #[derive(Deserialize)]
-    struct Kind {
+    struct Seen {
         #[serde(rename = "type")]
         kind: String,
+        sequence: Option<String>,
     }
     let message = match message {
         Ok(message) => message,
@@ -275,11 +266,12 @@ fn read_any(message: KafkaResult<BorrowedMessage<'_>>) -> Option<LiveEvent> {
         }
     };
     let json = std::str::from_utf8(message.payload()?).ok()?;
-    let seen: Kind = serde_json::from_str(json).ok()?;
-    Some(LiveEvent {
+    let seen: Seen = serde_json::from_str(json).ok()?;
+    let event = LiveEvent {
         partition: message.partition(),
         offset: message.offset(),
         kind: seen.kind,
         json: json.to_owned(),
-    })
+    };
+    Some((event, seen.sequence))
 }

@@ -8,11 +8,11 @@ use std::time::{Duration, Instant};
 use rdkafka::consumer::base_consumer::PartitionQueue;
 use rdkafka::consumer::{BaseConsumer, Consumer, DefaultConsumerContext};
 use rdkafka::error::KafkaError;
-use rdkafka::message::{BorrowedMessage, Timestamp as RecordTime};
+use rdkafka::message::BorrowedMessage;
 use rdkafka::{Message, Offset, TopicPartitionList};
 
 use super::errors;
-use super::session::{ASK_TIMEOUT, headers_of, partition_count};
+use super::session::{ASK_TIMEOUT, first_since, headers_of, partition_count, time_of};
 use super::settings::{ClientSettings, READERS_GROUP, reader_config};
 use super::sources::SourcePartition;
 use crate::log::LogError;
@@ -140,31 +140,7 @@ impl RangeFinder {
             Edge::Latest => return Ok(vec![None; partitions as usize]),
             Edge::At(time) => time,
         };
-        let failed = |error: KafkaError| errors::retriable("looking up offsets by time", error);
-        let mut asked = TopicPartitionList::with_capacity(partitions as usize);
-        for partition in 0..partitions {
-            // Below zero, Kafka has other meanings for a time.
-            let time = Offset::Offset(time.0.max(0));
-            asked
-                .add_partition_offset(topic, partition, time)
-                .map_err(failed)?;
-        }
-        let found = self.probe.offsets_for_times(asked, ASK_TIMEOUT);
-        let found = found.map_err(failed)?;
-        let mut offsets = Vec::with_capacity(partitions as usize);
-        for partition in 0..partitions {
-            offsets.push(match found.find_partition(topic, partition) {
-                Some(element) => {
-                    element.error().map_err(failed)?;
-                    match element.offset() {
-                        Offset::Offset(offset) => Some(offset),
-                        _ => None,
-                    }
-                }
-                None => None,
-            });
-        }
-        Ok(offsets)
+        first_since(&self.probe, topic, 0..partitions, time)
     }
 
     /// Begins to read these ranges.
@@ -296,10 +272,7 @@ impl Drop for RangeReader {
 fn record<'m>(message: &'m BorrowedMessage<'_>) -> RangeRecord<'m> {
     RangeRecord {
         offset: message.offset(),
-        timestamp: match message.timestamp() {
-            RecordTime::NotAvailable => None,
-            RecordTime::CreateTime(at) | RecordTime::LogAppendTime(at) => Some(Timestamp(at)),
-        },
+        timestamp: time_of(message),
         key: message.key(),
         value: message.payload(),
         headers: headers_of(message),

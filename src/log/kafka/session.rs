@@ -7,7 +7,7 @@ use rdkafka::admin::{AdminClient, AdminOptions, NewTopic, TopicReplication};
 use rdkafka::client::{Client, ClientContext, DefaultClientContext};
 use rdkafka::consumer::{BaseConsumer, Consumer, ConsumerContext};
 use rdkafka::error::KafkaError;
-use rdkafka::message::{BorrowedMessage, Headers};
+use rdkafka::message::{BorrowedMessage, Headers, Timestamp as RecordTime};
 use rdkafka::{ClientConfig, Message, Offset, TopicPartitionList};
 
 use super::drain::drain;
@@ -20,7 +20,7 @@ use crate::log::{
     ChangelogPositions, ChangelogReader, Log, LogError, Lost, Outgoing, OwnershipChange,
     PollLimits, Positions, Record, StageKind, Topics,
 };
-use crate::model::Millis;
+use crate::model::{Millis, Timestamp};
 
 /// Timeout of questions to the cluster.
 pub(super) const ASK_TIMEOUT: Duration = Duration::from_secs(5);
@@ -398,6 +398,48 @@ pub fn headers_of(message: &BorrowedMessage<'_>) -> Vec<(String, Vec<u8>)> {
         };
         headers.iter().map(owned).collect()
     })
+}
+
+/// The time that a record has, where it has one.
+pub(super) fn time_of(message: &BorrowedMessage<'_>) -> Option<Timestamp> {
+    match message.timestamp() {
+        RecordTime::NotAvailable => None,
+        RecordTime::CreateTime(at) | RecordTime::LogAppendTime(at) => Some(Timestamp(at)),
+    }
+}
+
+/// The offsets of the first records of `time` or later in these partitions, in their order; `None`:
+/// there is none. Brokers look markers of transactions up as well, by the time of the commit: an offset
+/// may lie before that record.
+pub(super) fn first_since<C: ConsumerContext>(
+    consumer: &BaseConsumer<C>,
+    topic: &str,
+    partitions: std::ops::Range<i32>,
+    time: Timestamp,
+) -> Result<Vec<Option<i64>>, LogError> {
+    let failed = |error: KafkaError| errors::retriable("looking up offsets by time", error);
+    let mut asked = TopicPartitionList::with_capacity(partitions.len());
+    for partition in partitions.clone() {
+        // Below zero, Kafka has other meanings for a time.
+        asked
+            .add_partition_offset(topic, partition, Offset::Offset(time.0.max(0)))
+            .map_err(failed)?;
+    }
+    let answered = consumer
+        .offsets_for_times(asked, ASK_TIMEOUT)
+        .map_err(failed)?;
+    let mut offsets = Vec::with_capacity(partitions.len());
+    for partition in partitions {
+        let found = answered.find_partition(topic, partition).ok_or_else(|| {
+            errors::retriable("looking up offsets by time", "no answer for a partition")
+        })?;
+        found.error().map_err(failed)?;
+        offsets.push(match found.offset() {
+            Offset::Offset(offset) => Some(offset),
+            _ => None,
+        });
+    }
+    Ok(offsets)
 }
 
 /// Partitions of a topic; `None` where there is no such topic.

@@ -10,14 +10,14 @@ use rdkafka::client::ClientContext;
 use rdkafka::config::RDKafkaLogLevel;
 use rdkafka::consumer::{BaseConsumer, Consumer, ConsumerContext};
 use rdkafka::error::KafkaError;
-use rdkafka::message::Timestamp as RecordTime;
 use rdkafka::types::RDKafkaRespErr;
 use rdkafka::{Message, Offset, Statistics, TopicPartitionList};
 
 use super::drain::{Notes, Signs, drain};
 use super::errors;
 use super::session::{
-    ASK_TIMEOUT, KafkaLogConfig, headers_of, partition_count, partitions_of_ours, reachable, seek,
+    ASK_TIMEOUT, KafkaLogConfig, first_since, headers_of, partition_count, partitions_of_ours,
+    reachable, seek, time_of,
 };
 use super::turns::TurnsOfProducers;
 use crate::log::{LogError, Lost, Outgoing, PollLimits, Topics};
@@ -178,12 +178,7 @@ impl SourceLog {
             records.push(SourceRecord {
                 from: last.clone()?,
                 offset: message.offset(),
-                timestamp: match message.timestamp() {
-                    RecordTime::NotAvailable => None,
-                    RecordTime::CreateTime(at) | RecordTime::LogAppendTime(at) => {
-                        Some(Timestamp(at))
-                    }
-                },
+                timestamp: time_of(message),
                 key: message.key().map(<[u8]>::to_vec),
                 value: message.payload().map(<[u8]>::to_vec),
                 headers: headers_of(message),
@@ -241,7 +236,11 @@ impl SourceLog {
             beginnings.push(Beginning {
                 offset: match since(at) {
                     Since::Beginning => first,
-                    Since::Time(time) => self.first_since(at, time)?.unwrap_or(end),
+                    Since::Time(time) => {
+                        let only = at.partition..at.partition + 1;
+                        let found = first_since(&self.probe, &at.topic, only, time)?;
+                        found[0].unwrap_or(end)
+                    }
                     Since::Now => end,
                 },
                 is_committed: false,
@@ -270,27 +269,6 @@ impl SourceLog {
         self.probe
             .fetch_watermarks(&at.topic, at.partition, ASK_TIMEOUT)
             .map_err(|error| errors::retriable("asking for the ends of a partition", error))
-    }
-
-    /// The offset of the first record of `time` or later.
-    fn first_since(&self, at: &SourcePartition, time: Timestamp) -> Result<Option<i64>, LogError> {
-        const DOING: &str = "asking for offsets by time";
-        let failed = |error: KafkaError| errors::retriable(DOING, error);
-        let mut asked = TopicPartitionList::with_capacity(1);
-        asked
-            .add_partition_offset(&at.topic, at.partition, Offset::Offset(time.0))
-            .map_err(failed)?;
-        let answered = self
-            .probe
-            .offsets_for_times(asked, ASK_TIMEOUT)
-            .map_err(failed)?;
-        let found = answered.find_partition(&at.topic, at.partition);
-        let found = found.ok_or_else(|| errors::retriable(DOING, "no answer"))?;
-        found.error().map_err(failed)?;
-        Ok(match found.offset() {
-            Offset::Offset(offset) => Some(offset),
-            _ => None,
-        })
     }
 
     /// Fetches nothing of these partitions until they are started again.

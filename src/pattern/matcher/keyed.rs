@@ -150,8 +150,7 @@ impl<M: Shaped> Keyed<M> {
             let held = aside.held.keys().next().copied();
             due = due.into_iter().chain(quiet).chain(held).min();
         } else if self.machine.is_idle(&island.state) {
-            self.partials -= std::mem::take(&mut entry.partials);
-            self.keys.remove(place);
+            self.remove(place);
             return;
         }
         if let Some((ttl, touched)) = self.ttl.zip(self.keys.entry(place).touched) {
@@ -161,6 +160,13 @@ impl<M: Shaped> Keyed<M> {
         if let Some(due) = due {
             self.keys.arm(place, due);
         }
+    }
+
+    /// Forgets a key, its partial matches and what is due of it.
+    fn remove(&mut self, place: usize) {
+        self.keys.touch(place);
+        self.partials -= self.keys.entry(place).partials;
+        self.keys.remove(place);
     }
 
     /// Drops what is known of a key that had no event for long; those that wait for their turn stay.
@@ -279,8 +285,7 @@ where
 
     fn forget(&mut self, key: &[Scalar]) {
         if let Some(place) = self.keys.find(key) {
-            self.keys.touch(place);
-            self.keys.remove(place);
+            self.remove(place);
         }
     }
 

@@ -8,10 +8,51 @@ use super::partition::RuleId;
 use super::provenance;
 use super::running::Running;
 use crate::model::rule_event::{MatchMode, Matched};
-use crate::model::{Failure, Json, Provenance};
+use crate::model::{Failure, Json, Provenance, RunId};
 use crate::pattern::filter::key_text;
-use crate::pattern::{Match, Mode};
+use crate::pattern::{Match, Mode, Rule};
 use crate::runtime::tables::NoValue;
+
+/// A match with what is worked out of it once, whoever asks.
+struct Found<'m> {
+    found: &'m Match,
+    /// The correlation key, as text.
+    key: String,
+    /// Names the match: the run that it starts.
+    id: RunId,
+    provenance: Provenance,
+}
+
+impl<'m> Found<'m> {
+    fn new(rule: &Rule, found: &'m Match, provenance: Provenance) -> Self {
+        let key = key_text(&found.key);
+        Self {
+            found,
+            id: action::run_id(rule, &key, found),
+            key,
+            provenance,
+        }
+    }
+
+    /// `events` hears of the match, and of the commands that it gives or why it gives none.
+    fn tell(
+        self,
+        mode: MatchMode,
+        commands: Result<Vec<&'static str>, Failure>,
+        batch: &mut Batch,
+    ) {
+        let error = commands.as_ref().err().cloned();
+        let commands = commands.unwrap_or_default();
+        batch.matched.push(Matched {
+            run: commands.contains(&action::START).then(|| self.id.clone()),
+            id: self.id,
+            provenance: self.provenance,
+            mode,
+            commands,
+            error,
+        });
+    }
+}
 
 impl Running {
     pub(super) fn act(&mut self, id: &RuleId, found: &Match, batch: &mut Batch) {
@@ -25,15 +66,14 @@ impl Running {
             self.refuse(id, found, Failure::new("loop", message), batch);
             return;
         }
+        let seen = Found::new(&self.rule, found, provenance);
         let mode = match self.rule.mode {
             Mode::Shadow => MatchMode::Shadow,
-            Mode::Live if !action::is_acting(&self.rule, &key_text(&found.key)) => {
-                MatchMode::Spared
-            }
+            Mode::Live if !action::is_acting(&self.rule, &seen.key) => MatchMode::Spared,
             Mode::Live => MatchMode::Live,
         };
         if mode != MatchMode::Live {
-            self.tell(found, provenance, mode, Ok(Vec::new()), batch);
+            seen.tell(mode, Ok(Vec::new()), batch);
             return;
         }
         let values = match self.held.is_empty() {
@@ -42,16 +82,14 @@ impl Running {
             false => Err(NoValue::Reading),
         };
         match values {
-            Ok(joined) => self.order(id, found, provenance, &joined, batch),
+            Ok(joined) => self.order(id, seen, &joined, batch),
             Err(NoValue::Reading) => {
                 if let Err(TooMany) = self.held.push(id, found, batch) {
                     let reason = "too many matches wait for the tables already".to_owned();
-                    self.unjoined(id, found, provenance, reason, batch);
+                    self.unjoined(id, seen, reason, batch);
                 }
             }
-            Err(NoValue::Unavailable(reason)) => {
-                self.unjoined(id, found, provenance, reason, batch);
-            }
+            Err(NoValue::Unavailable(reason)) => self.unjoined(id, seen, reason, batch),
         }
     }
 
@@ -66,86 +104,42 @@ impl Running {
                 return;
             };
             let provenance = provenance::of(&self.rule, &found);
+            let seen = Found::new(&self.rule, &found, provenance);
             match values {
-                Ok(joined) => self.order(id, &found, provenance, &joined, batch),
-                Err(NoValue::Unavailable(reason)) => {
-                    self.unjoined(id, &found, provenance, reason, batch);
-                }
+                Ok(joined) => self.order(id, seen, &joined, batch),
+                Err(NoValue::Unavailable(reason)) => self.unjoined(id, seen, reason, batch),
                 Err(NoValue::Reading) => {}
             }
         }
     }
 
-    fn order(
-        &self,
-        id: &RuleId,
-        found: &Match,
-        provenance: Provenance,
-        joined: &[Json],
-        batch: &mut Batch,
-    ) {
-        let key = key_text(&found.key);
+    fn order(&self, id: &RuleId, seen: Found<'_>, joined: &[Json], batch: &mut Batch) {
         let limit = batch.bounds.max_payload_bytes;
-        match action::orders(&self.rule, &key, found, joined, &provenance, limit) {
+        let (run, provenance) = (&seen.id, &seen.provenance);
+        match action::orders(&self.rule, run, seen.found, joined, provenance, limit) {
             Ok(orders) => {
                 let (verbs, orders): (Vec<_>, Vec<_>) = orders.into_iter().unzip();
                 if !orders.is_empty() {
                     *batch.tally.acted.entry(id.clone()).or_default() += 1;
                 }
                 batch.orders.extend(orders);
-                self.tell(found, provenance, MatchMode::Live, Ok(verbs), batch);
+                seen.tell(MatchMode::Live, Ok(verbs), batch);
             }
-            Err(failure) => self.fail(id, found, provenance, failure, batch),
+            Err(failure) => self.fail(id, seen, failure, batch),
         }
     }
 
-    fn unjoined(
-        &self,
-        id: &RuleId,
-        found: &Match,
-        provenance: Provenance,
-        reason: String,
-        batch: &mut Batch,
-    ) {
+    fn unjoined(&self, id: &RuleId, seen: Found<'_>, reason: String, batch: &mut Batch) {
         *batch.tally.unjoined.entry(id.clone()).or_default() += 1;
         let failure = Failure::new("join_unavailable", reason);
-        self.fail(id, found, provenance, failure, batch);
+        self.fail(id, seen, failure, batch);
     }
 
     /// A match that ought to act and cannot.
-    fn fail(
-        &self,
-        id: &RuleId,
-        found: &Match,
-        provenance: Provenance,
-        failure: Failure,
-        batch: &mut Batch,
-    ) {
-        let why = Err(failure.clone());
-        self.tell(found, provenance, MatchMode::Live, why, batch);
+    fn fail(&self, id: &RuleId, seen: Found<'_>, failure: Failure, batch: &mut Batch) {
+        let found = seen.found;
+        seen.tell(MatchMode::Live, Err(failure.clone()), batch);
         self.refuse(id, found, failure, batch);
-    }
-
-    /// `events` hears of the match, and of the commands that it gives or why it gives none.
-    fn tell(
-        &self,
-        found: &Match,
-        provenance: Provenance,
-        mode: MatchMode,
-        commands: Result<Vec<&'static str>, Failure>,
-        batch: &mut Batch,
-    ) {
-        let id = action::run_id(&self.rule, &key_text(&found.key), found);
-        let error = commands.as_ref().err().cloned();
-        let commands = commands.unwrap_or_default();
-        batch.matched.push(Matched {
-            run: commands.contains(&action::START).then(|| id.clone()),
-            id,
-            provenance,
-            mode,
-            commands,
-            error,
-        });
     }
 
     /// The last of the match's events becomes a dead letter.

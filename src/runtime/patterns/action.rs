@@ -66,14 +66,14 @@ pub(super) enum Order {
 }
 
 /// The commands that a match gives, as they are written to `commands`, each with what it is called.
-/// `joined` are the values of the rule's enrichments.
+/// `run` names the match; `joined` are the values of the rule's enrichments.
 ///
 /// # Errors
 /// Where an expression of the rule has no value for this match, gives no run's id, or gives more than
 /// `max_payload_bytes` of JSON as input or data.
 pub(super) fn orders(
     rule: &Rule,
-    key: &str,
+    run: &RunId,
     found: &Match,
     joined: &[Json],
     provenance: &Provenance,
@@ -82,7 +82,6 @@ pub(super) fn orders(
     let failed = |error: ExprError| Failure::new(class::EXPRESSION_ERROR, error.to_string());
     let fitting = |command: &Value| fitting(command, max_payload_bytes);
     let mut orders = Vec::new();
-    let run = run_id(rule, key, found);
     if let Some(start) = &rule.start {
         let mut command = start.request(rule, found, joined).map_err(failed)?;
         // Null: its route drops the match.

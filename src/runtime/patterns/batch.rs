@@ -95,7 +95,7 @@ impl Batch {
     }
 
     pub(super) fn is_empty(&self) -> bool {
-        let is_told = !self.matched.is_empty() || self.overflows.events().next().is_some();
+        let is_told = !self.matched.is_empty() || !self.overflows.is_empty();
         !is_told && self.orders.is_empty() && self.refused.is_empty() && self.entries.is_empty()
     }
 }

@@ -119,17 +119,8 @@ impl RulesPartition {
             }
         }
         // What an earlier owner left of rules that are not in force any more.
-        let left: BTreeSet<RuleId> = self
-            .entries
-            .keys()
-            .filter_map(|key| match key {
-                PatternKey::State { rule, .. }
-                | PatternKey::Progress { rule }
-                | PatternKey::Watch { rule, .. }
-                | PatternKey::Held { rule, .. } => Some(rule.clone()),
-                PatternKey::Sources => None,
-            })
-            .collect();
+        let left = self.entries.keys().filter_map(PatternKey::rule);
+        let left: BTreeSet<RuleId> = left.map(str::to_owned).collect();
         for id in left {
             match known(&id) {
                 Some(rule) => self.put_to_work(&id, &rule),
@@ -156,33 +147,32 @@ impl RulesPartition {
         true
     }
 
-    /// What was read of a rule.
-    fn take_entries(&mut self, id: &str) -> Vec<(PatternKey, Vec<u8>)> {
-        let first = entry(&id.to_owned(), "", 0);
-        let is_of_rule =
-            |key: &&PatternKey| matches!(key, PatternKey::State { rule, .. } if rule == id);
-        let mut keys: Vec<PatternKey> = self
-            .entries
-            .range(first..)
-            .map(|(key, _)| key)
-            .take_while(is_of_rule)
-            .cloned()
-            .collect();
-        let first = PatternKey::Watch {
-            rule: id.to_owned(),
-            attempt: String::new(),
-            key: String::new(),
-        };
-        let is_of_rule =
-            |key: &&PatternKey| matches!(key, PatternKey::Watch { rule, .. } if rule == id);
-        let watches = self.entries.range(first..).map(|(key, _)| key);
-        keys.extend(watches.take_while(is_of_rule).cloned());
-        keys.push(PatternKey::Progress {
-            rule: id.to_owned(),
-        });
-        let is_held =
-            |key: &&PatternKey| matches!(key, PatternKey::Held { rule, .. } if rule == id);
-        keys.extend(self.entries.keys().filter(is_held).cloned());
+    /// What was read of a rule. Each kind of key goes by its rule first, and what else there is of the
+    /// kind is not looked at.
+    fn take_entries(&mut self, id: &RuleId) -> Vec<(PatternKey, Vec<u8>)> {
+        let (rule, none) = (|| id.clone(), String::new);
+        let first_of_each = [
+            entry(id, "", 0),
+            PatternKey::Progress { rule: rule() },
+            PatternKey::Watch {
+                rule: rule(),
+                attempt: none(),
+                key: none(),
+            },
+            PatternKey::Held {
+                rule: rule(),
+                number: 0,
+                part: 0,
+            },
+        ];
+        let mut keys = Vec::new();
+        for first in first_of_each {
+            let kind = std::mem::discriminant(&first);
+            let from = self.entries.range(first..).map(|(key, _)| key);
+            let is_of_rule =
+                |key: &&PatternKey| std::mem::discriminant(*key) == kind && key.rule() == Some(id);
+            keys.extend(from.take_while(is_of_rule).cloned());
+        }
         let take = |key: PatternKey| Some((self.entries.remove(&key)?, key));
         let taken = keys.into_iter().filter_map(take);
         taken.map(|(value, key)| (key, value)).collect()

@@ -44,6 +44,10 @@ impl Overflows {
         told.depth = told.depth.max(depth.saturating_add(1));
     }
 
+    pub(super) fn is_empty(&self) -> bool {
+        self.by_place.is_empty()
+    }
+
     /// As events.
     pub(super) fn events(&self) -> impl Iterator<Item = RuleEvent> {
         self.by_place.values().cloned().map(RuleEvent::Overflowed)

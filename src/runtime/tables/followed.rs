@@ -71,7 +71,6 @@ impl Tables for FollowedTables {
 }
 
 struct FollowedTable {
-    topic: String,
     content: Arc<Content>,
     wait: Duration,
     /// `None`: its thread could not be started, or it is being dropped.
@@ -110,7 +109,6 @@ impl FollowedTable {
         let follower = follower
             .map_err(|error| content.give_up(format!("its reader cannot be started: {error}")));
         Self {
-            topic: topic.to_owned(),
             content,
             wait: settings.wait,
             follower: follower.ok(),
@@ -132,7 +130,7 @@ impl FollowedTable {
             .unwrap_or_else(|| format!("nothing came of it for {} ms", self.wait.as_millis()));
         Err(NoValue::Unavailable(format!(
             "topic `{}` was not read to its end: {reason}",
-            self.topic
+            self.content.topic
         )))
     }
 }
@@ -158,7 +156,10 @@ impl Table for FollowedTable {
 /// consumer down: not on the thread of a worker.
 impl Drop for FollowedTable {
     fn drop(&mut self) {
-        tracing::info!(topic = self.topic, "no rule joins the table any more");
+        tracing::info!(
+            topic = self.content.topic,
+            "no rule joins the table any more"
+        );
         self.content.stop.store(true, Ordering::Release);
         let (follower, content) = (self.follower.take(), Arc::clone(&self.content));
         std::thread::spawn(move || {
