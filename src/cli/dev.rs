@@ -64,6 +64,8 @@ pub async fn start_broker(folder: Option<&std::path::Path>, port: u16) -> Result
     config.listen = format!("127.0.0.1:{port}");
     // Topics are made by those who know their shape; a misspelt name must not make one.
     config.auto_create_topics = false;
+    // The workers of an instance come within half a second: one rebalance for all of them.
+    config.groups.initial_rebalance_delay_ms = 500;
     Broker::start(config).await.map_err(|error| {
         let remedy = match error {
             StartError::Listen { .. } => "; choose another port with --kafka-port",

@@ -182,10 +182,16 @@ pub struct Outgoing<'a> {
 /// A partition came or went.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum OwnershipChange {
-    /// To be restored and started.
+    /// To be restored and started. Empty: a rebalance ended and brought this member nothing.
     Assigned(Vec<i32>),
     /// Not ours any more: what is not committed of them never will be.
     Revoked(Vec<i32>),
+}
+
+impl OwnershipChange {
+    pub fn is_assigned(&self) -> bool {
+        matches!(self, OwnershipChange::Assigned(_))
+    }
 }
 
 /// The next offsets to read of a partition's inputs, by [`Source::index`].

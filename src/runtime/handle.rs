@@ -528,8 +528,8 @@ impl Handle {
         self.0.shared.watch_owned()
     }
 
-    /// Ready: every worker is connected and every partition owned is restored. An instance that
-    /// owns nothing, because there are more workers than partitions, is ready as well.
+    /// Ready: every worker is connected and has its share, and every partition owned is restored. An
+    /// instance that owns nothing, because there are more workers than partitions, is ready as well.
     pub fn readiness(&self) -> Readiness {
         let mut reasons = self.0.shared.troubles();
         for partition in self.0.shared.partitions() {

@@ -61,7 +61,7 @@ impl Supervisor {
                 Arc::clone(shared),
             );
             let stop = Arc::clone(&supervisor.stop);
-            shared.set_trouble(number, Some("connecting to the brokers".to_owned()));
+            shared.set_trouble(number, Some("joining the other workers".to_owned()));
             supervisor.spawn(format!("partita-worker-{number}"), move || {
                 drive(worker, &stop)
             })?;

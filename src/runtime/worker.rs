@@ -40,6 +40,8 @@ pub struct Worker<S: Stage = Workflows> {
     stage: S,
     owned: Owned<S::Partition>,
     is_connected: bool,
+    /// Whether the group has given this member its share since it joined, be it nothing.
+    has_share: bool,
     records: Vec<Record>,
     failures: u32,
 }
@@ -52,6 +54,7 @@ impl<S: Stage> Worker<S> {
             stage,
             owned: Owned::new(),
             is_connected: false,
+            has_share: false,
             records: Vec::new(),
             failures: 0,
         }
@@ -64,7 +67,8 @@ impl<S: Stage> Worker<S> {
             Ok(applied) => {
                 if self.failures > 0 {
                     self.failures = 0;
-                    self.stage.set_trouble(None);
+                    let waiting = "waiting for a share of the partitions".to_owned();
+                    self.stage.set_trouble((!self.has_share).then_some(waiting));
                 }
                 match applied {
                     0 if self.is_settled() => Stepped::Idle,
@@ -87,6 +91,7 @@ impl<S: Stage> Worker<S> {
     pub fn leave(&mut self) {
         self.log.leave();
         self.is_connected = false;
+        self.has_share = false;
         for (number, owned) in std::mem::take(&mut self.owned) {
             self.stage.give_up(number, owned.partition);
         }
@@ -95,8 +100,9 @@ impl<S: Stage> Worker<S> {
     /// Tells how far behind the partitions are, and whether the brokers are away: while there is
     /// nothing to do, no failure would.
     pub fn observe(&self) {
-        if self.is_connected && self.failures == 0 {
-            self.stage.set_trouble(self.log.outage());
+        let outage = self.is_connected.then(|| self.log.outage()).flatten();
+        if self.failures == 0 && (self.has_share || outage.is_some()) {
+            self.stage.set_trouble(outage);
         }
         for (number, owned) in &self.owned {
             if let Some(partition) = &owned.partition {
@@ -134,8 +140,9 @@ impl<S: Stage> Worker<S> {
         };
         let mut records = std::mem::take(&mut self.records);
         records.clear();
-        let polled = self.log.poll(limits, &mut records);
-        for change in polled? {
+        let changes = self.log.poll(limits, &mut records)?;
+        let gets_its_share = !self.has_share && changes.iter().any(OwnershipChange::is_assigned);
+        for change in changes {
             self.change_ownership(change);
         }
         let is_working = |record: &Record| {
@@ -144,6 +151,10 @@ impl<S: Stage> Worker<S> {
         };
         records.retain(is_working);
         let restored = self.go_on_restoring(now)?;
+        if gets_its_share {
+            self.has_share = true;
+            self.stage.set_trouble(None);
+        }
         records.sort_by_key(|record| record.partition);
         let (log, owned) = (self.log.as_mut(), &mut self.owned);
         let applied = self.stage.transact(log, owned, &records, now)?;
@@ -156,7 +167,6 @@ impl<S: Stage> Worker<S> {
         let partitions = self.log.partitions();
         self.stage.connected(partitions);
         self.is_connected = true;
-        self.stage.set_trouble(None);
         tracing::info!(
             worker = self.config.number,
             partitions,

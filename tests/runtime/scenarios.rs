@@ -5,7 +5,7 @@ use std::time::Duration;
 use kafka_harness::Kafka;
 use partita::engine::Outcome;
 use partita::model::{RunId, RunStatus};
-use partita::runtime::{self, RunFilter, SubmitError};
+use partita::runtime::{self, Readiness, RunFilter, SubmitError};
 use partita_broker::{Broker, Config};
 
 use crate::agent::Agent;
@@ -36,6 +36,25 @@ async fn runs_end_on_apache_kafka() {
         return;
     };
     runs_end(&kafka.bootstrap()).await;
+}
+
+/// As behind a load balancer: whoever is told that an instance is ready can start runs on it.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_instance_is_ready_once_it_has_its_share() {
+    let mut config = Config::memory();
+    config.groups.initial_rebalance_delay_ms = 1_500;
+    let broker = Broker::start(config).await.expect("a broker");
+    let brokers = broker.bootstrap();
+    world::create_topics(&brokers, "t0.", &["echo"]).await;
+    let mut config = world::config(&brokers, "t0.", "one", None);
+    // More than there are partitions: the share of two of them is nothing.
+    config.workers = 6;
+    let handle = runtime::start(config, Registry::with(FIVE)).expect("an instance");
+    world::until(|| handle.readiness() == Readiness::Ready).await;
+    assert_eq!(handle.owned().len(), world::PARTITIONS as usize);
+    let start = world::start("run", "five", "{}");
+    handle.submit(start, None).await.expect("an answer");
+    assert!(handle.shutdown(Duration::from_secs(10)).await);
 }
 
 async fn runs_end(brokers: &str) {

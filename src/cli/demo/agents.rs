@@ -45,6 +45,11 @@ struct Clocks {
 }
 
 impl Stopwatch {
+    /// Forgets what was measured so far.
+    pub fn start_over(&self) {
+        *self.clocks() = Clocks::default();
+    }
+
     /// Just before the client's call.
     pub fn call(&self, run: &str) {
         self.clocks().called.insert(run.to_owned(), Instant::now());

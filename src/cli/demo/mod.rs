@@ -147,6 +147,7 @@ async fn play(context: &Context, args: &DemoArgs) -> Result<(), CliError> {
     };
     let mut agents = agents::start(&settings, &stopwatch, &stop);
     warm_up(&api).await?;
+    stopwatch.start_over();
     let market = market::play(&clients, &config.topics.prefix, &api).await?;
     for run in &market.runs {
         output.say(&format!(

@@ -56,7 +56,9 @@ impl KafkaLogConfig {
         }
         client.set("partition.assignment.strategy", "cooperative-sticky");
         client.set("session.timeout.ms", self.session_timeout.0.to_string());
-        let heartbeat = (self.session_timeout.0 / 5).clamp(100, 3_000);
+        // A member learns by its heartbeat that another joined or left: until then, partitions that
+        // change hands stand still.
+        let heartbeat = (self.session_timeout.0 / 20).clamp(100, 1_000);
         client.set("heartbeat.interval.ms", heartbeat.to_string());
         client.set("fetch.error.backoff.ms", "20");
         // A batch or two of the stage. Signals and events are small, and come in crowds.

@@ -7,6 +7,7 @@
 //! transaction ends before the next begins, their order stays what it was.
 
 use std::sync::Arc;
+use std::thread::{self, ScopedJoinHandle};
 
 use rdkafka::TopicPartitionList;
 use rdkafka::consumer::ConsumerGroupMetadata;
@@ -31,19 +32,23 @@ pub(super) struct TurnsOfProducers {
 }
 
 impl TurnsOfProducers {
-    /// Initialises the sessions of all, which fences every predecessor and ends what it left open.
+    /// Initialises the sessions of all, which fences every predecessor and ends what it left open. All at
+    /// once: each takes some round trips to the brokers, and half a second where one was too early.
     pub(super) fn connect(config: &KafkaLogConfig, topics: &Arc<Topics>) -> Result<Self, LogError> {
         let letters = Arc::new(LetterBound::new(LARGEST_RECORD - MARGIN));
-        let producers = (0..PRODUCERS)
-            .map(|number| {
-                let id = format!("{}-{number}", config.transactional_id);
-                TransactionalProducer::connect(
-                    config,
-                    &id,
-                    Arc::clone(topics),
-                    Arc::clone(&letters),
-                )
-            })
+        let connect = &|number: usize| {
+            let id = format!("{}-{number}", config.transactional_id);
+            TransactionalProducer::connect(config, &id, Arc::clone(topics), Arc::clone(&letters))
+        };
+        let connected: Vec<_> = thread::scope(|scope| {
+            let threads: Vec<_> = (0..PRODUCERS)
+                .map(|number| scope.spawn(move || connect(number)))
+                .collect();
+            threads.into_iter().map(ScopedJoinHandle::join).collect()
+        });
+        let producers = connected
+            .into_iter()
+            .map(|outcome| outcome.unwrap_or_else(|panic| std::panic::resume_unwind(panic)))
             .collect::<Result<_, _>>()?;
         Ok(Self { producers, turn: 0 })
     }
