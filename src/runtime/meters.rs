@@ -1,11 +1,14 @@
 //! What the runtime counts, and when. Numbers of a partition are summed over the instance by
 //! [`Snapshot`], from time to time.
 
-use metrics::{counter, gauge, histogram};
+use std::sync::Arc;
 
-use crate::engine::{Definitions, Effect, Emitted};
+use metrics::{Histogram, counter, gauge, histogram};
+
+use super::handle::DefinitionRegistry;
+use crate::engine::{Effect, Emitted};
 use crate::log::Lost;
-use crate::model::{Millis, RunState, RunStatus, StepStatus, Timestamp, class};
+use crate::model::{Millis, RunState, RunStatus, StepState, StepStatus, Timestamp, class};
 use crate::telemetry::names;
 use crate::workflow::program::StepKind;
 
@@ -30,33 +33,64 @@ pub fn run_ended(run: &RunState) {
     }
 }
 
-/// Agents whose word ended a step of this run in the batch of `now`: how long they took, from the
-/// dispatch of that attempt.
-pub fn agents_heard(run: &RunState, now: Timestamp, definitions: &(impl Definitions + ?Sized)) {
-    let by_agent = |status, error_class: Option<&str>| match status {
+/// How long agents took. An agent's histogram is looked up once for a batch, in which most tasks are of
+/// a few agents.
+pub struct AgentsHeard<'d> {
+    definitions: &'d dyn DefinitionRegistry,
+    known: Vec<(Arc<str>, Histogram)>,
+}
+
+impl<'d> AgentsHeard<'d> {
+    pub fn new(definitions: &'d dyn DefinitionRegistry) -> Self {
+        Self {
+            definitions,
+            known: Vec::new(),
+        }
+    }
+
+    /// Agents whose word ended a step of this run in the batch of `now`: how long they took, from the
+    /// dispatch of that attempt.
+    pub fn record(&mut self, run: &RunState, now: Timestamp) {
+        let mut workflow = None;
+        for (place, step) in run.steps.iter().enumerate() {
+            let (Some(scheduled), true) = (step.scheduled_at, step.ended_at == Some(now)) else {
+                continue;
+            };
+            if !is_by_agent(step) {
+                continue;
+            }
+            if workflow.is_none() {
+                workflow = self.definitions.workflow(&run.workflow, Some(run.version));
+            }
+            let definition = workflow
+                .as_ref()
+                .and_then(|workflow| workflow.steps.get(place));
+            if let Some(StepKind::Agent { agent, .. }) = definition.map(|step| &step.kind) {
+                let took = seconds(now.since(scheduled));
+                self.of(agent).record(took);
+            }
+        }
+    }
+
+    fn of(&mut self, agent: &Arc<str>) -> &Histogram {
+        let place = self.known.iter().position(|(name, _)| name == agent);
+        let place = place.unwrap_or_else(|| {
+            let histogram =
+                histogram!(names::AGENT_COMMUNICATION_SECONDS, "agent" => agent.to_string());
+            self.known.push((Arc::clone(agent), histogram));
+            self.known.len() - 1
+        });
+        &self.known[place].1
+    }
+}
+
+/// Whether it was the agent who ended the step, and not a timeout.
+fn is_by_agent(step: &StepState) -> bool {
+    let error_class = step.error.as_ref().map(|error| error.class.as_str());
+    match step.status {
         StepStatus::Completed => true,
         StepStatus::Failed => error_class != Some(class::TIMEOUT),
         _ => false,
-    };
-    let mut workflow = None;
-    for (place, step) in run.steps.iter().enumerate() {
-        let error_class = step.error.as_ref().map(|error| error.class.as_str());
-        let (Some(scheduled), true) = (step.scheduled_at, step.ended_at == Some(now)) else {
-            continue;
-        };
-        if !by_agent(step.status, error_class) {
-            continue;
-        }
-        if workflow.is_none() {
-            workflow = definitions.workflow(&run.workflow, Some(run.version));
-        }
-        let definition = workflow
-            .as_ref()
-            .and_then(|workflow| workflow.steps.get(place));
-        if let Some(StepKind::Agent { agent, .. }) = definition.map(|step| &step.kind) {
-            histogram!(names::AGENT_COMMUNICATION_SECONDS, "agent" => agent.to_string())
-                .record(seconds(now.since(scheduled)));
-        }
     }
 }
 

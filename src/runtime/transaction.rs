@@ -240,8 +240,9 @@ impl Workflows {
                 self.shared.answer(*request, outcome, run);
             }
         }
+        let mut agents = meters::AgentsHeard::new(self.definitions.as_ref());
         for run in &part.finished.changes.runs {
-            meters::agents_heard(run, now, self.definitions.as_ref());
+            agents.record(run, now);
             if run.status.is_ended() {
                 meters::run_ended(run);
                 self.shared.note_end(&run.id);

@@ -74,7 +74,7 @@ impl Agent {
                         .expect("sending");
                 }
             }
-            let _ = producer.flush(Duration::from_secs(5));
+            let _ = producer.flush(Duration::from_secs(60));
         });
         Self {
             stop,

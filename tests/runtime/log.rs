@@ -184,7 +184,7 @@ async fn run(
                     .send(record)
                     .map_err(|(error, _)| error)
                     .expect("sending");
-                producer.flush(Duration::from_secs(10)).expect("a delivery");
+                producer.flush(Duration::from_secs(60)).expect("a delivery");
             },
         });
     };

@@ -54,7 +54,7 @@ async fn an_instance_is_ready_once_it_has_its_share() {
     assert_eq!(handle.owned().len(), world::PARTITIONS as usize);
     let start = world::start("run", "five", "{}");
     handle.submit(start, None).await.expect("an answer");
-    assert!(handle.shutdown(Duration::from_secs(10)).await);
+    assert!(handle.shutdown(Duration::from_secs(60)).await);
 }
 
 async fn runs_end(brokers: &str) {
@@ -84,7 +84,7 @@ async fn runs_end(brokers: &str) {
     }
     for id in &ids {
         let run = handle
-            .wait_for_end(id, Duration::from_secs(30))
+            .wait_for_end(id, Duration::from_secs(120))
             .await
             .expect("the run")
             .expect("known");
@@ -116,7 +116,7 @@ async fn runs_end(brokers: &str) {
     assert_eq!((rest.runs.len(), rest.next), (25, None));
 
     // Everything is still there after a restart, with its store and without.
-    assert!(handle.shutdown(Duration::from_secs(10)).await);
+    assert!(handle.shutdown(Duration::from_secs(60)).await);
     drop(handle);
     for keep_store in [true, false] {
         if !keep_store {
@@ -137,12 +137,12 @@ async fn runs_end(brokers: &str) {
             .expect("an answer");
         let fresh = RunId::parse(&fresh).unwrap();
         let run = handle
-            .wait_for_end(&fresh, Duration::from_secs(30))
+            .wait_for_end(&fresh, Duration::from_secs(120))
             .await
             .unwrap()
             .unwrap();
         assert_eq!(run.status, RunStatus::Completed);
-        assert!(handle.shutdown(Duration::from_secs(10)).await);
+        assert!(handle.shutdown(Duration::from_secs(60)).await);
         let gone = handle.run(&fresh);
         assert!(
             matches!(gone, Err(SubmitError::NotOwner { .. })),
@@ -200,7 +200,7 @@ async fn instances_share(brokers: &str) {
         } else {
             &second
         };
-        let ended = owner.wait_for_end(id, Duration::from_secs(30)).await;
+        let ended = owner.wait_for_end(id, Duration::from_secs(120)).await;
         assert_eq!(ended.unwrap().expect("known").status, RunStatus::Completed);
     }
     let stranger = ids
@@ -211,12 +211,12 @@ async fn instances_share(brokers: &str) {
         first.run(stranger),
         Err(SubmitError::NotOwner { .. })
     ));
-    assert!(second.shutdown(Duration::from_secs(10)).await);
+    assert!(second.shutdown(Duration::from_secs(60)).await);
     world::until_ready(&[&first]).await;
     for id in &ids {
         let history = first.history(id, 1).await.expect("a history");
         let sequences: Vec<u64> = history.iter().map(|event| event.sequence).collect();
         assert_eq!(sequences, (1..=12).collect::<Vec<_>>());
     }
-    assert!(first.shutdown(Duration::from_secs(10)).await);
+    assert!(first.shutdown(Duration::from_secs(60)).await);
 }

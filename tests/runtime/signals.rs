@@ -119,5 +119,5 @@ async fn signals_reach_their_runs(brokers: &str) {
         assert_eq!(run.status, RunStatus::Running);
         assert!(!run.steps[0].is_awaiting() && run.steps[1].is_awaiting());
     }
-    assert!(handle.shutdown(Duration::from_secs(10)).await);
+    assert!(handle.shutdown(Duration::from_secs(60)).await);
 }

@@ -229,7 +229,7 @@ pub(crate) async fn until_anchored(brokers: &str, topics: &[(&str, i32)]) {
         list.add_partition_range(topic, 0, partitions - 1);
     }
     world::until(|| {
-        let committed = consumer.committed_offsets(list.clone(), Duration::from_secs(10));
+        let committed = consumer.committed_offsets(list.clone(), Duration::from_secs(60));
         let is_there = |element: &rdkafka::topic_partition_list::TopicPartitionListElem<'_>| {
             matches!(element.offset(), Offset::Offset(_))
         };
