@@ -8,12 +8,14 @@ use std::time::{Duration, Instant};
 
 use rdkafka::ClientConfig;
 use rdkafka::consumer::{BaseConsumer, Consumer};
+use rdkafka::error::KafkaError;
 use rdkafka::message::{BorrowedMessage, Header, Headers, Message};
 use rdkafka::{Offset, TopicPartitionList};
 use serde_json::Value;
 
-/// A topic counts as read when nothing came for so long.
+/// A topic counts as read when the end of each partition was reached and then nothing came for so long.
 const QUIET: Duration = Duration::from_secs(5);
+const END_LIMIT: Duration = Duration::from_secs(120);
 const METADATA_LIMIT: Duration = Duration::from_secs(60);
 
 /// One record.
@@ -35,13 +37,25 @@ impl Record {
 /// All committed records of `topic`, each partition in its order; none where it does not exist.
 pub fn read_all(bootstrap: &str, topic: &str) -> Vec<Record> {
     let consumer = from_beginning(bootstrap, topic);
+    let partitions = consumer.assignment().expect("an assignment").count();
+    let mut at_end = HashSet::new();
     let mut records = vec![];
     let mut last = Instant::now();
-    while last.elapsed() < QUIET {
-        let Some(polled) = consumer.poll(Duration::from_millis(100)) else {
-            continue;
+    while at_end.len() < partitions || last.elapsed() < QUIET {
+        let record = match consumer.poll(Duration::from_millis(100)) {
+            None => {
+                assert!(
+                    last.elapsed() < END_LIMIT,
+                    "the end of `{topic}` does not come"
+                );
+                continue;
+            }
+            Some(Err(KafkaError::PartitionEOF(partition))) => {
+                at_end.insert(partition);
+                continue;
+            }
+            Some(record) => record.expect("the broker is there while results are read"),
         };
-        let record = polled.expect("the broker is there while results are read");
         last = Instant::now();
         records.push(Record {
             key: String::from_utf8_lossy(record.key().unwrap_or_default()).into_owned(),
@@ -69,6 +83,7 @@ fn from_beginning(bootstrap: &str, topic: &str) -> BaseConsumer {
         .set("group.id", "reader")
         .set("isolation.level", "read_committed")
         .set("enable.auto.commit", "false")
+        .set("enable.partition.eof", "true")
         .set("reconnect.backoff.max.ms", "1000")
         .create()
         .expect("a consumer");
