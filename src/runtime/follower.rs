@@ -21,6 +21,10 @@ const ASK_TIMEOUT: Duration = Duration::from_secs(5);
 const FETCH_WAIT: Duration = Duration::from_millis(100);
 /// Pause before the topic is opened again after a failure.
 const REOPEN_AFTER: Duration = Duration::from_millis(500);
+/// Between two looks for partitions that were added to the topic.
+const LOOK_FOR_PARTITIONS: Duration = Duration::from_secs(5);
+/// How long such a look may take: the reader reads nothing meanwhile.
+const LOOK_TIMEOUT: Duration = Duration::from_secs(1);
 /// How often the loop looks whether it should stop.
 const POLL: Duration = Duration::from_millis(100);
 
@@ -92,7 +96,8 @@ pub struct Follower {
 
 impl Follower {
     /// Starts reading `topic` (its full name). `apply` sees every record of every partition, in
-    /// the order of each partition. A broker or a topic that is not there yet is waited for.
+    /// the order of each partition. A broker or a topic that is not there yet is waited for; a
+    /// partition that is added is read, from its first record on, within some seconds.
     pub fn start(
         base: &ClientConfig,
         topic: String,
@@ -210,14 +215,15 @@ impl Shared {
             match self.open() {
                 Ok((consumer, asker, ends)) => {
                     failures = 0;
-                    *lock(&self.client) = Some(Arc::new(asker));
+                    let asker = Arc::new(asker);
+                    *lock(&self.client) = Some(Arc::clone(&asker));
                     {
                         let mut progress = self.lock();
                         progress.trouble = None;
                         progress.moved = Some(Instant::now());
                     }
                     self.moved.notify_all();
-                    self.follow(&consumer, &ends, &mut apply);
+                    self.follow(&consumer, &asker, ends, &mut apply);
                     *lock(&self.client) = None;
                 }
                 Err(error) => {
@@ -251,8 +257,29 @@ impl Shared {
         Ok((consumer, asker, ends))
     }
 
+    /// The ends of all partitions.
     fn ends(&self, consumer: &BaseConsumer) -> Result<BTreeMap<i32, i64>, KafkaError> {
-        let metadata = consumer.fetch_metadata(Some(&self.topic), ASK_TIMEOUT)?;
+        let partitions = self.partitions(consumer, ASK_TIMEOUT)?;
+        let end = |partition| Ok((partition, self.end(consumer, partition, ASK_TIMEOUT)?));
+        partitions.into_iter().map(end).collect()
+    }
+
+    fn end(
+        &self,
+        consumer: &BaseConsumer,
+        partition: i32,
+        within: Duration,
+    ) -> Result<i64, KafkaError> {
+        let (_, high) = consumer.fetch_watermarks(&self.topic, partition, within)?;
+        Ok(high)
+    }
+
+    fn partitions(
+        &self,
+        consumer: &BaseConsumer,
+        within: Duration,
+    ) -> Result<Vec<i32>, KafkaError> {
+        let metadata = consumer.fetch_metadata(Some(&self.topic), within)?;
         let unknown =
             || KafkaError::MetadataFetch(rdkafka::types::RDKafkaErrorCode::UnknownTopicOrPartition);
         let topic = metadata
@@ -266,19 +293,35 @@ impl Shared {
         if topic.partitions().is_empty() {
             return Err(unknown());
         }
-        let mut ends = BTreeMap::new();
-        for partition in topic.partitions() {
-            let (_, high) = consumer.fetch_watermarks(&self.topic, partition.id(), ASK_TIMEOUT)?;
-            ends.insert(partition.id(), high);
+        Ok(topic.partitions().iter().map(|it| it.id()).collect())
+    }
+
+    /// Reads partitions that have been added, from their beginning; `ends` knows those that are read.
+    fn look_for_partitions(
+        &self,
+        consumer: &BaseConsumer,
+        asker: &BaseConsumer,
+        ends: &mut BTreeMap<i32, i64>,
+    ) -> Result<(), KafkaError> {
+        let mut partitions = self.partitions(asker, LOOK_TIMEOUT)?;
+        partitions.retain(|partition| !ends.contains_key(partition));
+        for partition in partitions {
+            let end = self.end(asker, partition, LOOK_TIMEOUT)?;
+            let mut added = TopicPartitionList::new();
+            added.add_partition_offset(&self.topic, partition, Offset::Beginning)?;
+            consumer.incremental_assign(&added)?;
+            ends.insert(partition, end);
+            tracing::info!(topic = self.topic, partition, "a partition was added");
         }
-        Ok(ends)
+        Ok(())
     }
 
     /// Applies records until told to stop, or until the client is beyond repair.
     fn follow(
         &self,
         consumer: &BaseConsumer,
-        ends: &BTreeMap<i32, i64>,
+        asker: &BaseConsumer,
+        mut ends: BTreeMap<i32, i64>,
         apply: &mut impl FnMut(Entry<'_>),
     ) {
         let mut restoring: BTreeMap<i32, i64> = ends.clone();
@@ -288,7 +331,14 @@ impl Shared {
         if restoring.is_empty() {
             self.reached(None, true);
         }
+        let mut looked = Instant::now();
         while !self.stop.load(Ordering::Relaxed) {
+            if looked.elapsed() >= LOOK_FOR_PARTITIONS {
+                if let Err(error) = self.look_for_partitions(consumer, asker, &mut ends) {
+                    tracing::debug!(topic = self.topic, %error, "no look for added partitions");
+                }
+                looked = Instant::now();
+            }
             match consumer.poll(POLL) {
                 None => {}
                 Some(Ok(message)) => {

@@ -1,10 +1,12 @@
 //! Rules in force join compacted topics: the latest value of a key, whatever it is encoded in, over
-//! updates and restarts; matches wait for a table that is not read yet, and other rules do not.
+//! updates and restarts; matches wait for a table that is not read yet, and other rules do not. On the
+//! embedded broker, and all of it on one node of Apache Kafka.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use kafka_harness::Kafka;
 use partita::codec::avro::put_long;
 use partita::codec::event::AvroSchema;
 use partita::codec::signal::{self, EventParts, WatermarkParts};
@@ -15,11 +17,12 @@ use partita::pattern::{Rule, syntax};
 use partita::runtime::{self, DefinitionRegistry, Handle, RuntimeConfig};
 use partita::workflow::Workflow;
 use partita_broker::{Broker, Config};
+use rdkafka::admin::{AdminOptions, NewPartitions};
 use rdkafka::message::{Header, OwnedHeaders};
 use rdkafka::producer::{BaseRecord, DefaultProducerContext, Producer, ThreadedProducer};
 use serde_json::{Value, json};
 
-use crate::intake::support::{create, producer, read_all};
+use crate::intake::support::{admin, create, producer, read_all};
 use crate::world::{self, PARTITIONS, Registry};
 
 const RULES: &str = r#"
@@ -27,7 +30,7 @@ kind: rule
 name: priced
 correlate: {by: [sku]}
 match: {any: [{id: it, topic: orders}]}
-enrich: [{topic: prices, as: price, key: sku}]
+enrich: [{topic: PRICES, as: price, key: sku}]
 start: {workflow: noted, input: {sku: "${key.sku}", n: "${matches.it[0].n}", price: "${price}"}}
 ---
 kind: rule
@@ -61,37 +64,83 @@ impl DefinitionRegistry for Rules {
     }
 }
 
-/// A broker with the topics of an installation, events that come one after the other, and the
-/// instance that matches them.
+/// The topics of an installation on a broker, events that come one after the other, and the instance
+/// that matches them.
 struct World {
-    broker: Broker,
+    brokers: String,
+    prefix: &'static str,
     folder: tempfile::TempDir,
     producer: ThreadedProducer<DefaultProducerContext>,
     events: i64,
 }
 
 impl World {
-    async fn new() -> Self {
-        let broker = Broker::start(Config::memory()).await.expect("a broker");
-        let brokers = broker.bootstrap();
-        world::create_topics(&brokers, "p.", &["nobody"]).await;
-        create(&brokers, "p.signals", PARTITIONS).await;
-        create(&brokers, "p.pattern-state", PARTITIONS).await;
+    async fn new(brokers: &str, prefix: &'static str) -> Self {
+        world::create_topics(brokers, prefix, &["nobody"]).await;
+        for topic in ["signals", "pattern-state"] {
+            create(brokers, &format!("{prefix}{topic}"), PARTITIONS).await;
+        }
         Self {
-            producer: producer(&brokers),
+            producer: producer(brokers),
             folder: tempfile::tempdir().expect("a folder"),
-            broker,
+            brokers: brokers.to_owned(),
+            prefix,
             events: 0,
+        }
+    }
+
+    fn topic(&self, name: &str) -> String {
+        format!("{}{name}", self.prefix)
+    }
+
+    async fn create_prices(&self) {
+        create(&self.brokers, &self.topic("prices"), 3).await;
+    }
+
+    /// Gives the table a fourth partition, and a producer that knows it.
+    async fn add_a_partition(&mut self) {
+        let topic = self.topic("prices");
+        let four = NewPartitions::new(&topic, 4);
+        let added = admin(&self.brokers)
+            .create_partitions([&four], &AdminOptions::new())
+            .await;
+        added.expect("an answer").remove(0).expect("a partition");
+        self.producer = producer(&self.brokers);
+        let client = self.producer.client();
+        world::until(|| {
+            let metadata = client.fetch_metadata(Some(&topic), LIMIT);
+            metadata.expect("metadata").topics()[0].partitions().len() == 4
+        })
+        .await;
+    }
+
+    /// Orders of `sku` until one is joined with `price`; all that follow are.
+    async fn until_priced(&mut self, sku: &str, price: i64) {
+        let deadline = Instant::now() + LIMIT;
+        loop {
+            let before = values(&self.started().0, sku).len();
+            self.order(sku);
+            self.until(|priced, _| values(priced, sku).len() > before)
+                .await;
+            let seen = values(&self.started().0, sku);
+            if let Some(first_new) = seen.iter().position(|value| *value == price) {
+                let after = &seen[first_new..];
+                assert!(after.iter().all(|value| *value == price), "{seen:?}");
+                return;
+            }
+            assert!(Instant::now() < deadline, "{price} is never seen: {seen:?}");
+            tokio::time::sleep(Duration::from_millis(100)).await;
         }
     }
 
     fn start(&self, set: impl FnOnce(&mut RuntimeConfig)) -> Handle {
         let schema = self.folder.path().join("price.avsc");
         std::fs::write(&schema, PRICE).expect("a file");
-        let mut config = world::config(&self.broker.bootstrap(), "p.", "one", None);
+        let mut config = world::config(&self.brokers, self.prefix, "one", None);
         config.schemas.files = vec![schema];
         set(&mut config);
-        let rules = syntax::parse(RULES, None).expect("valid rules");
+        let rules = RULES.replace("PRICES", &self.topic("prices"));
+        let rules = syntax::parse(&rules, None).expect("valid rules");
         let registry = Rules {
             workflows: Registry::with(NOTED),
             rules: rules.into(),
@@ -100,6 +149,10 @@ impl World {
     }
 
     fn row(&self, key: &str, value: Option<&[u8]>, headers: &[(&str, &str)]) {
+        self.row_in(i32::from(key.as_bytes()[0] % 3), key, value, headers);
+    }
+
+    fn row_in(&self, partition: i32, key: &str, value: Option<&[u8]>, headers: &[(&str, &str)]) {
         let mut of_record = OwnedHeaders::new();
         for (key, value) in headers {
             of_record = of_record.insert(Header {
@@ -107,8 +160,9 @@ impl World {
                 value: Some(*value),
             });
         }
-        let mut record = BaseRecord::to("prices")
-            .partition(i32::from(key.as_bytes()[0] % 3))
+        let topic = self.topic("prices");
+        let mut record = BaseRecord::to(&topic)
+            .partition(partition)
             .headers(of_record)
             .key(key);
         if let Some(value) = value {
@@ -131,6 +185,7 @@ impl World {
             Timestamp(BASE + self.events),
         );
         let key = json!([sku]).to_string();
+        let signals = self.topic("signals");
         for rule in ["priced", "plain"] {
             let mut value = Vec::new();
             signal::encode_event(
@@ -149,7 +204,7 @@ impl World {
             let mut name = Vec::new();
             signal::put_event_key(rule, 1, key.as_bytes(), &mut name);
             let name = String::from_utf8(name).expect("text");
-            let record = BaseRecord::to("p.signals")
+            let record = BaseRecord::to(&signals)
                 .partition(partition_of(name.as_bytes(), PARTITIONS))
                 .key(name.as_str())
                 .payload(value.as_slice());
@@ -167,7 +222,7 @@ impl World {
             &mut value,
         );
         for partition in 0..PARTITIONS {
-            let record = BaseRecord::to("p.signals")
+            let record = BaseRecord::to(&signals)
                 .partition(partition)
                 .payload(value.as_slice());
             self.send(record);
@@ -178,7 +233,7 @@ impl World {
     /// `plain` how many there were.
     fn started(&self) -> (BTreeMap<String, Vec<Value>>, usize) {
         let (mut priced, mut plain) = (BTreeMap::<String, BTreeMap<u64, Value>>::new(), 0);
-        for (_, _, value, _) in read_all(&self.broker.bootstrap(), "p.commands") {
+        for (_, _, value, _) in read_all(&self.brokers, &self.topic("commands")) {
             let command: Value = serde_json::from_slice(&value).expect("JSON");
             let input = &command["input"];
             match input["sku"].as_str() {
@@ -209,7 +264,7 @@ impl World {
     }
 
     fn dead_letters(&self) -> Vec<(String, String)> {
-        let dead = read_all(&self.broker.bootstrap(), "p.dead-letter").into_iter();
+        let dead = read_all(&self.brokers, &self.topic("dead-letter")).into_iter();
         dead.map(|(_, _, _, headers)| {
             let header = |name: &str| headers.get(name).cloned().unwrap_or_default();
             (
@@ -236,8 +291,43 @@ fn values(priced: &BTreeMap<String, Vec<Value>>, sku: &str) -> Vec<Value> {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_match_is_joined_with_the_latest_value_over_updates_and_restarts() {
-    let mut world = World::new().await;
-    create(&world.broker.bootstrap(), "prices", 3).await;
+    let broker = Broker::start(Config::memory()).await.expect("a broker");
+    the_latest_value(&broker.bootstrap()).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_match_waits_for_its_table_over_a_restart() {
+    let broker = Broker::start(Config::memory()).await.expect("a broker");
+    waiting(&broker.bootstrap()).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_topic_that_never_comes_has_no_values() {
+    let broker = Broker::start(Config::memory()).await.expect("a broker");
+    no_topic(&broker.bootstrap()).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_table_beyond_its_bound_makes_dead_letters_that_say_so() {
+    let broker = Broker::start(Config::memory()).await.expect("a broker");
+    too_large(&broker.bootstrap()).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn rules_join_on_apache_kafka() {
+    let Some(kafka) = Kafka::start_or_skip("joins of rules on Apache Kafka") else {
+        return;
+    };
+    let brokers = kafka.bootstrap();
+    the_latest_value(&brokers).await;
+    waiting(&brokers).await;
+    no_topic(&brokers).await;
+    too_large(&brokers).await;
+}
+
+async fn the_latest_value(brokers: &str) {
+    let mut world = World::new(brokers, "j1.").await;
+    world.create_prices().await;
     world.row("json", Some(br#"{"v":0}"#), &[]);
     world.row("json", Some(br#"{"v":1}"#), &[]);
     let headers = [("ce_specversion", "1.0"), ("ce_type", "price.set")];
@@ -267,27 +357,12 @@ async fn a_match_is_joined_with_the_latest_value_over_updates_and_restarts() {
 
     // An update is seen once it has been read, and from then on.
     world.row("json", Some(br#"{"v":10}"#), &[]);
-    let deadline = Instant::now() + LIMIT;
-    loop {
-        let before = values(&world.started().0, "json").len();
-        world.order("json");
-        world
-            .until(|priced, _| values(priced, "json").len() > before)
-            .await;
-        let seen = values(&world.started().0, "json");
-        let first_new = seen.iter().position(|value| *value == 10);
-        if let Some(first_new) = first_new {
-            assert!(
-                seen[first_new..].iter().all(|value| *value == 10),
-                "{seen:?}"
-            );
-            break;
-        }
-        assert!(
-            Instant::now() < deadline,
-            "the update is never seen: {seen:?}"
-        );
-    }
+    world.until_priced("json", 10).await;
+
+    // A partition that is added later is read as well, from its first record on.
+    world.add_a_partition().await;
+    world.row_in(3, "fourth", Some(br#"{"v":40}"#), &[]);
+    world.until_priced("fourth", 40).await;
     assert!(handle.shutdown(LIMIT).await);
 
     // After a restart nothing matches before the table is read: the first one sees it all.
@@ -311,9 +386,8 @@ async fn a_match_is_joined_with_the_latest_value_over_updates_and_restarts() {
 
 /// The topic is not there, and somebody makes it after a restart: the match has waited, in its turn,
 /// and the rule that joins nothing has not.
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_match_waits_for_its_table_over_a_restart() {
-    let mut world = World::new().await;
+async fn waiting(brokers: &str) {
+    let mut world = World::new(brokers, "j2.").await;
     let patient = |config: &mut RuntimeConfig| config.table_wait = Millis(3_600_000);
     let handle = world.start(patient);
     world.order("a");
@@ -326,7 +400,7 @@ async fn a_match_waits_for_its_table_over_a_restart() {
     world.order("a");
     world.until(|_, plain| plain == 3).await;
     assert_eq!(world.started().0, BTreeMap::new());
-    create(&world.broker.bootstrap(), "prices", 3).await;
+    world.create_prices().await;
     world.row("never asked for", Some(br#"{"v":7}"#), &[]);
     world
         .until(|priced, _| priced.values().map(Vec::len).sum::<usize>() == 3)
@@ -345,9 +419,8 @@ async fn a_match_waits_for_its_table_over_a_restart() {
     assert!(handle.shutdown(LIMIT).await);
 }
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_topic_that_never_comes_has_no_values() {
-    let mut world = World::new().await;
+async fn no_topic(brokers: &str) {
+    let mut world = World::new(brokers, "j3.").await;
     let handle = world.start(|config| config.table_wait = Millis(1_000));
     world.order("a");
     world.until(|priced, _| priced.len() == 1).await;
@@ -355,10 +428,9 @@ async fn a_topic_that_never_comes_has_no_values() {
     assert!(handle.shutdown(LIMIT).await);
 }
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_table_beyond_its_bound_makes_dead_letters_that_say_so() {
-    let mut world = World::new().await;
-    create(&world.broker.bootstrap(), "prices", 3).await;
+async fn too_large(brokers: &str) {
+    let mut world = World::new(brokers, "j4.").await;
+    world.create_prices().await;
     for sku in ["a", "b", "c"] {
         world.row(sku, Some(br#"{"v":1}"#), &[]);
     }
