@@ -100,7 +100,7 @@ pub enum Verdict<'f> {
 }
 
 impl Verdict<'_> {
-    pub fn rule(&self) -> &Rule {
+    pub fn rule(&self) -> &Arc<Rule> {
         match self {
             Verdict::Wanted { rule, .. }
             | Verdict::Unkeyed { rule }

@@ -112,8 +112,9 @@ pub(super) fn text_at<'t>(text: &'t str, path: &[Segment]) -> Option<&'t str> {
 /// Feeds the lines of a file to a rule and tells what came of them; events are known by their lines.
 /// Each line is a record as kcat writes it (`topic`, `payload`, `ts`, `headers`) or, where the rule
 /// reads one topic, the event itself; records of topics that the rule joins are the table, up to
-/// that line; records of other topics are passed over. After the last line
-/// event time moves to `advance_to`, or to the end of all windows.
+/// that line; records of other topics are passed over. Of events that the rule caused itself it gets
+/// the time and no more. After the last line event time moves to `advance_to`, or to the end of all
+/// windows.
 ///
 /// # Errors
 /// At the first line that is no event.
@@ -137,6 +138,11 @@ pub fn replay(
         };
         let slots = rule.slots(&record.payload);
         let at = rule.event_time(&slots, record.at).map_err(failed)?;
+        if rule.has_caused(Some(&record.attributes)) {
+            trial.note_own(&rule.topics[usize::from(record.topic)], line as u64);
+            trial.observe(at);
+            continue;
+        }
         trial.push(&Event {
             topic: record.topic,
             at,
@@ -171,6 +177,7 @@ struct Record {
     topic: u16,
     at: Option<Timestamp>,
     payload: Json,
+    attributes: Attributes,
 }
 
 /// The value of a record as kcat writes it: JSON, or text that is JSON. `None`: there is none.
@@ -195,11 +202,12 @@ fn read_record(rule: &Rule, tree: Value) -> Result<Option<Record>, String> {
                 rule.topics.join(", ")
             ));
         }
-        let (payload, at) = unwrapped(tree, &Value::Null);
+        let (payload, attributes) = unwrapped(tree, &Value::Null);
         return Ok(Some(Record {
             topic: 0,
-            at,
+            at: attributes.time,
             payload,
+            attributes,
         }));
     }
     let name = tree["topic"].as_str().unwrap_or_default();
@@ -210,17 +218,18 @@ fn read_record(rule: &Rule, tree: Value) -> Result<Option<Record>, String> {
         return Ok(None);
     };
     let recorded = tree.get("ts").and_then(Value::as_i64).map(Timestamp);
-    let (payload, stated) = unwrapped(payload, &tree["headers"]);
+    let (payload, attributes) = unwrapped(payload, &tree["headers"]);
     Ok(Some(Record {
         topic: u16::try_from(topic).unwrap_or(u16::MAX),
-        at: stated.or(recorded),
+        at: attributes.time.or(recorded),
         payload,
+        attributes,
     }))
 }
 
-/// An event as rules see it, and its own time: of a CloudEvent, structured or by `headers` as kcat
-/// writes them (names and values in turn), the data with the attributes; anything else as it is.
-fn unwrapped(tree: Value, headers: &Value) -> (Json, Option<Timestamp>) {
+/// An event as rules see it: of a CloudEvent, structured or by `headers` as kcat writes them (names
+/// and values in turn), the data with the attributes; anything else as it is.
+fn unwrapped(tree: Value, headers: &Value) -> (Json, Attributes) {
     let json = Json::from(tree);
     let headers: &[Value] = headers.as_array().map_or(&[], Vec::as_slice);
     let mut attributes = Attributes::default();
@@ -235,12 +244,12 @@ fn unwrapped(tree: Value, headers: &Value) -> (Json, Option<Timestamp>) {
         }
     }
     if is_binary {
-        return (attributes.beside(&json), attributes.time);
+        return (attributes.beside(&json), attributes);
     }
     match Structured::read(json.as_str()) {
-        Some(envelope) => (envelope.payload(), envelope.attributes.time),
+        Some(envelope) => (envelope.payload(), envelope.attributes),
         // A time among the headers is taken even where nothing else of a CloudEvent is.
-        None => (json, attributes.time),
+        None => (json, attributes),
     }
 }
 

@@ -8,6 +8,7 @@ use super::gauge::Gauge;
 use super::predicate::{Having, Predicate};
 use super::route::{Destination, Workflow};
 use crate::expr::{Segment, Template};
+use crate::model::cloud_event::Attributes;
 use crate::model::{Json, Millis};
 
 /// Most conditions, steps and `until`s of one rule; a set of them fits into a word.
@@ -58,11 +59,12 @@ impl Rule {
         format!("{}@{}", self.name, self.version)
     }
 
-    /// Whether `id`, of the form of [`Rule::id`], is of this rule in any version. A rule takes no event
-    /// that itself caused.
-    pub fn is_named_in(&self, id: &str) -> bool {
-        id.rsplit_once('@')
-            .is_some_and(|(name, _)| *name == *self.name)
+    /// Whether an event with these attributes stems from this rule, in any version. A rule takes no
+    /// event that itself caused.
+    pub fn has_caused(&self, event: Option<&Attributes>) -> bool {
+        let author = event.and_then(|event| event.rule.as_deref());
+        let name = author.and_then(|id| id.rsplit_once('@'));
+        name.is_some_and(|(name, _)| *name == *self.name)
     }
 
     /// The workflows that matches start, with the version where one is asked for.

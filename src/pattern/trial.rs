@@ -42,6 +42,7 @@ pub struct Findings {
     late: List,
     timed_out: List,
     unkeyed: List,
+    own: List,
     overflows: List,
 }
 
@@ -111,6 +112,12 @@ impl Trial {
         self.findings.unkeyed.push(|| place(topic, position));
     }
 
+    /// Takes note of an event that the rule does not get, for it caused it itself.
+    pub fn note_own(&mut self, topic: &str, position: u64) {
+        let place = self.place;
+        self.findings.own.push(|| place(topic, position));
+    }
+
     /// There are no more events: time moves on to `advance_to`, or to the end of all windows.
     pub fn finish(mut self, advance_to: Option<Timestamp>) -> Findings {
         if let Some(end) = advance_to.or_else(|| self.matcher.end_of_windows()) {
@@ -175,6 +182,7 @@ impl Findings {
             late: list(),
             timed_out: list(),
             unkeyed: list(),
+            own: list(),
             overflows: list(),
         }
     }
@@ -195,18 +203,23 @@ impl Findings {
         self.late.append(other.late);
         self.timed_out.append(other.timed_out);
         self.unkeyed.append(other.unkeyed);
+        self.own.append(other.own);
         self.overflows.append(other.overflows);
     }
 
-    /// `matches`, `late` and `timed_out`; `unkeyed` and `overflows` where there are any; and in
-    /// `left_off`, by list, how many are not shown.
+    /// `matches`, `late` and `timed_out`; `unkeyed`, `own` and `overflows` where there are any; and
+    /// in `left_off`, by list, how many are not shown.
     pub fn document(&self) -> Value {
         let mut document = json!({
             "matches": self.matches.first,
             "late": self.late.first,
             "timed_out": self.timed_out.first,
         });
-        for (name, list) in [("unkeyed", &self.unkeyed), ("overflows", &self.overflows)] {
+        for (name, list) in [
+            ("unkeyed", &self.unkeyed),
+            ("own", &self.own),
+            ("overflows", &self.overflows),
+        ] {
             if list.all > 0 {
                 document[name] = json!(list.first);
             }
@@ -216,6 +229,7 @@ impl Findings {
             ("late", &self.late),
             ("timed_out", &self.timed_out),
             ("unkeyed", &self.unkeyed),
+            ("own", &self.own),
             ("overflows", &self.overflows),
         ] {
             list.tell_left_off(name, &mut document);

@@ -289,6 +289,51 @@ fn a_rule_is_tried_over_a_file_of_events() {
     );
 }
 
+/// As at run time: a rule does not get what it caused itself, in any version, and others do.
+#[test]
+fn a_rule_is_tried_without_the_events_that_it_caused() {
+    let rule = |name: &str| {
+        format!(
+            "kind: rule\nname: {name}\nmatch: {{any: [{{id: a, topic: partita.events, where: \"event.n > 0\"}}]}}\n"
+        )
+    };
+    let rules = [rule("one"), rule("two")].join("---\n");
+    let event = |n: u32, author: &str| {
+        let author = match author {
+            "" => String::new(),
+            author => format!("\"partitarule\":\"{author}\",\"partitadepth\":1,"),
+        };
+        format!(
+            "{{\"specversion\":\"1.0\",\"type\":\"t\",\"time\":\"2026-01-31T12:00:00Z\",{author}\"data\":{{\"n\":{n}}}}}"
+        )
+    };
+    let headers = "[\"ce_type\",\"t\",\"ce_partitarule\",\"one@2\"]";
+    let events = [
+        event(1, ""),
+        event(2, "one@1"),
+        event(3, "two@3"),
+        format!(
+            "{{\"topic\":\"partita.events\",\"ts\":1769860800000,\"headers\":{headers},\"payload\":{{\"n\":4}}}}"
+        ),
+        event(5, "one"),
+    ]
+    .join("\n");
+    let folder = folder(&[("rules.yaml", &rules), ("events.jsonl", &events)]);
+    let path = |name: &str| folder.path().join(name).display().to_string();
+    let (rules, events) = (path("rules.yaml"), path("events.jsonl"));
+    let ended = run(&["rules", "test", &rules, "--events", &events, "--json"]).code(0);
+    let found = ended.json();
+    let of = |rule: &str| {
+        let matches = found["matches"].as_array().expect("a list").iter();
+        let of_rule = matches.filter(|found| found["rule"] == rule);
+        let lines = of_rule.map(|found| found["events"]["a"][0].clone());
+        serde_json::Value::Array(lines.collect())
+    };
+    assert_eq!(of("one"), serde_json::json!([1, 3, 5]));
+    assert_eq!(of("two"), serde_json::json!([1, 2, 4, 5]));
+    assert_eq!(found["own"], serde_json::json!([2, 4, 3]));
+}
+
 #[test]
 fn two_versions_of_a_rule_are_compared_over_a_file() {
     let rule = |name: &str, condition: &str, most: u32| {

@@ -59,6 +59,8 @@ struct Sent {
     at: i64,
     value: String,
     is_made: bool,
+    /// As if a run had sent it that the rule `made` started.
+    is_own: bool,
     /// Of a transaction that is given up.
     is_aborted: bool,
 }
@@ -73,6 +75,7 @@ fn sent(n: i64) -> Sent {
         at: BASE + n * STEP,
         value,
         is_made: false,
+        is_own: false,
         is_aborted: n / 20 % 5 == 3,
     };
     match n % 10 {
@@ -81,6 +84,7 @@ fn sent(n: i64) -> Sent {
         5 => sent("orders", 3, "[no event".to_owned()),
         _ => Sent {
             is_made: n % 3 == 0,
+            is_own: n % 18 == 0,
             ..sent(
                 "orders",
                 3,
@@ -100,12 +104,13 @@ fn produce(brokers: &str) {
     for begin in (0..EVENTS).step_by(20) {
         producer.begin_transaction().expect("a transaction");
         for sent in (begin..begin + 20).map(sent) {
-            let headers = match sent.is_made {
-                false => OwnedHeaders::new(),
-                true => OwnedHeaders::new()
-                    .insert(header("ce_specversion", "1.0"))
-                    .insert(header("ce_type", "order.made")),
-            };
+            let headers = headers(&sent).iter();
+            let headers = headers.fold(OwnedHeaders::new(), |headers, (key, value)| {
+                headers.insert(Header {
+                    key,
+                    value: Some(*value),
+                })
+            });
             let record = BaseRecord::to(sent.topic)
                 .partition(sent.partition)
                 .key(&sent.key)
@@ -122,10 +127,16 @@ fn produce(brokers: &str) {
     }
 }
 
-fn header<'a>(key: &'a str, value: &'a str) -> Header<'a, &'a str> {
-    Header {
-        key,
-        value: Some(value),
+fn headers(sent: &Sent) -> &'static [(&'static str, &'static str)] {
+    const ALL: [(&str, &str); 3] = [
+        ("ce_specversion", "1.0"),
+        ("ce_type", "order.made"),
+        ("ce_partitarule", "made@7"),
+    ];
+    match (sent.is_made, sent.is_own) {
+        (false, _) => &[],
+        (true, false) => &ALL[..2],
+        (true, true) => &ALL,
     }
 }
 
@@ -207,10 +218,7 @@ fn replayed(rules: &[Arc<Rule>], first: i64, end: i64) -> Vec<String> {
         .filter(is_there)
         .map(|n| {
             let sent = sent(n);
-            let headers = match sent.is_made {
-                false => json!([]),
-                true => json!(["ce_specversion", "1.0", "ce_type", "order.made"]),
-            };
+            let headers: Vec<&str> = headers(&sent).iter().flat_map(|(key, value)| [*key, *value]).collect();
             json!({"topic": sent.topic, "key": sent.key, "ts": sent.at, "payload": sent.value, "headers": headers})
                 .to_string()
         })
@@ -273,6 +281,20 @@ fn compare(brokers: &str) {
         .count();
     assert_eq!(whole.records, events as u64);
     assert_eq!(whole.spans.len(), 5);
+
+    // What a rule has caused itself it does not get, whatever others make of it.
+    let own = |n: i64| {
+        let sent = sent(n);
+        let amount = n * 37 % 100;
+        sent.is_own && !sent.is_aborted && amount > 50
+    };
+    let own: Vec<i64> = (0..EVENTS).filter(|n| own(*n)).collect();
+    assert!(!own.is_empty());
+    assert_eq!(document["own"].as_array().map(Vec::len), Some(own.len()));
+    for n in own {
+        let start = json!({"workflow": "w", "input": {"n": n}}).to_string();
+        assert!(!all.iter().any(|found| found.ends_with(&start)), "{n}");
+    }
 
     // The difference is that of the two lists.
     let diff = whole.findings[0].diff(&whole.findings[1]);

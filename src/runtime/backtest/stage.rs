@@ -106,7 +106,14 @@ impl Stage {
             all.position(|running| Arc::ptr_eq(running.trial.rule(), rule))
         };
         let position = position(from.at.partition, offset);
+        let attributes = event.attributes.as_ref();
         of_topic.select(&event.payload, event.at, &mut |verdict| match verdict {
+            own if own.rule().has_caused(attributes) => {
+                if let Some(running_at) = at_work(running, own.rule()) {
+                    let trial = &mut running[running_at].trial;
+                    trial.note_own(&from.at.topic, position);
+                }
+            }
             Verdict::Wanted { rule, at, .. } => {
                 let mut topics = rule.topics.iter();
                 let topic = topics.position(|name| *name == from.at.topic);

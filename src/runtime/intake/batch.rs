@@ -88,9 +88,8 @@ impl IntakeWorker {
                     .watermarks
                     .see(of_topic.clocks(), &event.payload, event.at);
                 let mut sent = Ok(());
-                let author = event.attributes.as_ref().and_then(|of| of.rule.as_deref());
                 of_topic.select(&event.payload, event.at, &mut |verdict| {
-                    if author.is_some_and(|author| verdict.rule().is_named_in(author)) {
+                    if verdict.rule().has_caused(event.attributes.as_ref()) {
                         count(&mut tally.own, &verdict.rule().name);
                     } else if sent.is_ok() {
                         sent = sender.verdict(record, &event, verdict, &mut tally);
