@@ -2,12 +2,14 @@
 //!
 //! [`input`] reads what comes in on `commands` and `replies`, JSON or Avro (`avro_input`); [`output`] writes tasks, lifecycle
 //! events and dead letters; [`rule_event`] what is told of rules; [`state`] is the entry of a run in the changelog, written once for
-//! each transition and therefore by hand on top of [`avro`], Avro's binary primitives;
+//! each transition and therefore by hand on top of [`avro`], Avro's binary primitives ([`awaiting`]: what
+//! its steps wait for, without reading the rest);
 //! [`parked`] is the entry of a reply that waits for its run; [`keys`] names entries. [`event`] reads
 //! the records of users' event topics, and [`signal`] is what the intake makes of them for patterns.
 
 pub mod avro;
 mod avro_input;
+pub mod awaiting;
 pub mod event;
 pub mod input;
 pub mod keys;

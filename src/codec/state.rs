@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use super::avro::{Reader, put_bytes, put_count, put_long, put_optional};
+use super::awaiting::Awaiting;
 use super::{CodecError, provenance};
 use crate::model::{
     Failure, Inbox, Json, RunId, RunState, RunStatus, SignalId, SignalName, StepState, StepStatus,
@@ -14,8 +15,8 @@ use crate::model::{
 /// the inbox, version 2 before what steps watch and the provenance.
 pub const VERSION: u8 = 3;
 
-const FIRST_VERSION_WITH_INBOX: u8 = 2;
-const FIRST_VERSION_WITH_WATCHES: u8 = 3;
+pub(super) const FIRST_VERSION_WITH_INBOX: u8 = 2;
+pub(super) const FIRST_VERSION_WITH_WATCHES: u8 = 3;
 
 /// A JSON text longer than this has an entry of its own.
 pub const INLINE_BYTES: usize = 4 << 10;
@@ -32,6 +33,7 @@ pub struct EntryFacts {
     pub next_due: Option<Timestamp>,
     pub ended_at: Option<Timestamp>,
     pub priority: i32,
+    pub awaiting: Awaiting,
 }
 
 impl EntryFacts {
@@ -42,6 +44,7 @@ impl EntryFacts {
             next_due: run.next_due(),
             ended_at: run.ended_at,
             priority: run.priority,
+            awaiting: Awaiting::of(run),
         }
     }
 }
@@ -210,11 +213,14 @@ fn place<T: PartialEq>(all: &[T], value: T) -> usize {
 /// Where a decoder finds the values that have entries of their own.
 pub type LargeValues<'a> = &'a dyn Fn(u32) -> Option<Json>;
 
-/// Reads the front of an entry.
+/// Reads the front of an entry, and what the run's steps wait for; whether the rest is whole, shows
+/// when it is decoded.
 pub fn facts(bytes: &[u8]) -> Result<EntryFacts, CodecError> {
     let reader = &mut Reader::new(bytes);
-    version(reader)?;
-    read_facts(reader)
+    let version = version(reader)?;
+    let mut facts = read_facts(reader)?;
+    facts.awaiting = Awaiting::skim(reader, version, facts.status).unwrap_or_default();
+    Ok(facts)
 }
 
 fn version(reader: &mut Reader<'_>) -> Result<u8, CodecError> {
@@ -235,6 +241,7 @@ fn read_facts(reader: &mut Reader<'_>) -> Result<EntryFacts, CodecError> {
         next_due: time(reader)?,
         ended_at: time(reader)?,
         priority: reader.number()?,
+        awaiting: Awaiting::default(),
     })
 }
 

@@ -11,13 +11,14 @@ use rustc_hash::FxHashMap;
 
 use super::slots::{Place, Slots};
 use super::tags::TagIndex;
+use crate::codec::awaiting::Awaiting;
 use crate::codec::state::EntryFacts;
 use crate::engine::{Parked, ParkedKey};
 use crate::model::{Json, RunId, RunStatus, Timestamp};
 
 /// Bytes that a cached run takes besides its entry and the text of its id: its slot, and its
 /// places in map, timers and indexes.
-const OVERHEAD_BYTES: usize = 220;
+const OVERHEAD_BYTES: usize = 228;
 
 /// Something that has fallen due.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -36,6 +37,7 @@ struct CachedRun {
     timer: Option<Timestamp>,
     priority: i32,
     status: RunStatus,
+    awaiting: Awaiting,
     /// The store has this very entry.
     is_stored: bool,
 }
@@ -76,6 +78,7 @@ pub struct Cache {
     /// The place that the next look for entries to evict begins at.
     hand: Place,
     live: usize,
+    awaiting: Awaiting,
     bytes: usize,
     /// Whether the store knows ended runs that are not here.
     has_evicted: bool,
@@ -107,6 +110,11 @@ impl Cache {
     /// Running and paused runs.
     pub fn live(&self) -> usize {
         self.live
+    }
+
+    /// Steps of these runs that wait for something from outside.
+    pub fn awaiting(&self) -> Awaiting {
+        self.awaiting
     }
 
     pub fn pending_count(&self) -> usize {
@@ -187,6 +195,9 @@ impl Cache {
         run.timer = facts.next_due;
         run.priority = facts.priority;
         run.status = facts.status;
+        self.awaiting -= run.awaiting;
+        run.awaiting = facts.awaiting;
+        self.awaiting += run.awaiting;
         run.is_stored = is_stored;
         let pending = run.among_pending();
         self.bytes = self.bytes - bytes + run.entry_bytes();
@@ -221,10 +232,12 @@ impl Cache {
             timer: facts.next_due,
             priority: facts.priority,
             status: facts.status,
+            awaiting: facts.awaiting,
             is_stored,
         };
         self.bytes += OVERHEAD_BYTES + id.as_str().len() + run.entry_bytes();
         self.live += usize::from(is_live(run.status));
+        self.awaiting += run.awaiting;
         self.pending.extend(run.among_pending());
         let place = self.runs.insert(id.clone(), run);
         self.move_timer(place, None, facts.next_due);
@@ -247,6 +260,7 @@ impl Cache {
         };
         self.bytes -= OVERHEAD_BYTES + id.as_str().len() + run.entry_bytes();
         self.live -= usize::from(is_live(run.status));
+        self.awaiting -= run.awaiting;
         if let Some(pending) = run.among_pending() {
             self.pending.remove(&pending);
         }
@@ -457,6 +471,7 @@ mod tests {
             next_due: next_due.map(Timestamp),
             ended_at: None,
             priority: 0,
+            awaiting: Awaiting::default(),
         }
     }
 
@@ -512,6 +527,25 @@ mod tests {
         cache.evict(0, 5);
         assert_eq!(evicted(&cache), [0, 2, 4, 6, 8]);
         assert_eq!(cache.due(Timestamp(5), 100).len(), 10);
+    }
+
+    #[test]
+    fn what_waits_is_counted_as_runs_move_on_and_go() {
+        let mut cache = Cache::default();
+        let waiting = |signals, patterns| EntryFacts {
+            awaiting: Awaiting { signals, patterns },
+            ..facts(1, None)
+        };
+        cache.put_run(&id(1), entry(), waiting(2, 1), true);
+        cache.put_run(&id(2), entry(), waiting(1, 3), true);
+        cache.put_run(&id(1), entry(), waiting(1, 0), true);
+        let told = |cache: &Cache| (cache.awaiting().signals, cache.awaiting().patterns);
+        assert_eq!(told(&cache), (2, 3));
+        // Of an entry that only the store has, it is known all the same.
+        cache.evict(0, 2);
+        assert_eq!((cache.entry(&id(2)), told(&cache)), (Some(None), (2, 3)));
+        cache.remove_run(&id(2));
+        assert_eq!(told(&cache), (1, 0));
     }
 
     #[test]

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use metrics::{Histogram, counter, gauge, histogram};
 
 use super::handle::DefinitionRegistry;
+use crate::codec::awaiting::Awaiting;
 use crate::engine::{Effect, Emitted};
 use crate::log::Lost;
 use crate::model::{Millis, RunState, RunStatus, StepState, StepStatus, Timestamp, class};
@@ -287,6 +288,7 @@ impl TableMeters {
 pub struct Snapshot {
     pub live: usize,
     pub pending: usize,
+    pub awaiting: Awaiting,
     pub cache_bytes: usize,
 }
 
@@ -294,6 +296,10 @@ impl Snapshot {
     pub fn publish(self) {
         gauge!(names::ACTIVE_WORKFLOWS_COUNT).set(self.live as f64);
         gauge!(names::RUNS_PENDING).set(self.pending as f64);
+        let awaiting = self.awaiting;
+        for (kind, steps) in [("signal", awaiting.signals), ("pattern", awaiting.patterns)] {
+            gauge!(names::STEPS_WAITING, "kind" => kind).set(f64::from(steps));
+        }
         gauge!(names::CACHE_BYTES).set(self.cache_bytes as f64);
     }
 }

@@ -249,6 +249,7 @@ fn write_behind(shared: &Shared, every: Duration, stop: &AtomicBool) {
             let cache = partition.cache();
             snapshot.live += cache.live();
             snapshot.pending += cache.pending_count();
+            snapshot.awaiting += cache.awaiting();
             snapshot.cache_bytes += cache.bytes();
         }
         snapshot.publish();

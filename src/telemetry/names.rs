@@ -68,6 +68,8 @@ pub const SIGNALS_IGNORED_TOTAL: &str = "partita_signals_ignored_total";
 pub const FORWARDED_RECORDS_TOTAL: &str = "partita_forwarded_records_total";
 /// Runs that wait for a place under the limit.
 pub const RUNS_PENDING: &str = "partita_runs_pending";
+/// Steps that wait for something from outside. Label: `kind`.
+pub const STEPS_WAITING: &str = "partita_steps_waiting";
 /// Transactions given up and repeated. Label: `cause`.
 pub const TRANSACTIONS_ABORTED_TOTAL: &str = "partita_transactions_aborted_total";
 /// Encoded run entries held in memory.
@@ -356,6 +358,12 @@ pub const METRICS: &[Metric] = &[
         Unit::Count,
         "Runs accepted that wait for a place under max_concurrent_runs.",
         &[],
+    ),
+    gauge(
+        STEPS_WAITING,
+        Unit::Count,
+        "Steps that wait now on the partitions owned here, for what: signal, pattern.",
+        &["kind"],
     ),
     counter(
         TRANSACTIONS_ABORTED_TOTAL,

@@ -71,7 +71,7 @@ impl Dev {
     }
 
     /// Ctrl-C, and the exit code that follows.
-    fn interrupt(mut self) -> Option<i32> {
+    pub fn interrupt(mut self) -> Option<i32> {
         let id = libc::pid_t::try_from(self.child.id()).expect("a process id");
         // SAFETY: the child has not been waited for, so its id is still its own.
         unsafe { libc::kill(id, libc::SIGINT) };

@@ -5,6 +5,7 @@ mod dev;
 mod offline;
 mod provenance;
 mod server;
+mod waiting;
 
 use std::process::{Command, Output, Stdio};
 
