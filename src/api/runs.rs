@@ -204,6 +204,7 @@ pub async fn verb(
     let of_verb = |body: VerbBody| Verb {
         run_id: id.clone(),
         reason: body.reason,
+        depth: 0,
     };
     let command = match verb {
         "pause" => Command::Pause(of_verb(request.json()?)),
@@ -217,6 +218,7 @@ pub async fn verb(
                 name: body.name,
                 data: body.data,
                 id: body.id,
+                depth: 0,
             })
         }
         other => {

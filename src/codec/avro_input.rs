@@ -87,6 +87,7 @@ pub(super) fn command(
         task_id: None,
         output: None,
         provenance: None,
+        depth: None,
     })
 }
 

@@ -64,6 +64,8 @@ pub(super) struct WireCommand<'a> {
     pub output: Option<Json>,
     #[serde(default)]
     pub provenance: Option<Provenance>,
+    #[serde(default)]
+    pub depth: Option<u32>,
 }
 
 impl WireCommand<'_> {
@@ -83,6 +85,7 @@ impl WireCommand<'_> {
             ("task_id", self.task_id.is_some()),
             ("output", self.output.is_some()),
             ("provenance", self.provenance.is_some()),
+            ("depth", self.depth.is_some()),
         ];
         let stranger =
             |(name, is_there): &(&'static str, bool)| *is_there && !allowed.contains(name);
@@ -134,6 +137,7 @@ pub fn command(
     let run_id = wire.run_id.as_deref().map(str::to_owned);
     let after = wire.after.clone();
     let workflow = wire.workflow.clone();
+    let depth = wire.depth.unwrap_or(0);
     let (order, tags) = order(wire)?;
     match (tags, run_id) {
         (None, _) if after.is_some() => Err(unreadable(
@@ -142,7 +146,10 @@ pub fn command(
         (None, _) if workflow.is_some() => Err(unreadable(
             "`workflow` goes with `tags` where it is no start, and the command has none",
         )),
-        (None, run) => Ok(Commanded::One(order.to(self::run_id(run.as_deref(), key)?))),
+        (None, run) => {
+            let run = self::run_id(run.as_deref(), key)?;
+            Ok(Commanded::One(order.to(run, depth)))
+        }
         (Some(tags), _) if tags.is_empty() => Err(unreadable(
             "`tags` names no tag; name those of the runs that are meant, or a `run_id`",
         )),
@@ -154,6 +161,7 @@ pub fn command(
             workflow,
             order,
             after,
+            depth,
         })),
     }
 }
@@ -205,8 +213,8 @@ type OrderAndTags = (Order, Option<BTreeMap<String, String>>);
 
 fn order(wire: WireCommand<'_>) -> Result<OrderAndTags, Unreadable> {
     let allowed: &[&str] = match wire.kind.as_ref() {
-        "pause" | "resume" | "cancel" => &["tags", "workflow", "after", "reason"],
-        "signal" => &["tags", "workflow", "after", "name", "data", "id"],
+        "pause" | "resume" | "cancel" => &["tags", "workflow", "after", "reason", "depth"],
+        "signal" => &["tags", "workflow", "after", "name", "data", "id", "depth"],
         other => {
             return Err(unreadable(format!(
                 "`{other}` is no type of a command; known: start, pause, resume, cancel, signal"
@@ -394,6 +402,10 @@ mod tests {
                 r#"{"type":"cancel","run_id":"r","task_id":"r.s.0.1"}"#,
                 "no field `task_id`",
             ),
+            (
+                r#"{"type":"start","run_id":"r","workflow":"w","depth":1}"#,
+                "no field `depth`",
+            ),
         ] {
             let error = command(None, Some(body.as_bytes()), None).unwrap_err();
             assert!(error.message.contains(told), "{body}: {error}");
@@ -412,7 +424,7 @@ mod tests {
             priority: 3,
             provenance: Some(provenance()),
         };
-        let of_run = |order: Order| order.to(run_id.clone());
+        let of_run = |order: Order| order.to(run_id.clone(), 3);
         for expected in orders().into_iter().map(of_run).chain([
             Command::Start(start),
             found(Some("{}")),
@@ -453,6 +465,7 @@ mod tests {
                 workflow,
                 order,
                 after,
+                depth: 2,
             };
             let bytes = serde_json::to_vec(&expected).unwrap();
             // The key says nothing then.

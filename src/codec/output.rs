@@ -34,8 +34,15 @@ pub fn event(out: &mut Vec<u8>, event: &Event) {
     out.extend_from_slice(br#"","sequence":""#);
     padded_sequence(out, event.sequence);
     out.push(b'"');
+    // Which rule it stems from, and over how many of them it came about: by these a rule is kept from
+    // what it caused itself.
     if let Some(provenance) = &event.provenance {
-        origin_attributes(out, &provenance.rule, provenance.depth);
+        out.extend_from_slice(br#","partitarule":"#);
+        json(out, &provenance.rule);
+    }
+    if event.depth > 0 {
+        out.extend_from_slice(br#","partitadepth":"#);
+        number(out, event.depth);
     }
     out.extend_from_slice(br#","datacontenttype":"application/json","data":{"workflow":"#);
     json(out, event.workflow.as_ref());
@@ -62,15 +69,6 @@ pub fn event(out: &mut Vec<u8>, event: &Event) {
         members(out, extra.as_str());
     }
     out.extend_from_slice(b"}}");
-}
-
-/// Appends the extension attributes that tell which rule an event stems from, and over how many of
-/// them: by these a rule is kept from what it caused itself.
-fn origin_attributes(out: &mut Vec<u8>, rule: &str, depth: u32) {
-    out.extend_from_slice(br#","partitarule":"#);
-    json(out, rule);
-    out.extend_from_slice(br#","partitadepth":"#);
-    number(out, depth);
 }
 
 /// Appends the members of a JSON object to one that has members already.
@@ -149,6 +147,7 @@ mod tests {
             error: Some(Failure::new("c", "m")),
             extra: Some(Json::from_text(r#"{"reason":"r"}"#).unwrap()),
             provenance: None,
+            depth: 2,
         };
         let mut out = Vec::new();
         super::event(&mut out, &event);
@@ -159,6 +158,7 @@ mod tests {
                 "specversion": "1.0", "id": "r.1/42", "source": "/partita/workflows",
                 "type": "partita.step.completed", "subject": "r.1",
                 "time": event.time.to_string(), "sequence": "0000000042",
+                "partitadepth": 2,
                 "datacontenttype": "application/json",
                 "data": {
                     "workflow": "a \"quoted\" name", "version": 3, "step_id": "s", "attempt": 2,

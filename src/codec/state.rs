@@ -12,11 +12,12 @@ use crate::model::{
 };
 
 /// Version of the schema that this program writes; it reads all up to it. Version 1 ends before
-/// the inbox, version 2 before what steps watch and the provenance.
-pub const VERSION: u8 = 3;
+/// the inbox, version 2 before what steps watch and the provenance, version 3 before the depth.
+pub const VERSION: u8 = 4;
 
 pub(super) const FIRST_VERSION_WITH_INBOX: u8 = 2;
 pub(super) const FIRST_VERSION_WITH_WATCHES: u8 = 3;
+const FIRST_VERSION_WITH_DEPTH: u8 = 4;
 
 /// A JSON text longer than this has an entry of its own.
 pub const INLINE_BYTES: usize = 4 << 10;
@@ -103,6 +104,7 @@ pub fn encode(run: &RunState, out: &mut Vec<u8>, large: &mut Vec<(u32, Json)>) {
     }
     put_count(out, 0);
     put_optional(out, run.provenance.as_deref(), provenance::put);
+    put_long(out, run.depth.into());
 }
 
 /// After the outputs of the steps.
@@ -273,6 +275,7 @@ pub fn decode(id: &RunId, bytes: &[u8], large: LargeValues<'_>) -> Result<RunSta
         inbox: Inbox::default(),
         watches: Vec::new(),
         provenance: None,
+        depth: 0,
     };
     if version >= FIRST_VERSION_WITH_INBOX {
         run.inbox = inbox(reader, large)?;
@@ -287,6 +290,10 @@ pub fn decode(id: &RunId, bytes: &[u8], large: LargeValues<'_>) -> Result<RunSta
         })?;
         run.provenance = reader.optional(provenance::read)?.map(Arc::new);
     }
+    run.depth = match version >= FIRST_VERSION_WITH_DEPTH {
+        true => reader.number()?,
+        false => run.provenance.as_ref().map_or(0, |from| from.depth),
+    };
     match reader.is_at_end() {
         true => Ok(run),
         false => Err(reader.malformed("more bytes than an entry has")),

@@ -196,6 +196,7 @@ fn run() -> impl Strategy<Value = RunState> {
         inbox(),
         watches,
         prop::option::of(provenance()),
+        any::<u32>(),
     );
     (
         prop::sample::select(&RunStatus::ALL[..]),
@@ -231,6 +232,7 @@ fn run() -> impl Strategy<Value = RunState> {
                     inbox: steps.1,
                     watches: steps.2,
                     provenance: steps.3.map(Arc::new),
+                    depth: steps.4,
                 }
             },
         )
@@ -408,6 +410,7 @@ fn avro_value(run: &RunState) -> Value {
             "provenance",
             optional(run.provenance.as_deref().map(provenance_value)),
         ),
+        ("depth", Value::Long(run.depth.into())),
     ])
 }
 
@@ -469,10 +472,28 @@ fn an_entry_of_version_2_is_read_and_nothing_in_it_has_to_do_with_rules() {
         let mut run = run().new_tree(&mut runner).unwrap().current();
         run.provenance = None;
         run.watches.clear();
+        run.depth = 0;
         let (mut bytes, large) = encoded(&run);
-        // It ends before what steps watch and the provenance: a byte each where there is none.
-        assert_eq!([bytes.pop(), bytes.pop()], [Some(0); 2]);
+        // It ends before what steps watch, the provenance and the depth: a byte each where there is
+        // none.
+        assert_eq!([bytes.pop(), bytes.pop(), bytes.pop()], [Some(0); 3]);
         bytes[0] = 2;
+        let find = |slot| large.get(&slot).cloned();
+        assert_eq!(state::decode(&run.id, &bytes, &find).unwrap(), run);
+        assert_eq!(state::facts(&bytes).unwrap(), state::EntryFacts::of(&run));
+    }
+}
+
+#[test]
+fn an_entry_of_version_3_is_read_and_is_as_deep_as_its_start() {
+    let mut runner = proptest::test_runner::TestRunner::deterministic();
+    for _ in 0..50 {
+        let mut run = run().new_tree(&mut runner).unwrap().current();
+        run.depth = 0;
+        let (mut bytes, large) = encoded(&run);
+        assert_eq!(bytes.pop(), Some(0));
+        bytes[0] = 3;
+        run.depth = run.provenance.as_ref().map_or(0, |from| from.depth);
         let find = |slot| large.get(&slot).cloned();
         assert_eq!(state::decode(&run.id, &bytes, &find).unwrap(), run);
         assert_eq!(state::facts(&bytes).unwrap(), state::EntryFacts::of(&run));

@@ -205,7 +205,7 @@ impl<'a> Batch<'a> {
             return Outcome::Refused(self.unknown_workflow(place));
         };
         let transition = self.transition(place, &workflow, now);
-        let outcome = transition.steer(steer, verb.reason.as_deref());
+        let outcome = transition.steer(steer, verb.reason.as_deref(), verb.depth);
         self.overlay.settle(place);
         if self.overlay.run(place).status == RunStatus::Pending {
             self.has_queue = Some(true);

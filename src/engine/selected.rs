@@ -37,6 +37,7 @@ impl Batch<'_> {
             workflow,
             order,
             after,
+            depth,
         } = selected;
         let limit = self.config.max_selected.max(1);
         let mut runs = self.overlay.tagged(&tags, after.as_ref(), limit + 1);
@@ -49,7 +50,7 @@ impl Batch<'_> {
             if !self.overlay.is_meant(run, &tags, workflow.as_deref()) {
                 continue;
             }
-            match self.carry_out(order.clone().to(run.clone()), None, now) {
+            match self.carry_out(order.clone().to(run.clone(), depth), None, now) {
                 Outcome::Applied => is_applied = true,
                 Outcome::Refused(refusal) => {
                     refused += 1;
@@ -77,6 +78,7 @@ impl Batch<'_> {
                 workflow,
                 order,
                 after,
+                depth,
             }));
         }
         match is_applied {

@@ -44,6 +44,10 @@ fn is_zero(value: &i32) -> bool {
     *value == 0
 }
 
+fn is_none(depth: &u32) -> bool {
+    *depth == 0
+}
+
 /// Pause, resume or cancel.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -51,6 +55,9 @@ pub struct Verb {
     pub run_id: RunId,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub reason: Option<String>,
+    /// Over how many rules it came about; 0 where none gave it.
+    #[serde(default, skip_serializing_if = "is_none")]
+    pub depth: u32,
 }
 
 /// A named signal for a run.
@@ -63,6 +70,9 @@ pub struct Signal {
     /// A signal with the id of an earlier one is that one, sent again.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub id: Option<SignalId>,
+    /// Over how many rules it came about; 0 where none gave it.
+    #[serde(skip_serializing_if = "is_none")]
+    pub depth: u32,
 }
 
 /// The pattern that a step waits for was found: comes from the stage of the patterns.
@@ -92,6 +102,9 @@ pub struct Selected {
     /// portions.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub after: Option<RunId>,
+    /// Over how many rules it came about; 0 where none gave it.
+    #[serde(skip_serializing_if = "is_none")]
+    pub depth: u32,
 }
 
 /// A command less the run that it is for.
@@ -120,17 +133,23 @@ pub enum Order {
 }
 
 impl Order {
-    /// The command for one run.
-    pub fn to(self, run_id: RunId) -> Command {
+    /// The command for one run, which came about over `depth` rules.
+    pub fn to(self, run_id: RunId, depth: u32) -> Command {
+        let verb = |run_id, reason| Verb {
+            run_id,
+            reason,
+            depth,
+        };
         match self {
-            Order::Pause { reason } => Command::Pause(Verb { run_id, reason }),
-            Order::Resume { reason } => Command::Resume(Verb { run_id, reason }),
-            Order::Cancel { reason } => Command::Cancel(Verb { run_id, reason }),
+            Order::Pause { reason } => Command::Pause(verb(run_id, reason)),
+            Order::Resume { reason } => Command::Resume(verb(run_id, reason)),
+            Order::Cancel { reason } => Command::Cancel(verb(run_id, reason)),
             Order::Signal { name, data, id } => Command::Signal(Signal {
                 run_id,
                 name,
                 data,
                 id,
+                depth,
             }),
         }
     }

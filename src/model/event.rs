@@ -26,6 +26,8 @@ pub struct Event {
     pub extra: Option<Json>,
     /// Of the run, where a rule started it.
     pub provenance: Option<Arc<Provenance>>,
+    /// Over how many rules it came about.
+    pub depth: u32,
 }
 
 /// The closed list of types.

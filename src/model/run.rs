@@ -153,6 +153,9 @@ pub struct RunState {
     pub watches: Vec<WatchedKey>,
     /// The match that started it, where one did.
     pub provenance: Option<Arc<Provenance>>,
+    /// Over how many rules what it does came about: that of its start, and of the deepest command
+    /// that changed it since.
+    pub depth: u32,
 }
 
 /// What a step that awaits a pattern waits for.

@@ -143,6 +143,7 @@ mod tests {
             inbox: Inbox::default(),
             watches: Vec::new(),
             provenance: None,
+            depth: 0,
         };
         let mut bytes = Vec::new();
         state::encode(&run, &mut bytes, &mut Vec::new());

@@ -156,6 +156,7 @@ impl Fake {
             inbox: Inbox::default(),
             watches: Vec::new(),
             provenance: start.provenance.map(Arc::new),
+            depth: 0,
             steps: vec![StepState::default(); workflow.steps.len()],
         };
         self.tell(&mut state, &mut run, "partita.run.started");

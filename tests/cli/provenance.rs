@@ -25,6 +25,22 @@ steps: [{id: a, agent: echo, task: {fail: {class: critical_error, message: no, r
 ---
 {kind: workflow, name: again_run, steps: [{id: a, agent: echo}]}
 ---
+{kind: workflow, name: steered, steps: [{id: a, await: go}]}
+---
+kind: rule
+name: halt
+topic: partita.events
+time: {out_of_order: 1s, allowed_lateness: 5m, idle_after: 1s}
+match: {any: [{id: on, type: partita.run.resumed, where: "event.workflow == 'steered'"}]}
+pause: {run: "${matches.on[0].ce.subject}"}
+---
+kind: rule
+name: go_on
+topic: partita.events
+time: {out_of_order: 1s, allowed_lateness: 5m, idle_after: 1s}
+match: {any: [{id: off, type: partita.run.paused, where: "event.workflow == 'steered'"}]}
+resume: {run: "${matches.off[0].ce.subject}"}
+---
 kind: rule
 name: storm
 topic: partita.events
@@ -208,6 +224,27 @@ fn runs_know_their_records_and_rules_over_their_own_events_come_to_an_end() {
     });
     assert_eq!(runs(&dev, &["--workflow", "again_run"]).len(), 2);
 
+    // Two that pause and resume a run by turns come to an end as well.
+    dev.run(&["run", "steered", "--id", "steered"]).code(0);
+    dev.run(&["pause", "steered"]).code(0);
+    found("a loop of commands", || {
+        let loops = |rule: &str| {
+            let line = format!("partita_pattern_loops_total{{rule=\"{rule}@1\"}}");
+            metric(&dev, &line)
+        };
+        (loops("halt") + loops("go_on") > 0).then_some(())
+    });
+    let history = dev.run(&["history", "steered", "--json"]).code(0).json();
+    let events = history["events"].as_array().expect("events").iter();
+    let steered: Vec<_> = events
+        .filter(|event| {
+            event["data"]["status"] == "paused" || event["type"] == "partita.run.resumed"
+        })
+        .map(|event| (event["partitarule"].clone(), event["partitadepth"].clone()))
+        .collect();
+    let depths = [json!(null), json!(1), json!(2), json!(3)];
+    assert_eq!(steered, depths.map(|depth| (Value::Null, depth)));
+
     // Two that start each other's runs come to an end: depths 1, 2 and 3, and a dead letter.
     dev.run(&["run", "ping_run"]).code(0);
     found("a loop", || {
@@ -215,7 +252,7 @@ fn runs_know_their_records_and_rules_over_their_own_events_come_to_an_end() {
     });
     assert_eq!(
         metric(&dev, "partita_dead_letters_total{class=\"loop\"}"),
-        1
+        2
     );
     let depths = |workflow: &str| -> Vec<Value> {
         let depth = |run: &Value| run["provenance"]["depth"].clone();

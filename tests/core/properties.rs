@@ -72,6 +72,7 @@ fn play(
         let command = Command::Resume(Verb {
             run_id: id_of(run),
             reason: None,
+            depth: 0,
         });
         commit(
             &mut world,

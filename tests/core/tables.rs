@@ -116,6 +116,9 @@ struct Entry {
     order: Option<String>,
     after: Option<String>,
     reason: Option<String>,
+    /// Over how many rules the command came about.
+    #[serde(default)]
+    depth: u32,
     #[serde(default)]
     tick: bool,
     forget: Option<String>,
@@ -284,6 +287,7 @@ fn input_of(entry: &Entry) -> Input {
     let verb = |run: &str| Verb {
         run_id: run_id(run),
         reason: entry.reason.clone(),
+        depth: entry.depth,
     };
     let command = if let Some(workflow) = &entry.start {
         Command::Start(Start {
@@ -311,6 +315,7 @@ fn input_of(entry: &Entry) -> Input {
             name,
             data,
             id,
+            depth: entry.depth,
         })
     } else if let Some(step) = &entry.found {
         Command::Match(Matched {
@@ -338,6 +343,7 @@ fn input_of(entry: &Entry) -> Input {
             workflow: entry.of.clone(),
             order,
             after: entry.after.as_deref().map(run_id),
+            depth: entry.depth,
         });
     } else {
         return Input::Reply(reply_of(entry));
@@ -532,6 +538,9 @@ fn event_line(event: &Event) -> String {
     }
     if let Some(extra) = &event.extra {
         let _ = write!(line, " {extra:?}");
+    }
+    if event.depth > 0 {
+        let _ = write!(line, " depth={}", event.depth);
     }
     line
 }

@@ -60,6 +60,7 @@ fn select(brokers: &str, prefix: &str, order: Order) {
         workflow: None,
         order,
         after: None,
+        depth: 0,
     };
     let body = serde_json::to_vec(&selected).expect("JSON");
     let topic = format!("{prefix}commands");
@@ -110,6 +111,7 @@ async fn signals_reach_their_runs(brokers: &str) {
         name: SignalName::parse("go").expect("a name"),
         data: None,
         id: Some(SignalId::parse("s-1").expect("an id")),
+        depth: 0,
     };
     for outcome in [Outcome::Applied, Outcome::AlreadyHolds] {
         let command = Command::Signal(told.clone());

@@ -94,6 +94,7 @@ pub(super) fn orders(
     }
     for (place, steer) in rule.steers.iter().enumerate() {
         let mut command = steer.request(rule, found, joined).map_err(failed)?;
+        command["depth"] = provenance.depth.into();
         if matches!(steer.verb, Verb::Signal { .. }) {
             // A signal that a run has is not taken again.
             command["id"] = format!("{run}.{place}").into();

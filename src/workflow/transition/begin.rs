@@ -36,6 +36,7 @@ pub fn accept(
         steps: vec![StepState::default(); workflow.steps.len()],
         inbox: Inbox::default(),
         watches: Vec::new(),
+        depth: start.provenance.as_ref().map_or(0, |from| from.depth),
         provenance: start.provenance.map(Arc::new),
     }
 }

@@ -137,6 +137,7 @@ impl Transition<'_> {
             error: details.error,
             extra: details.extra,
             provenance: self.run.provenance.clone(),
+            depth: self.run.depth,
         }));
     }
 

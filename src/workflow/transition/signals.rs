@@ -27,6 +27,7 @@ impl Transition<'_> {
     /// come here.
     pub fn signal(mut self, signal: Signal, max_waiting: usize) -> Outcome {
         debug_assert_eq!(signal_without_change(self.run, &signal), None);
+        let depth = signal.depth;
         let signal = WaitingSignal {
             name: signal.name,
             data: signal.data.unwrap_or_default(),
@@ -38,6 +39,7 @@ impl Transition<'_> {
         if taker.is_none() && self.run.inbox.waiting.len() >= max_waiting {
             return Outcome::Refused(Refusal::TooManySignals { limit: max_waiting });
         }
+        self.run.depth = self.run.depth.max(depth);
         if let Some(id) = &signal.id {
             self.run.inbox.remember(id.clone());
         }

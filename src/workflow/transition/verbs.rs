@@ -38,10 +38,12 @@ impl Steer {
 }
 
 impl Transition<'_> {
-    pub fn steer(mut self, verb: Steer, reason: Option<&str>) -> Outcome {
+    /// `depth` is that of the command.
+    pub fn steer(mut self, verb: Steer, reason: Option<&str>, depth: u32) -> Outcome {
         if let Some(outcome) = verb.without_change(self.run.status) {
             return outcome;
         }
+        self.run.depth = self.run.depth.max(depth);
         match verb {
             Steer::Pause => {
                 self.set_run_status(RunStatus::Paused);

@@ -201,6 +201,7 @@ pub fn input_of(op: &Op, world: &World, steps: usize) -> Option<Input> {
             let verb_record = Verb {
                 run_id: id_of(*run),
                 reason: None,
+                depth: 0,
             };
             command(match verb {
                 0..=3 => Command::Pause(verb_record),
@@ -213,6 +214,7 @@ pub fn input_of(op: &Op, world: &World, steps: usize) -> Option<Input> {
             name: SignalName::parse(&format!("n{name}")).expect("a proper name"),
             data: Some(json!({"id": id}).into()),
             id: id.map(|id| SignalId::parse(&id.to_string()).expect("a proper id")),
+            depth: 0,
         })),
         Op::Reply {
             run,
