@@ -245,6 +245,17 @@ impl Matcher {
         self.machine.next_due()
     }
 
+    /// How far [`Matcher::observe`] must say that every source has come for something to be due, or
+    /// before that; `None`: nothing waits.
+    pub fn due_when_come_to(&self) -> Option<Timestamp> {
+        self.next_due().map(|due| self.order.latest_at(due))
+    }
+
+    /// The watermark of a matcher whose sources have all come to `latest`, unless it was further on.
+    pub fn watermark_at(&self, latest: Timestamp) -> Timestamp {
+        self.order.watermark_at(latest)
+    }
+
     /// From now on [`Matcher::take_changed`] tells which keys changed.
     pub fn note_changes(&mut self) {
         self.machine.note_changes();

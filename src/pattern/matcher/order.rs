@@ -62,11 +62,21 @@ impl Order {
         self.allowed_lateness
     }
 
+    /// How far time has come where no source is behind `latest`.
+    pub(super) fn watermark_at(&self, latest: Timestamp) -> Timestamp {
+        latest - self.out_of_order
+    }
+
+    /// How far each source must have come before time has come to `time`.
+    pub(super) fn latest_at(&self, time: Timestamp) -> Timestamp {
+        time + self.out_of_order
+    }
+
     /// Takes note of an event's time; how far that moves the watermark.
     pub(super) fn note(&mut self, at: Timestamp) -> Timestamp {
         let latest = self.progress.latest.map_or(at, |latest| latest.max(at));
         self.progress.latest = Some(latest);
-        self.advance(latest - self.out_of_order)
+        self.advance(self.watermark_at(latest))
     }
 
     /// Moves the watermark to `time`, or leaves it where it is further on; where it is then.

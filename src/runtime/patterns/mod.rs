@@ -3,12 +3,14 @@
 //!
 //! A [`partition`](RulesPartition) holds the matchers of its keys in memory; what they know lies in
 //! `pattern-state`, key by key, and is read from there when the partition is assigned, or after a
-//! transaction that did not commit. [`sources`](self) says how far event time has come, `action` what
-//! a match does (`acting` when), `provenance` where it comes from, `told` what `events` hears of it,
-//! `watching` who waits for a pattern within a run; [`stats`] tells what the rules have done.
+//! transaction that did not commit. `agenda` knows for which of its rules there is something to do;
+//! [`sources`](self) says how far event time has come, `action` what a match does (`acting` when),
+//! `provenance` where it comes from, `told` what `events` hears of it, `watching` who waits for a
+//! pattern within a run; [`stats`] tells what the rules have done.
 
 mod acting;
 pub(super) mod action;
+mod agenda;
 mod batch;
 mod held;
 mod partition;

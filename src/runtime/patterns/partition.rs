@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
+use super::agenda::Agenda;
 use super::batch::Batch;
 use super::running::{Arrival, Running, entry};
 use super::sources::Sources;
@@ -11,7 +12,7 @@ use crate::codec::pattern_state::{self as state, PatternKey, SourceTime};
 use crate::codec::{CodecError, signal};
 use crate::model::signal::Signal;
 use crate::model::{Millis, Timestamp, Watch};
-use crate::pattern::{OnUpdate, Outputs, Rule};
+use crate::pattern::{OnUpdate, Rule};
 use crate::runtime::tables::Tables;
 
 /// State of a rule that is not known is kept for so long: the definitions may have been read in part only.
@@ -24,6 +25,7 @@ pub(super) type RuleId = String;
 pub struct RulesPartition {
     tables: Arc<dyn Tables>,
     running: BTreeMap<RuleId, Running>,
+    agenda: Agenda,
     sources: Sources,
     /// The changelog while it is read, and what of it belongs to no rule that is known.
     pub(super) entries: BTreeMap<PatternKey, Vec<u8>>,
@@ -42,6 +44,7 @@ impl RulesPartition {
         Self {
             tables,
             running: BTreeMap::new(),
+            agenda: Agenda::default(),
             sources: Sources::default(),
             entries: BTreeMap::new(),
             generation: None,
@@ -76,20 +79,14 @@ impl RulesPartition {
     pub(super) fn is_waiting(&self) -> bool {
         // Nobody has looked at the rules yet.
         let is_new = self.generation.is_none();
-        let mut running = self.running.values();
-        is_new
-            || !self.entries.is_empty()
-            || running.any(|running| {
-                let is_due = running.matcher.next_due().is_some() || running.is_leaving;
-                is_due || !running.held.is_empty()
-            })
+        is_new || !self.entries.is_empty() || self.agenda.is_waiting()
     }
 
     /// What the rules at work hold now.
     pub(super) fn levels(&self) -> BTreeMap<RuleId, RuleLevel> {
         let running = self.running.iter();
         running
-            .map(|(id, running)| (id.clone(), running.level()))
+            .map(|(id, running)| (id.clone(), running.level(self.agenda.come_to(running))))
             .collect()
     }
 
@@ -110,6 +107,9 @@ impl RulesPartition {
             return false;
         }
         self.generation = Some(generation);
+        for (id, running) in &mut self.running {
+            running.observe(id, self.agenda.come_to(running), batch);
+        }
         let in_force: BTreeSet<RuleId> = rules.iter().map(|rule| rule.id()).collect();
         for rule in rules {
             let id = rule.id();
@@ -131,8 +131,10 @@ impl RulesPartition {
                 None => {}
             }
         }
+        self.agenda = Agenda::default();
         for (id, running) in &mut self.running {
             running.is_leaving = !in_force.contains(id);
+            self.agenda.enter(id, running);
         }
         let read: BTreeSet<(String, String)> = self
             .running
@@ -222,7 +224,7 @@ impl RulesPartition {
                 payload,
             } => {
                 let id = format!("{rule}@{version}");
-                let running = self.running.get_mut(&id);
+                let running = self.touch(&id, batch);
                 let place = |running: &Running| {
                     let mut topics = running.rule.topics.iter();
                     topics.position(|name| **name == *topic)
@@ -259,56 +261,54 @@ impl RulesPartition {
     /// Also where the rule is leaving: while a run waits, its workflow may come back.
     fn watched(&mut self, watch: &Watch, batch: &mut Batch, take: fn(&mut Running, &Watch)) {
         let id = format!("{}@{}", watch.rule, watch.version);
-        match self.running.get_mut(&id) {
+        match self.touch(&id, batch) {
             Some(running) => take(running, watch),
             None => batch.tally.ownerless += 1,
         }
     }
 
+    /// The rule that something is to be done with, as far on in event time as its sources had come when
+    /// time was last looked at.
+    fn touch(&mut self, id: &RuleId, batch: &mut Batch) -> Option<&mut Running> {
+        let running = self.running.get_mut(id)?;
+        if self.agenda.touch(id, running) {
+            running.observe(id, self.agenda.come_to(running), batch);
+        }
+        Some(running)
+    }
+
     /// Moves event time on as far as the sources allow.
     pub(super) fn move_time(&mut self, now: Timestamp, batch: &mut Batch) {
         self.looked_at = now;
-        // Rules that follow one another mostly read the same topics, and then have the same time.
-        let mut last: Option<(Arc<Rule>, String, Option<Timestamp>)> = None;
-        for (id, running) in &mut self.running {
-            let is_same = |(rule, clock, _): &&(Arc<Rule>, String, Option<Timestamp>)| {
-                rule.topics == running.rule.topics
-                    && rule.time.idle_after == running.rule.time.idle_after
-                    && *clock == running.clock
+        self.agenda.look(&self.sources, now);
+        for id in self.agenda.touched() {
+            let Some(running) = self.running.get_mut(id) else {
+                continue;
             };
-            let time = match last.as_ref().filter(is_same) {
-                Some((_, _, time)) => *time,
-                None => {
-                    let time = self.sources.time_of(&running.rule, &running.clock, now);
-                    last = Some((running.rule.clone(), running.clock.clone(), time));
-                    time
-                }
-            };
-            if let Some(time) = time {
-                let mut out = Outputs::default();
-                running.matcher.observe(time, &mut out);
-                running.conclude(id, out, batch);
-            }
+            running.observe(id, self.agenda.come_to(running), batch);
             running.release(id, batch);
         }
     }
 
     /// The entries of all that changed.
     pub(super) fn save(&mut self, has_new_times: bool, batch: &mut Batch) {
-        let mut gone = Vec::new();
-        for (id, running) in &mut self.running {
-            running.save(id, batch);
+        for id in self.agenda.take_touched() {
+            let Some(running) = self.running.get_mut(&id) else {
+                continue;
+            };
+            running.save(&id, batch);
             let drops = running.rule.on_update == OnUpdate::Drop;
             let is_watched = running.watchers.as_ref();
             let is_watched = is_watched.is_some_and(|watchers| !watchers.is_empty());
             let is_done = drops || running.matcher.keys() == 0;
             if running.is_leaving && is_done && !is_watched && running.held.is_empty() {
-                running.retire(id, batch);
-                gone.push(id.clone());
+                running.retire(&id, batch);
+                if let Some(gone) = self.running.remove(&id) {
+                    self.agenda.remove(&id, gone);
+                }
+            } else {
+                self.agenda.settle(&id, running);
             }
-        }
-        for id in gone {
-            self.running.remove(&id);
         }
         // The records that told of them are not read again: without this an event that is too late would
         // be taken after a restart.
@@ -316,5 +316,159 @@ impl RulesPartition {
             let bytes = state::encode_sources(&self.sources.saved());
             batch.entries.push((PatternKey::Sources, Some(bytes)));
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::codec::signal::{EventParts, WatermarkParts, encode_event, encode_watermark};
+    use crate::model::Json;
+    use crate::pattern::syntax;
+    use crate::runtime::patterns::Bounds;
+    use crate::runtime::tables::NoTables;
+
+    const RULES: &str = "\
+kind: rule\nname: busy\ntime: {idle_after: 10s}\nmatch: {absent: {within: 1m, after: {id: a, topic: one}, expect: {id: b, topic: two}}}\n\
+---\n\
+kind: rule\nname: quiet\ntime: {idle_after: 10s}\nmatch: {absent: {within: 1m, after: {id: a, topic: one}, expect: {id: b, topic: two}}}\n";
+
+    struct World {
+        partition: RulesPartition,
+        now: Timestamp,
+        batch: Batch,
+    }
+
+    impl World {
+        fn new() -> Self {
+            let bounds = Bounds {
+                max_depth: 8,
+                max_payload_bytes: 1_000,
+            };
+            let mut world = Self {
+                partition: RulesPartition::new(Arc::new(NoTables)),
+                now: Timestamp(0),
+                batch: Batch::new(bounds),
+            };
+            let rules: Vec<_> = syntax::parse(RULES, None).expect("valid");
+            let partition = &mut world.partition;
+            partition.begin(world.now).expect("nothing was saved");
+            let nobody = |_: &str| None;
+            assert!(partition.apply_rules(1, &rules, &nobody, world.now, &mut world.batch));
+            world
+        }
+
+        fn take(&mut self, value: &[u8]) {
+            let taken = self.partition.take(value, self.now, &mut self.batch);
+            taken.expect("a signal");
+        }
+
+        /// Both topics have come to `at`.
+        fn come_to(&mut self, at: i64) {
+            for topic in ["one", "two"] {
+                let mut value = Vec::new();
+                let watermark = WatermarkParts {
+                    topic,
+                    partition: 0,
+                    partitions: 1,
+                    clock: "",
+                    at: Timestamp(at),
+                };
+                encode_watermark(&watermark, &mut value);
+                self.take(&value);
+            }
+        }
+
+        fn event(&mut self, rule: &str, at: i64) {
+            let mut value = Vec::new();
+            let event = EventParts {
+                rule,
+                version: 1,
+                key: b"[]",
+                topic: "one",
+                partition: 0,
+                offset: at,
+                at: Timestamp(at),
+                payload: &Json::from_text("{}").expect("JSON"),
+            };
+            encode_event(&event, &mut value);
+            self.take(&value);
+        }
+
+        /// The rules that a look at `now` found something to do for.
+        fn look(&mut self, now: i64) -> Vec<RuleId> {
+            self.now = Timestamp(now);
+            self.partition.move_time(self.now, &mut self.batch);
+            let touched = self.partition.agenda.touched().iter().cloned().collect();
+            self.partition.save(true, &mut self.batch);
+            touched
+        }
+    }
+
+    #[test]
+    fn a_rule_that_nothing_is_due_of_is_not_touched_and_comes_as_far_as_the_others() {
+        let mut world = World::new();
+        world.come_to(10_000);
+        assert_eq!(world.look(0), ["busy@1", "quiet@1"], "both are new");
+        assert!(!world.partition.is_waiting(), "neither has anything");
+        world.event("busy", 10_000);
+        assert_eq!(world.look(1_000), ["busy@1"]);
+        assert!(world.partition.is_waiting());
+        assert_eq!(world.look(2_000), [""; 0], "what it waits for is not due");
+        // All sources are idle, and time goes on with the wall clock; then one speaks again.
+        assert_eq!(world.look(40_000), [""; 0]);
+        world.come_to(20_000);
+        assert_eq!(world.look(40_000), [""; 0]);
+        let levels = world.partition.levels();
+        let reached = Some(Timestamp(50_000));
+        assert_eq!(levels["quiet@1"].watermark, reached);
+        assert_eq!(levels["busy@1"].watermark, reached);
+        world.event("quiet", 30_000);
+        let refused = world.batch.refused.pop().expect("time had come to 50 s");
+        assert_eq!(refused.failure.class, "late");
+        assert_eq!(world.look(40_000), ["quiet@1"]);
+        world.come_to(70_000);
+        assert!(world.batch.matched.is_empty());
+        assert_eq!(
+            world.look(41_000),
+            ["busy@1"],
+            "nothing came within a minute"
+        );
+        assert_eq!(world.batch.matched.len(), 1);
+        assert!(!world.partition.is_waiting());
+    }
+
+    #[test]
+    fn rules_that_go_have_come_as_far_as_those_that_take_their_place() {
+        let mut world = World::new();
+        world.come_to(10_000);
+        world.look(0);
+        world.event("quiet", 10_000);
+        world.look(0);
+        world.come_to(40_000);
+        world.look(1_000);
+        let rules: Vec<_> = syntax::parse(RULES, None).expect("valid");
+        let known = |_: &str| None;
+        let (partition, batch) = (&mut world.partition, &mut world.batch);
+        assert!(partition.apply_rules(2, &rules[..1], &known, world.now, batch));
+        assert_eq!(world.look(2_000), ["busy@1", "quiet@1"]);
+        assert_eq!(
+            world.look(2_000),
+            ["quiet@1"],
+            "it goes when it holds nothing"
+        );
+        assert_eq!(
+            world.partition.levels()["quiet@1"].watermark,
+            Some(Timestamp(40_000))
+        );
+        world.come_to(70_000);
+        world.look(3_000);
+        assert_eq!(
+            world.batch.matched.len(),
+            1,
+            "the deadline that it waited for"
+        );
+        assert!(!world.partition.levels().contains_key("quiet@1"));
+        assert!(!world.partition.is_waiting());
     }
 }

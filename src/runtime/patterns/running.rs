@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use super::action;
+use super::agenda::Place;
 use super::batch::{Batch, Refused};
 use super::held::Held;
 use super::partition::RuleId;
@@ -22,6 +23,7 @@ pub(super) struct Running {
     pub(super) rule: Arc<Rule>,
     pub(super) clock: String,
     pub(super) matcher: Matcher,
+    pub(super) place: Place,
     /// Pieces in which the state of each key is saved.
     pieces: BTreeMap<String, u32>,
     saved: Progress,
@@ -132,6 +134,7 @@ impl Running {
             joins: Joins::of(&rule, tables),
             rule,
             matcher,
+            place: Place::default(),
             pieces,
             saved,
             held: Held::restore(id, held),
@@ -156,6 +159,15 @@ impl Running {
             self.refuse_late(id, arrival, batch);
         }
         self.conclude(id, out, batch);
+    }
+
+    /// Its sources have come to `latest`; `None`: nobody can say.
+    pub(super) fn observe(&mut self, id: &RuleId, latest: Option<Timestamp>, batch: &mut Batch) {
+        if let Some(latest) = latest {
+            let mut out = Outputs::default();
+            self.matcher.observe(latest, &mut out);
+            self.conclude(id, out, batch);
+        }
     }
 
     pub(super) fn refuse_late(&self, id: &RuleId, arrival: Arrival, batch: &mut Batch) {
@@ -206,12 +218,14 @@ impl Running {
         }
     }
 
-    /// What it holds now.
-    pub(super) fn level(&self) -> RuleLevel {
+    /// What it holds now that its sources have come to `latest`.
+    pub(super) fn level(&self, latest: Option<Timestamp>) -> RuleLevel {
+        let known = self.matcher.progress().watermark;
+        let watermark = latest.map(|latest| self.matcher.watermark_at(latest));
         RuleLevel {
             keys: self.matcher.keys() as u64,
             partials: self.matcher.partials() as u64,
-            watermark: self.matcher.progress().watermark,
+            watermark: known.max(watermark),
             is_draining: self.is_leaving,
         }
     }
