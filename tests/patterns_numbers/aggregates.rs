@@ -87,10 +87,11 @@ pub fn assert_agrees(summary: &Summary, values: &[f64], ever: f64) {
 }
 
 fn summary_of(values: &[f64]) -> Summary {
-    let mut summary = Summary::new(Needs::of(&FUNCTIONS));
+    let needs = Needs::of(&FUNCTIONS);
+    let mut summary = Summary::new(needs);
     values
         .iter()
-        .for_each(|value| summary.add(Sample::number(*value)));
+        .for_each(|value| summary.add(needs, Sample::number(*value)));
     summary
 }
 
@@ -102,14 +103,15 @@ proptest! {
         parts in prop::collection::vec(prop::collection::vec(value(), 0..12), 1..12),
         keep in 0..12_usize,
     ) {
-        let mut total = Summary::new(Needs::of(&FUNCTIONS));
-        parts.iter().for_each(|part| total.merge(&summary_of(part)));
+        let needs = Needs::of(&FUNCTIONS);
+        let mut total = Summary::new(needs);
+        parts.iter().for_each(|part| total.merge(needs, &summary_of(part)));
         let ever = largest(parts.concat());
         assert_agrees(&total, &parts.concat(), ever);
         let keep = keep.min(parts.len());
         let (left, kept) = parts.split_at(keep);
         let mut total = stored(&total);
-        left.iter().for_each(|part| total.unmerge(&summary_of(part)));
+        left.iter().for_each(|part| total.unmerge(needs, &summary_of(part)));
         let kept = kept.concat();
         let extremes = summary_of(&kept);
         total.set_extremes(extremes.min(), extremes.max());
@@ -123,7 +125,7 @@ proptest! {
         let all: Vec<f64> = values.iter().map(|(value, _)| *value).collect();
         let mut total = summary_of(&all);
         for (value, _) in values.iter().filter(|(_, stays)| !stays) {
-            total.remove(Sample::number(*value));
+            total.remove(Needs::of(&FUNCTIONS), Sample::number(*value));
         }
         let kept: Vec<f64> =
             values.iter().filter(|(_, stays)| *stays).map(|(value, _)| *value).collect();

@@ -21,7 +21,7 @@ mod words;
 pub use distinct::{Distinct, identity_of_bytes, identity_of_number};
 pub use double::Double;
 pub use function::{Function, UnknownFunction};
-pub use moments::Moments;
+pub use moments::{Moments, Powers};
 pub use monotonic::{Extreme, Monotonic};
 pub use sketch::Sketch;
 pub use summary::{Needs, Sample, Summary};

@@ -5,7 +5,7 @@ use serde::{Deserialize, Serialize};
 use super::distinct::{Distinct, identity_of_bytes, identity_of_number};
 use super::function::Function;
 use super::is_value;
-use super::moments::Moments;
+use super::moments::{Moments, Powers};
 use super::sketch::Sketch;
 use crate::pattern::exact;
 
@@ -69,9 +69,11 @@ impl Sample {
     }
 }
 
-/// Which parts a list of functions needs beyond counts, sums and extremes of a pane.
+/// Which parts a list of functions needs beyond counts and the extremes of a pane.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Needs {
+    /// Sums, averages and deviations.
+    pub powers: Powers,
     /// `min` or `max`.
     pub extremes: bool,
     /// Percentiles.
@@ -84,7 +86,13 @@ impl Needs {
     /// The needs of `functions` together.
     pub fn of(functions: &[Function]) -> Needs {
         let has = |wanted: fn(&Function) -> bool| functions.iter().any(wanted);
+        let powers = functions.iter().map(|function| match function {
+            Function::StddevSample | Function::StddevPopulation => Powers::Squares,
+            Function::Sum | Function::Avg => Powers::Sum,
+            _ => Powers::Count,
+        });
         Needs {
+            powers: powers.max().unwrap_or_default(),
             extremes: has(|it| matches!(it, Function::Min | Function::Max)),
             sketch: has(|it| matches!(it, Function::Percentile(_))),
             distinct: has(|it| matches!(it, Function::Distinct)),
@@ -92,7 +100,7 @@ impl Needs {
     }
 }
 
-/// The aggregates of a set of events. 96 bytes, with those of its [`Sketch`] (8 a bucket) and its
+/// The aggregates of a set of events, always given the [`Needs`] that it was made for. 96 bytes, with those of its [`Sketch`] (8 a bucket) and its
 /// [`Distinct`] on the heap where they are needed.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Summary {
@@ -121,10 +129,10 @@ impl Summary {
 
     /// Adds an event.
     #[inline]
-    pub fn add(&mut self, sample: Sample) {
+    pub fn add(&mut self, needs: Needs, sample: Sample) {
         self.events += 1;
         if !sample.number.is_nan() {
-            self.moments.add(sample.number);
+            self.moments.add(needs.powers, sample.number);
             self.min = self.min.min(sample.number);
             self.max = self.max.max(sample.number);
             if let Some(sketch) = &mut self.sketch {
@@ -140,10 +148,10 @@ impl Summary {
 
     /// Takes back an event that was added; its extremes stay, for whoever slides a window to set
     /// ([`set_extremes`](Self::set_extremes)).
-    pub fn remove(&mut self, sample: Sample) {
+    pub fn remove(&mut self, needs: Needs, sample: Sample) {
         self.events = self.events.saturating_sub(1);
         if !sample.number.is_nan() {
-            self.moments.remove(sample.number);
+            self.moments.remove(needs.powers, sample.number);
             if let Some(sketch) = &mut self.sketch {
                 sketch.remove(sample.number);
             }
@@ -156,9 +164,9 @@ impl Summary {
     }
 
     /// Adds all that `other`, made for the same needs, holds.
-    pub fn merge(&mut self, other: &Summary) {
+    pub fn merge(&mut self, needs: Needs, other: &Summary) {
         self.events += other.events;
-        self.moments.merge(&other.moments);
+        self.moments.merge(needs.powers, &other.moments);
         self.min = self.min.min(other.min);
         self.max = self.max.max(other.max);
         if let (Some(ours), Some(theirs)) = (&mut self.sketch, &other.sketch) {
@@ -170,9 +178,9 @@ impl Summary {
     }
 
     /// Takes back what was merged; its extremes stay, as after [`remove`](Self::remove).
-    pub fn unmerge(&mut self, other: &Summary) {
+    pub fn unmerge(&mut self, needs: Needs, other: &Summary) {
         self.events = self.events.saturating_sub(other.events);
-        self.moments.unmerge(&other.moments);
+        self.moments.unmerge(needs.powers, &other.moments);
         if let (Some(ours), Some(theirs)) = (&mut self.sketch, &other.sketch) {
             ours.unmerge(theirs);
         }
@@ -262,10 +270,8 @@ mod tests {
 
     #[test]
     fn missing_values_count_as_events_only() {
-        let mut summary = Summary::new(Needs {
-            distinct: true,
-            ..Needs::default()
-        });
+        let needs = Needs::of(&[Function::Avg, Function::Distinct]);
+        let mut summary = Summary::new(needs);
         for sample in [
             Sample::MISSING,
             Sample::number(f64::NAN),
@@ -274,7 +280,7 @@ mod tests {
             Sample::bytes(b"text"),
             Sample::number(3.0),
         ] {
-            summary.add(sample);
+            summary.add(needs, sample);
         }
         assert_eq!((summary.events(), summary.missing()), (6, 5));
         assert_eq!((summary.min(), summary.max()), (Some(3.0), Some(3.0)));
@@ -285,5 +291,35 @@ mod tests {
             None,
             "nobody asked"
         );
+    }
+
+    #[test]
+    fn sums_that_nobody_asks_for_change_nothing_that_somebody_does() {
+        let functions = [
+            Function::Count,
+            Function::Sum,
+            Function::Avg,
+            Function::StddevSample,
+            Function::StddevPopulation,
+            Function::Percentile(95.0),
+        ];
+        let values =
+            |from: i32| (from..from + 7).map(|value| Sample::number(f64::from(value) / 3.0));
+        let summary_of = |needs: Needs| {
+            let (mut total, mut pane) = (Summary::new(needs), Summary::new(needs));
+            values(5).for_each(|sample| total.add(needs, sample));
+            values(90).for_each(|sample| pane.add(needs, sample));
+            total.merge(needs, &pane);
+            values(5).for_each(|sample| total.remove(needs, sample));
+            values(40).for_each(|sample| total.add(needs, sample));
+            total.unmerge(needs, &pane);
+            total
+        };
+        let all = summary_of(Needs::of(&functions));
+        for function in functions {
+            let alone = summary_of(Needs::of(&[function]));
+            assert!(function.of(&alone).is_some(), "{function}");
+            assert_eq!(function.of(&alone), function.of(&all), "{function}");
+        }
     }
 }

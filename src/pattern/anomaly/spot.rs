@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 
 use super::grimshaw::{Tail, fit};
 use super::{Check, DetectorError, MAX_SCORE, Verdict};
-use crate::pattern::aggregate::{Moments, is_value};
+use crate::pattern::aggregate::{Moments, Powers, is_value};
 use crate::pattern::exact;
 
 /// The most peaks of a side that a fit looks at: the newest.
@@ -173,10 +173,10 @@ impl Spot {
         if self.recent.len() >= spec.depth as usize
             && let Some(oldest) = self.recent.pop_front()
         {
-            self.base.remove(oldest);
+            self.base.remove(Powers::Squares, oldest);
         }
         self.recent.push_back(value);
-        self.base.add(value);
+        self.base.add(Powers::Squares, value);
     }
 
     fn calibrate(&mut self, spec: &SpotSpec, distance: f64) {

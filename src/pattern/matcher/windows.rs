@@ -226,7 +226,7 @@ impl Windows {
                 };
                 open.insert(place, opened);
             }
-            open[place].summary.add(self.sample(sample, event));
+            open[place].summary.add(*needs, self.sample(sample, event));
             is_matched |= open[place].is_matched;
             self.read(sample, 0, window, &open[place].summary, &mut due);
         }

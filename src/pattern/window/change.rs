@@ -13,7 +13,7 @@ use std::collections::VecDeque;
 use serde::{Deserialize, Serialize};
 
 use super::{MAX_SPAN, WindowError, check_span};
-use crate::pattern::aggregate::{Extreme, Moments, Monotonic, is_value};
+use crate::pattern::aggregate::{Extreme, Moments, Monotonic, Powers, is_value};
 use crate::pattern::exact;
 
 /// The part of a threshold that a change may fall short of it.
@@ -200,7 +200,7 @@ impl Series {
             return;
         }
         while let Some(value) = self.values.get(self.older).filter(|value| value.at < from) {
-            self.averaged.add(value.value);
+            self.averaged.add(Powers::Sum, value.value);
             self.older += 1;
         }
         let before = from.saturating_sub(spec.over);
@@ -214,9 +214,9 @@ impl Series {
             return;
         };
         match spec.from {
-            From::WindowAvg => self.averaged.remove(oldest.value),
+            From::WindowAvg => self.averaged.remove(Powers::Sum, oldest.value),
             From::PreviousWindowAvg if self.older > 0 => {
-                self.averaged.remove(oldest.value);
+                self.averaged.remove(Powers::Sum, oldest.value);
                 self.older -= 1;
             }
             _ => {}
@@ -235,7 +235,7 @@ impl Series {
         self.values.push_back(Value { at, value });
         match spec.from {
             From::Previous if self.values.len() > 1 => drop(self.values.pop_front()),
-            From::WindowAvg => self.averaged.add(value),
+            From::WindowAvg => self.averaged.add(Powers::Sum, value),
             _ => {}
         }
         self.bound(spec);
@@ -262,9 +262,9 @@ impl Series {
         let place = self.values.partition_point(|other| other.at <= at);
         self.values.insert(place, Value { at, value });
         if spec.from == From::WindowAvg {
-            self.averaged.add(value);
+            self.averaged.add(Powers::Sum, value);
         } else if at < from {
-            self.averaged.add(value);
+            self.averaged.add(Powers::Sum, value);
             self.older += 1;
         }
         self.bound(spec);

@@ -182,7 +182,7 @@ impl Hopping {
             Some(pane) if waits && at >= watermark && at >= pane.start => {
                 let is_inside = at - pane.start < spec.pane;
                 if is_inside {
-                    pane.summary.add(sample);
+                    pane.summary.add(spec.needs, sample);
                 }
                 is_inside
             }
@@ -251,9 +251,9 @@ impl Hopping {
             self.left += usize::from(start < self.due - spec.size);
             self.entered += usize::from(start < self.due);
         }
-        self.panes[place].summary.add(sample);
+        self.panes[place].summary.add(spec.needs, sample);
         if (self.left..self.entered).contains(&place) {
-            self.running.enter_sample(start, sample);
+            self.running.enter_sample(spec.needs, start, sample);
         }
         true
     }
@@ -283,7 +283,7 @@ impl Hopping {
         let mut summary = Summary::new(spec.needs);
         let inside = |pane: &&Pane| (window.start..window.end).contains(&pane.start);
         for pane in self.panes.iter().filter(inside) {
-            summary.merge(&pane.summary);
+            summary.merge(spec.needs, &pane.summary);
         }
         summary
     }
@@ -339,12 +339,13 @@ impl Hopping {
         self.due = end;
         while self.entered < self.panes.len() && self.panes[self.entered].start < end {
             let pane = &self.panes[self.entered];
-            self.running.enter(pane.start, &pane.summary);
+            self.running.enter(spec.needs, pane.start, &pane.summary);
             self.entered += 1;
         }
         let from = end - spec.size;
         while self.left < self.entered && self.panes[self.left].start < from {
-            self.running.leave(&self.panes[self.left].summary);
+            self.running
+                .leave(spec.needs, &self.panes[self.left].summary);
             self.left += 1;
         }
         if self.left == self.entered {
@@ -370,7 +371,7 @@ impl Hopping {
             }
             if self.left == 0 {
                 // It is still in the window that has just fired, the last it will be in.
-                self.running.leave(&pane.summary);
+                self.running.leave(spec.needs, &pane.summary);
             }
             self.panes.pop_front();
             self.left = self.left.saturating_sub(1);

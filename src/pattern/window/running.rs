@@ -22,14 +22,14 @@ impl Running {
     }
 
     /// A pane that starts at `at` enters.
-    pub fn enter(&mut self, at: i64, pane: &Summary) {
-        self.total.merge(pane);
+    pub fn enter(&mut self, needs: Needs, at: i64, pane: &Summary) {
+        self.total.merge(needs, pane);
         self.note(at, pane.min(), pane.max());
     }
 
     /// A sample at `at` enters.
-    pub fn enter_sample(&mut self, at: i64, sample: Sample) {
-        self.total.add(sample);
+    pub fn enter_sample(&mut self, needs: Needs, at: i64, sample: Sample) {
+        self.total.add(needs, sample);
         self.note_sample(at, sample);
     }
 
@@ -46,13 +46,13 @@ impl Running {
     }
 
     /// A pane that entered leaves; [`expire_extremes`](Self::expire_extremes) is to follow.
-    pub fn leave(&mut self, pane: &Summary) {
-        self.total.unmerge(pane);
+    pub fn leave(&mut self, needs: Needs, pane: &Summary) {
+        self.total.unmerge(needs, pane);
     }
 
     /// A sample that entered leaves; [`expire_extremes`](Self::expire_extremes) is to follow.
-    pub fn leave_sample(&mut self, sample: Sample) {
-        self.total.remove(sample);
+    pub fn leave_sample(&mut self, needs: Needs, sample: Sample) {
+        self.total.remove(needs, sample);
     }
 
     /// Forgets the extremes of what came before `from`.

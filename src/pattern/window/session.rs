@@ -122,12 +122,12 @@ impl Sessions {
         }
         for _ in 1..joined {
             if let Some(next) = self.open.remove(place + 1) {
-                self.open[place].summary.merge(&next.summary);
+                self.open[place].summary.merge(spec.needs, &next.summary);
             }
         }
         let session = &mut self.open[place];
         session.window = window;
-        session.summary.add(sample);
+        session.summary.add(spec.needs, sample);
         session.has_fired = window.end <= watermark;
         if session.has_fired && spec.on_late == OnLate::Refire {
             emit(Fired { window, late: true }, &session.summary);

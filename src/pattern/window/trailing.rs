@@ -71,10 +71,10 @@ impl Trailing {
             place -= 1;
         }
         self.points.insert(place, Point { at, sample });
-        self.running.enter_sample(at, sample);
+        self.running.enter_sample(spec.needs, at, sample);
         self.expire_at(spec, newest.max(at));
         if self.points.len() > spec.max_samples {
-            self.drop_oldest();
+            self.drop_oldest(spec);
         }
         if at >= newest {
             Arrival::OnTime
@@ -88,7 +88,7 @@ impl Trailing {
     pub fn expire_at(&mut self, spec: &TrailingSpec, now: i64) {
         let from = now.saturating_sub(spec.size).saturating_add(1);
         while let Some(point) = self.points.front().filter(|point| point.at < from) {
-            self.running.leave_sample(point.sample);
+            self.running.leave_sample(spec.needs, point.sample);
             self.points.pop_front();
         }
         self.running.expire_extremes(from);
@@ -97,12 +97,12 @@ impl Trailing {
 
     /// Over the bound, the oldest event leaves early. Its extremes go with all of its millisecond,
     /// and come back with those that stay.
-    fn drop_oldest(&mut self) {
+    fn drop_oldest(&mut self, spec: &TrailingSpec) {
         let Some(oldest) = self.points.pop_front() else {
             return;
         };
         self.dropped += 1;
-        self.running.leave_sample(oldest.sample);
+        self.running.leave_sample(spec.needs, oldest.sample);
         self.running.expire_extremes(oldest.at.saturating_add(1));
         let together = self.points.iter().take_while(|point| point.at == oldest.at);
         for point in together {
@@ -113,7 +113,9 @@ impl Trailing {
     fn renew_distinct(&mut self, spec: &TrailingSpec) {
         if self.running.is_too_coarse(0) {
             let mut total = Summary::new(spec.needs);
-            self.points.iter().for_each(|point| total.add(point.sample));
+            self.points
+                .iter()
+                .for_each(|point| total.add(spec.needs, point.sample));
             self.running.renew_total(total);
         }
     }
