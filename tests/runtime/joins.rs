@@ -313,16 +313,23 @@ async fn a_table_beyond_its_bound_makes_dead_letters_that_say_so() {
     too_large(&broker.bootstrap()).await;
 }
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
 async fn rules_join_on_apache_kafka() {
     let Some(kafka) = Kafka::start_or_skip("joins of rules on Apache Kafka") else {
         return;
     };
-    let brokers = kafka.bootstrap();
-    the_latest_value(&brokers).await;
-    waiting(&brokers).await;
-    no_topic(&brokers).await;
-    too_large(&brokers).await;
+    let of = || kafka.bootstrap();
+    let (one, two, three, four) = (of(), of(), of(), of());
+    // Beside one another: each of them mostly waits.
+    let cases = [
+        tokio::spawn(async move { the_latest_value(&one).await }),
+        tokio::spawn(async move { waiting(&two).await }),
+        tokio::spawn(async move { no_topic(&three).await }),
+        tokio::spawn(async move { too_large(&four).await }),
+    ];
+    for case in cases {
+        case.await.expect("it holds");
+    }
 }
 
 async fn the_latest_value(brokers: &str) {
