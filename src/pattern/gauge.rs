@@ -55,6 +55,20 @@ pub enum Reading {
 }
 
 impl Gauge {
+    /// The same for values that may come up to `lateness` ms behind: what a change is compared with
+    /// is kept for as much longer, so that a value behind the newest is known as such.
+    #[must_use]
+    pub fn with_lateness(self, lateness: i64) -> Gauge {
+        let longer = match self.method {
+            Method::Change(_) => lateness,
+            _ => 0,
+        };
+        Gauge {
+            forget_after: self.forget_after.saturating_add(longer),
+            ..self
+        }
+    }
+
     /// Of a series without values.
     pub fn memory(&self) -> Memory {
         let kept = match &self.method {

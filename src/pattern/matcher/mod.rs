@@ -87,6 +87,8 @@ impl Step<'_> {
         let suppress = &mut self.aside.get_or_insert_default().suppress;
         suppress.release(emit, self.key, self.now, self.out);
         suppress.pass(emit, found, self.out);
+        // Its own wait may be over as well, where it was found long after its time.
+        suppress.release(emit, self.key, self.now, self.out);
     }
 
     fn time_out(&mut self, at: Timestamp, events: Vec<(u16, Taken)>) {

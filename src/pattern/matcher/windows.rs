@@ -107,9 +107,15 @@ impl Windows {
                 }
             }
         });
+        let specs = specs.collect();
+        let gauge = shape.gauge.clone();
+        let gauge = gauge.map(|(aggregate, gauge)| (aggregate, gauge.with_lateness(lateness)));
         Self {
-            specs: specs.collect(),
-            shape: shape.clone(),
+            specs,
+            shape: Shape {
+                gauge,
+                ..shape.clone()
+            },
             lateness,
         }
     }
@@ -122,9 +128,10 @@ impl Windows {
         match value {
             Scalar::Missing | Scalar::Null => Sample::MISSING,
             Scalar::Text(text) => Sample::bytes(text.as_bytes()),
-            Scalar::Bool(true) => Sample::bytes(b"true"),
-            Scalar::Bool(false) => Sample::bytes(b"false"),
-            Scalar::Container(json) => Sample::bytes(json.as_str().as_bytes()),
+            // A zero before them tells them from the text that reads the same.
+            Scalar::Bool(true) => Sample::bytes(b"\0true"),
+            Scalar::Bool(false) => Sample::bytes(b"\0false"),
+            Scalar::Container(json) => Sample::bytes(&[b"\0", json.as_str().as_bytes()].concat()),
             Scalar::Int(_) | Scalar::Float(_) => {
                 number(value).map_or(Sample::MISSING, Sample::number)
             }
@@ -361,7 +368,9 @@ impl Windows {
                 let Span::Trailing { size } = self.shape.span else {
                     return None;
                 };
-                Some(state.newest.saturating_add(size))
+                // An event that is not too late yet looks back by `size` from as far behind.
+                let reach = size.saturating_mul(2).saturating_add(self.lateness);
+                Some(state.newest.saturating_add(reach))
             }
             _ => None,
         }
@@ -405,13 +414,13 @@ impl Shaped for Windows {
     }
 
     fn expire(&self, state: &mut State, step: &mut Step<'_>) {
-        self.close(state, step);
         if self
             .forgotten_at(state)
             .is_some_and(|due| due <= step.now.0)
         {
             state.memory = None;
         }
+        self.close(state, step);
     }
 
     fn deadline(&self, state: &State) -> Option<Timestamp> {
