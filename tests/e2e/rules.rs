@@ -260,6 +260,11 @@ fn expected() -> Started {
                 })
             };
             let inputs: Vec<Input> = events.iter().filter_map(input).collect();
+            assert!(
+                reference::knows(rule),
+                "{} is beyond the reference",
+                rule.name
+            );
             let found = reference::run(rule, &inputs, END_AT).expect("few partial matches");
             assert_eq!((found.late.len(), found.unkeyed.len()), (0, 0));
             for found in found.matches {

@@ -4,7 +4,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::time::Instant;
 
-use partita::pattern::Rule;
+use partita::pattern::{Rule, Shape};
 use serde_json::{Value, json};
 
 use crate::drive::{by_key, drive};
@@ -144,6 +144,8 @@ fn matchers_and_reference_agree() {
     let began = Instant::now();
     let mut random = Random(seed);
     let (mut done, mut refused, mut matches, mut timeouts, mut skipped) = (0, 0, 0, 0, 0);
+    // Cases of windows and of comparisons with earlier values, and their matches.
+    let mut of_numbers = (0, 0);
     let mut differences: Vec<String> = Vec::new();
     while done < cases && differences.len() < MOST_DIFFERENCES {
         let (text, rule) = random::rule(&mut random);
@@ -152,13 +154,19 @@ fn matchers_and_reference_agree() {
             continue;
         };
         let is_disordered = text.get("time").is_some() || random.percent(10);
+        let has_numbers = matches!(rule.shape, Shape::Window(_)) || !rule.measures.is_empty();
+        let most = if has_numbers { 16 } else { 9 };
         for _ in 0..STREAMS {
-            let events = random::stream(&mut random, is_disordered);
+            let events = random::stream(&mut random, is_disordered, most);
             let rest = [0, 3, 10, 1_000][random.below(4) as usize];
             match judge(&rule, &events, rest) {
                 Verdict::Agree(found, ran_out) => {
                     matches += found;
                     timeouts += ran_out;
+                    if has_numbers {
+                        of_numbers.0 += 1;
+                        of_numbers.1 += found;
+                    }
                 }
                 Verdict::PassedOver => skipped += 1,
                 Verdict::Differ(difference) => {
@@ -174,7 +182,7 @@ fn matchers_and_reference_agree() {
         }
     }
     println!(
-        "{done} cases: {matches} matches, {timeouts} timed out, {skipped} passed over, {refused} rules refused, {:?}",
+        "{done} cases ({of_numbers:?} of numbers): {matches} matches, {timeouts} timed out, {skipped} passed over, {refused} rules refused, {:?}",
         began.elapsed()
     );
     assert!(
@@ -186,4 +194,5 @@ fn matchers_and_reference_agree() {
     // The cases would prove little if nothing ever matched, or most were passed over.
     assert!(matches as u64 > done / 2 && timeouts as u64 > done / 4);
     assert!(skipped < done / 5 && refused < done);
+    assert!(of_numbers.0 > done / 5 && of_numbers.1 as u64 > of_numbers.0 / 2);
 }

@@ -11,7 +11,7 @@ mod tables;
 
 use std::sync::Arc;
 
-use partita::pattern::{Limits, Matcher, Rule, Shape, replay, syntax};
+use partita::pattern::{Matcher, Rule, replay, syntax};
 use serde_json::{Map, Value, json};
 
 /// Events may be short: `{a: 1}` at its place gets `t` (event time) from the case's `step`, and the
@@ -140,10 +140,6 @@ fn check_others(
     if !agrees(&json!(shown), &found["matches"]) {
         return Err(format!("driven event by event, {}", json!(shown)));
     }
-    // The reference knows neither bounds nor windows and comparisons with earlier values.
-    let is_beyond_it = rule.limits != Limits::default()
-        || matches!(rule.shape, Shape::Window(_))
-        || !rule.measures.is_empty();
     let end = advance.or_else(|| {
         let mut matcher = Matcher::new(rule.clone(), false);
         for input in &inputs {
@@ -151,7 +147,7 @@ fn check_others(
         }
         matcher.end_of_windows().map(|end| end.0)
     });
-    let Some(end) = end.filter(|_| !is_beyond_it) else {
+    let Some(end) = end.filter(|_| reference::knows(rule)) else {
         return Ok(());
     };
     match reference::run(rule, &inputs, end) {

@@ -9,6 +9,8 @@ use serde_json::{Value, json};
 
 use crate::reference::Input;
 
+mod numbers;
+
 /// SplitMix64.
 #[derive(Clone)]
 pub struct Random(pub u64);
@@ -46,6 +48,7 @@ pub fn rule(random: &mut Random) -> (Value, Option<Arc<Rule>>) {
         ids: Vec::new(),
         made: 0,
         has_topics: false,
+        has_measures: false,
     }
     .rule();
     let parsed = parse(&text);
@@ -63,6 +66,8 @@ struct Writer<'a> {
     ids: Vec<String>,
     made: u64,
     has_topics: bool,
+    /// Whether conditions compare events with those before.
+    has_measures: bool,
 }
 
 impl Writer<'_> {
@@ -72,8 +77,11 @@ impl Writer<'_> {
         if self.random.percent(40) {
             rule["correlate"] = json!({"by": ["u"]});
         }
+        let is_window = self.random.percent(15);
+        self.has_measures = !is_window && self.random.percent(15);
         let shape = self.random.below(100);
         rule["match"] = match shape {
+            _ if is_window => json!({"window": self.window()}),
             0..4 => json!({"any": self.conditions()}),
             4..16 => {
                 let within = self.random.millis(2, 12);
@@ -92,7 +100,7 @@ impl Writer<'_> {
             }
             _ => self.sequence(),
         };
-        if self.random.percent(50) {
+        if !is_window && self.random.percent(50) {
             let id = self.ids[self.random.below(self.ids.len() as u64) as usize].clone();
             let strategy = match self.random.below(5) {
                 0 => json!("no_skip"),
@@ -116,6 +124,14 @@ impl Writer<'_> {
             let word = self.random.pick(&["debounce", "cooldown"]);
             let word = if may_cool { word } else { "debounce" };
             rule["emit"][word] = self.random.millis(1, 8).into();
+        }
+        if self.random.percent(if is_window || self.has_measures {
+            20
+        } else {
+            4
+        }) {
+            let ttl = self.random.millis(1, 30);
+            rule["limits"] = json!({ "idle_key_ttl": ttl });
         }
         rule
     }
@@ -199,8 +215,16 @@ impl Writer<'_> {
     fn condition(&mut self, may_look_back: bool) -> Value {
         let id = self.id();
         let mut condition = json!({"id": id});
-        if self.random.percent(95) {
-            condition["where"] = self.expression(may_look_back).into();
+        let is_measured = self.has_measures && self.random.percent(60);
+        if is_measured {
+            let (word, mut measure) = self.measure();
+            if self.random.percent(20) {
+                measure["series"] = json!(["k"]);
+            }
+            condition[word] = measure;
+        }
+        if self.random.percent(if is_measured { 40 } else { 95 }) {
+            condition["where"] = self.expression(may_look_back && !is_measured).into();
         }
         if self.has_topics && self.random.percent(40) {
             condition["topic"] = "s".into();
@@ -218,7 +242,8 @@ impl Writer<'_> {
     fn expression(&mut self, may_look_back: bool) -> String {
         let kind = self.random.pick(&["a", "b", "c"]);
         let value = self.random.below(4);
-        let back = self.ids[self.random.below(self.ids.len() as u64) as usize].clone();
+        let back = self.random.below(self.ids.len().max(1) as u64) as usize;
+        let back = self.ids.get(back).cloned().unwrap_or_default();
         match self.random.below(20) {
             0..11 => format!("event.k == '{kind}'"),
             11 => format!("event.v > {value}"),
@@ -236,8 +261,8 @@ impl Writer<'_> {
 }
 
 /// Events as in the tables: `t` is their time, `topic` their topic.
-pub fn stream(random: &mut Random, is_disordered: bool) -> Vec<Value> {
-    let count = 1 + random.below(9);
+pub fn stream(random: &mut Random, is_disordered: bool, most: u64) -> Vec<Value> {
+    let count = 1 + random.below(most);
     let mut time = 0;
     let mut events = Vec::new();
     for _ in 0..count {
@@ -249,11 +274,14 @@ pub fn stream(random: &mut Random, is_disordered: bool) -> Vec<Value> {
         };
         let mut event = json!({"k": random.pick(&["a", "b", "c", "x"])});
         event["t"] = (100 + time - back.min(time + 50)).into();
-        match random.below(12) {
-            0 => {}
-            1 => event["v"] = Value::Null,
-            2 => event["v"] = "2".into(),
-            3 => event["v"] = 1.5.into(),
+        match random.below(48) {
+            0..4 => {}
+            4..8 => event["v"] = Value::Null,
+            8..11 => event["v"] = "2".into(),
+            11 => event["v"] = "true".into(),
+            12 => event["v"] = true.into(),
+            13..17 => event["v"] = 1.5.into(),
+            17 => event["v"] = (-2).into(),
             _ => event["v"] = random.below(4).into(),
         }
         match random.below(24) {

@@ -1,5 +1,6 @@
 //! When each event is applied, and how far time has come after each call.
 
+use partita::pattern::predicate::Nothing;
 use partita::pattern::{Rule, Scalar, Shape};
 
 use super::{Input, Out};
@@ -12,6 +13,26 @@ pub(super) struct Applied<'a> {
     pub(super) call: usize,
     /// How far time had come then.
     pub(super) now: i64,
+    /// A bit for each condition that it would meet but for what is measured.
+    pub(super) missed: u64,
+}
+
+impl Applied<'_> {
+    /// Whether it meets a condition that looks at nothing before it but what is measured.
+    pub(super) fn meets(&self, rule: &Rule, key: &[Scalar], place: u16) -> bool {
+        let predicate = &rule.predicates[usize::from(place)];
+        let event = self.input.event();
+        predicate.topic == event.topic
+            && self.missed >> place & 1 == 0
+            && predicate.holds(rule, &event, key, &Nothing) == Some(true)
+    }
+
+    pub(super) fn out(&self) -> Out {
+        Out::Event {
+            call: self.call,
+            now: self.now,
+        }
+    }
 }
 
 pub(super) struct Arrivals<'a> {
@@ -41,11 +62,13 @@ impl Arrivals<'_> {
 
 /// An event waits until none before it can come any more: `out_of_order` behind the latest. One
 /// that comes after that is late; shapes without an order take it at once, for
-/// `allowed_lateness`, while a sequence waits that much longer.
+/// `allowed_lateness`, while a sequence waits that much longer. A window is open for its length
+/// before that.
 pub(super) fn arrange<'a>(rule: &Rule, inputs: &'a [Input], end: i64) -> Arrivals<'a> {
     let (out_of_order, lateness) = (rule.time.out_of_order.0, rule.time.allowed_lateness.0);
     let (wait, lateness) = match rule.shape {
         Shape::Sequence(_) => (out_of_order + lateness, 0),
+        Shape::Window(ref window) => (out_of_order, lateness + window.span.reach().0),
         _ => (out_of_order, lateness),
     };
     let (wait, lateness) = (wait as i64, lateness as i64);
@@ -80,6 +103,7 @@ pub(super) fn arrange<'a>(rule: &Rule, inputs: &'a [Input], end: i64) -> Arrival
                 input,
                 call,
                 now: input.at.0.max(before).max(reached),
+                missed: 0,
             });
         }
         times.push(watermark);

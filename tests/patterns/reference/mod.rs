@@ -5,17 +5,29 @@
 //!
 //! `arrival` says when each event is applied and how far time has come; `moves` which step may
 //! follow which; `sequence` tries them on the events; `selection` applies the skip strategies;
-//! `sets` does `any`, `all` and `count`; `calm` does `debounce` and `cooldown`.
+//! `sets` does `any`, `all` and `count`; `windows` windows, whose `aggregates` are evaluated from
+//! their events; `measured` conditions with a `change` or an `anomaly`, which `series` judges by the
+//! list of values before; `idle` forgets keys; `calm` does `debounce` and `cooldown`.
+//!
+//! It knows no bounds of the state (`limits` but for `idle_key_ttl`) and not the method `spot`, whose
+//! fit of a tail is no definition.
 
+mod aggregates;
 mod arrival;
 mod calm;
+mod idle;
+mod measured;
 mod moves;
 mod selection;
 mod sequence;
+mod series;
 mod sets;
+mod windows;
+
+use std::sync::Arc;
 
 use partita::model::{Json, Timestamp};
-use partita::pattern::{Event, Rule, Scalar, Shape};
+use partita::pattern::{Event, Limits, Rule, Scalar, Shape};
 
 /// An event as it arrives.
 #[derive(Clone, Debug)]
@@ -69,8 +81,17 @@ pub fn key_text(key: &[Scalar]) -> String {
     parts.collect::<Vec<_>>().join(",")
 }
 
+/// Whether the reference can say what comes of a rule.
+pub fn knows(rule: &Rule) -> bool {
+    let limits = Limits {
+        idle_key_ttl: rule.limits.idle_key_ttl,
+        ..Limits::default()
+    };
+    rule.limits == limits && !series::written(rule).iter().any(series::is_left_out)
+}
+
 /// What comes of `inputs`, after which time moves to `end`.
-pub fn run(rule: &Rule, inputs: &[Input], end: i64) -> Result<Expected, TooMany> {
+pub fn run(rule: &Arc<Rule>, inputs: &[Input], end: i64) -> Result<Expected, TooMany> {
     let arrivals = arrival::arrange(rule, inputs, end);
     let mut expected = Expected {
         late: arrivals.late.clone(),
@@ -78,10 +99,21 @@ pub fn run(rule: &Rule, inputs: &[Input], end: i64) -> Result<Expected, TooMany>
         ..Expected::default()
     };
     for (key, applied) in &arrivals.by_key {
-        let (matches, timed_out) = match &rule.shape {
-            Shape::Sequence(shape) => sequence::run(rule, shape, key, applied, &arrivals)?,
-            _ => sets::run(rule, applied, &arrivals),
-        };
+        let (mut matches, mut timed_out) = (Vec::new(), Vec::new());
+        for (mut applied, end) in idle::lives(rule, key, applied, arrivals.end()) {
+            measured::mark(rule, key, &mut applied);
+            let (found, ran_out) = match &rule.shape {
+                Shape::Sequence(shape) => sequence::run(rule, shape, key, &applied, end)?,
+                Shape::Window(shape) => {
+                    let (found, late) = windows::run(rule, shape, key, &applied, end);
+                    expected.late.extend(late);
+                    (found, Vec::new())
+                }
+                _ => sets::run(rule, &applied, end),
+            };
+            matches.extend(found);
+            timed_out.extend(ran_out);
+        }
         let text = key_text(key);
         let output = |call: usize, at: i64, events: Vec<(u16, u64)>| Output {
             call,
@@ -95,11 +127,12 @@ pub fn run(rule: &Rule, inputs: &[Input], end: i64) -> Result<Expected, TooMany>
         }
         for partial in timed_out {
             let call = arrivals.call_at(partial.out);
-            expected
-                .timed_out
-                .push(output(call, partial.at, partial.events));
+            let partial = output(call, partial.at, partial.events);
+            expected.timed_out.push(partial);
         }
     }
+    // An event comes too late when it arrives, and not later.
+    expected.late.sort_unstable();
     Ok(expected)
 }
 

@@ -38,10 +38,7 @@ impl Moment {
     fn out(self, applied: &[Applied<'_>]) -> Out {
         match self.time {
             Time::Before(at) => Out::Time(at),
-            Time::Event => Out::Event {
-                call: applied[self.number].call,
-                now: applied[self.number].now,
-            },
+            Time::Event => applied[self.number].out(),
         }
     }
 }

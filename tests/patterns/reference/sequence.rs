@@ -6,7 +6,7 @@ use partita::model::Json;
 use partita::pattern::predicate::History;
 use partita::pattern::{Contiguity, Rule, Scalar, Sequence, Taken};
 
-use super::arrival::{Applied, Arrivals};
+use super::arrival::Applied;
 use super::moves::{self, Move, Place, To};
 use super::selection::{self, Life, Moment};
 use super::{Found, TooMany};
@@ -22,14 +22,14 @@ pub(super) fn run(
     sequence: &Sequence,
     key: &[Scalar],
     applied: &[Applied<'_>],
-    arrivals: &Arrivals<'_>,
+    end: i64,
 ) -> Result<(Vec<Found>, Vec<Found>), TooMany> {
     let stream = Stream {
         rule,
         sequence,
         key,
         applied,
-        end: arrivals.end(),
+        end,
     };
     let mut paths: BTreeMap<Path, Vec<Place>> = BTreeMap::new();
     let mut fresh: Vec<(Path, Vec<Place>)> = stream.children(&Path::new(), &[]);
@@ -85,10 +85,11 @@ impl<'a> Stream<'a> {
         Past(taken.collect(), path)
     }
 
-    fn meets(&self, number: usize, predicate: u16, past: &Past<'_>) -> bool {
-        let predicate = &self.rule.predicates[usize::from(predicate)];
+    fn meets(&self, number: usize, place: u16, past: &Past<'_>) -> bool {
+        let predicate = &self.rule.predicates[usize::from(place)];
         let event = self.applied[number].input.event();
         predicate.topic == event.topic
+            && self.applied[number].missed >> place & 1 == 0
             && predicate.holds(self.rule, &event, self.key, past) == Some(true)
     }
 

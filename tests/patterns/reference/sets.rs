@@ -1,8 +1,8 @@
 //! `any`, `all` and `count`: what each event makes of those that were there before it.
 
-use partita::pattern::{Condition, Rule, Shape, Skip, predicate::Nothing};
+use partita::pattern::{Condition, Rule, Shape, Skip};
 
-use super::arrival::{Applied, Arrivals};
+use super::arrival::Applied;
 use super::{Found, Out};
 
 /// An event that may be in a match, and the place of each condition it meets.
@@ -22,11 +22,7 @@ impl Kept<'_> {
     }
 }
 
-pub(super) fn run(
-    rule: &Rule,
-    applied: &[Applied<'_>],
-    arrivals: &Arrivals<'_>,
-) -> (Vec<Found>, Vec<Found>) {
+pub(super) fn run(rule: &Rule, applied: &[Applied<'_>], end: i64) -> (Vec<Found>, Vec<Found>) {
     let one;
     let (conditions, within, count): (&[Condition], i64, usize) = match &rule.shape {
         Shape::Any { conditions } => (conditions, 0, 0),
@@ -40,7 +36,7 @@ pub(super) fn run(
             (&one, within.0 as i64, *at_least as usize)
         }
         Shape::Sequence(_) => unreachable!("sequences have a module of their own"),
-        Shape::Window(_) => unreachable!("windows have tests of their own, in patterns_numbers"),
+        Shape::Window(_) => unreachable!("windows have a module of their own"),
     };
     let is_any = matches!(rule.shape, Shape::Any { .. });
     let mut sets = Sets {
@@ -78,7 +74,7 @@ pub(super) fn run(
             }
         }
     }
-    sets.let_go(arrivals.end());
+    sets.let_go(end);
     (sets.matches, sets.timed_out)
 }
 
@@ -95,26 +91,18 @@ struct Sets<'a> {
 
 impl Sets<'_> {
     fn meets(&self, applied: &Applied<'_>) -> Vec<usize> {
-        let event = applied.input.event();
         let key: Vec<_> = (self.rule.correlate.iter())
             .map(|(_, slot)| applied.input.slots[usize::from(*slot)].clone())
             .collect();
-        let holds = |condition: &Condition| {
-            let predicate = &self.rule.predicates[usize::from(condition.predicate)];
-            predicate.topic == event.topic
-                && predicate.holds(self.rule, &event, &key, &Nothing) == Some(true)
+        let holds = |place: &usize| {
+            let condition = &self.conditions[*place];
+            applied.meets(self.rule, &key, condition.predicate)
         };
-        let places = 0..self.conditions.len();
-        places
-            .filter(|place| holds(&self.conditions[*place]))
-            .collect()
+        (0..self.conditions.len()).filter(holds).collect()
     }
 
     fn found(&mut self, applied: &Applied<'_>, at: i64, events: Vec<(u16, u64)>) {
-        let out = Out::Event {
-            call: applied.call,
-            now: applied.now,
-        };
+        let out = applied.out();
         self.matches.push(Found { out, at, events });
     }
 
