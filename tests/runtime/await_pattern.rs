@@ -31,7 +31,7 @@ use crate::world;
 const PREFIX: &str = "p.";
 /// Of `commands`, as topics.yaml has it.
 const PARTITIONS: usize = 8;
-const LIMIT: Duration = Duration::from_secs(60);
+const LIMIT: Duration = Duration::from_secs(180);
 
 const WORKFLOWS: &str = r#"
 kind: workflow

@@ -22,7 +22,7 @@ use crate::world;
 
 const PREFIX: &str = "h.";
 const MAX_RESPONSE_BYTES: usize = 1000;
-const PATIENCE: Duration = Duration::from_secs(60);
+const PATIENCE: Duration = Duration::from_secs(180);
 
 /// What becomes of a request that the server leaves without an answer.
 #[derive(Debug, PartialEq)]

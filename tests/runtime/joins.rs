@@ -43,7 +43,7 @@ start: {workflow: noted, input: {plain: "${key.sku}"}}
 const NOTED: &str = "{kind: workflow, name: noted, steps: [{id: s, agent: nobody}]}";
 const PRICE: &str = r#"{"type":"record","name":"Price","fields":[{"name":"v","type":"long"}]}"#;
 const BASE: i64 = 1_769_860_800_000;
-const LIMIT: Duration = Duration::from_secs(60);
+const LIMIT: Duration = Duration::from_secs(180);
 
 struct Rules {
     workflows: Arc<Registry>,

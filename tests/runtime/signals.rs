@@ -100,7 +100,7 @@ async fn signals_reach_their_runs(brokers: &str) {
     select(brokers, prefix, signal(1, "s-1"));
     select(brokers, prefix, signal(2, "s-2"));
     for id in &ids {
-        let run = handle.wait_for_end(id, Duration::from_secs(60)).await;
+        let run = handle.wait_for_end(id, Duration::from_secs(180)).await;
         let run = run.expect("the run").expect("known");
         assert_eq!(run.status, RunStatus::Completed, "{run:?}");
         assert_eq!(run.output.expect("an output").as_str(), "[1,2]");

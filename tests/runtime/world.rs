@@ -103,7 +103,7 @@ pub fn start(run: &str, workflow: &str, input: &str) -> Command {
 
 /// Waits until the instances together own everything and are ready.
 pub async fn until_ready(handles: &[&Handle]) {
-    let deadline = Instant::now() + Duration::from_secs(60);
+    let deadline = Instant::now() + Duration::from_secs(180);
     loop {
         let owned: usize = handles.iter().map(|handle| handle.owned().len()).sum();
         let ready = handles
@@ -123,7 +123,7 @@ pub async fn until_ready(handles: &[&Handle]) {
 
 /// Waits until it holds.
 pub async fn until(mut holds: impl FnMut() -> bool) {
-    let deadline = Instant::now() + Duration::from_secs(60);
+    let deadline = Instant::now() + Duration::from_secs(180);
     while !holds() {
         assert!(Instant::now() < deadline, "it never comes to that");
         tokio::time::sleep(Duration::from_millis(20)).await;

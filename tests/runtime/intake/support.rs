@@ -251,7 +251,7 @@ pub(crate) fn read_all(brokers: &str, topic: &str) -> Vec<Read> {
         .set("enable.auto.commit", "false")
         .create()
         .expect("a consumer");
-    let limit = Duration::from_secs(30);
+    let limit = Duration::from_secs(120);
     let metadata = consumer
         .fetch_metadata(Some(topic), limit)
         .expect("metadata");
