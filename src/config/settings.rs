@@ -263,7 +263,7 @@ impl Default for RuntimeSettings {
             max_pending_runs: 100_000,
             retention: Span::days(7),
             cache_bytes: 256 * 1024 * 1024,
-            write_behind: Span::millis(300),
+            write_behind: Span::seconds(1),
             park_for: Span::seconds(5),
             transaction_timeout: Span::seconds(60),
             session_timeout: Span::seconds(10),

@@ -87,7 +87,7 @@ impl RuntimeConfig {
             max_pending_runs: 1_000_000,
             retention: Millis(7 * 24 * 3_600 * 1_000),
             cache_bytes: 256 << 20,
-            write_behind: Millis(500),
+            write_behind: Millis(1_000),
             park_for: Millis(5_000),
             max_rule_depth: 8,
             transaction_timeout: Millis(10_000),
