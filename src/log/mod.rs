@@ -188,12 +188,6 @@ pub enum OwnershipChange {
     Revoked(Vec<i32>),
 }
 
-impl OwnershipChange {
-    pub fn is_assigned(&self) -> bool {
-        matches!(self, OwnershipChange::Assigned(_))
-    }
-}
-
 /// The next offsets to read of a partition's inputs, by [`Source::index`].
 pub type Positions = [i64; 2];
 

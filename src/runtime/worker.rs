@@ -141,7 +141,7 @@ impl<S: Stage> Worker<S> {
         let mut records = std::mem::take(&mut self.records);
         records.clear();
         let changes = self.log.poll(limits, &mut records)?;
-        let gets_its_share = !self.has_share && changes.iter().any(OwnershipChange::is_assigned);
+        let had_share = self.has_share;
         for change in changes {
             self.change_ownership(change);
         }
@@ -151,8 +151,7 @@ impl<S: Stage> Worker<S> {
         };
         records.retain(is_working);
         let restored = self.go_on_restoring(now)?;
-        if gets_its_share {
-            self.has_share = true;
+        if self.has_share && !had_share {
             self.stage.set_trouble(None);
         }
         records.sort_by_key(|record| record.partition);
@@ -177,6 +176,7 @@ impl<S: Stage> Worker<S> {
 
     fn change_ownership(&mut self, change: OwnershipChange) {
         meters::rebalanced();
+        self.has_share |= matches!(change, OwnershipChange::Assigned(_));
         match change {
             // The end of a rebalance that brings nothing.
             OwnershipChange::Assigned(numbers) if numbers.is_empty() => {}

@@ -130,6 +130,18 @@ fn events(world: &World) -> Result<HashMap<String, Vec<Event>>, String> {
     Ok(events)
 }
 
+/// Whoever owns partitions is ready again once all is well.
+fn untroubled(world: &World) -> Result<(), String> {
+    for instance in &world.instances {
+        let (troubles, owned) = (instance.shared.troubles(), instance.shared.partitions());
+        if !owned.is_empty() && !troubles.is_empty() {
+            let number = instance.number;
+            return Err(format!("instance {number} stays not ready: {troubles:?}"));
+        }
+    }
+    Ok(())
+}
+
 /// Checks everything; how many events there are.
 pub fn all(world: &World) -> Result<usize, String> {
     let runs = runs(world)?;
@@ -148,6 +160,7 @@ pub fn all(world: &World) -> Result<usize, String> {
     positions(world)?;
     stores(world)?;
     caches(world, &runs)?;
+    untroubled(world)?;
     Ok(events.values().map(Vec::len).sum())
 }
 

@@ -26,6 +26,8 @@ pub enum Sabotage {
 /// Where a fault may strike: before or after a call takes effect.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Point {
+    /// A partition is being restored.
+    BeforeCommitted,
     BeforeBegin,
     BeforeSend,
     AfterSend,
@@ -39,7 +41,8 @@ pub enum Point {
 }
 
 impl Point {
-    pub const ALL: [Point; 10] = [
+    pub const ALL: [Point; 11] = [
+        Point::BeforeCommitted,
         Point::BeforeBegin,
         Point::BeforeSend,
         Point::AfterSend,
@@ -211,7 +214,7 @@ impl Log for FaultyLog {
     }
 
     fn committed(&mut self, partition: i32) -> Result<Positions, LogError> {
-        self.check_alive()?;
+        self.strike(Point::BeforeCommitted)?;
         self.inner.committed(partition)
     }
 
