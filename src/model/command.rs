@@ -40,12 +40,8 @@ pub struct Start {
     pub provenance: Option<Provenance>,
 }
 
-fn is_zero(value: &i32) -> bool {
-    *value == 0
-}
-
-fn is_none(depth: &u32) -> bool {
-    *depth == 0
+fn is_zero<T: Default + PartialEq>(value: &T) -> bool {
+    *value == T::default()
 }
 
 /// Pause, resume or cancel.
@@ -56,7 +52,7 @@ pub struct Verb {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub reason: Option<String>,
     /// Over how many rules it came about; 0 where none gave it.
-    #[serde(default, skip_serializing_if = "is_none")]
+    #[serde(default, skip_serializing_if = "is_zero")]
     pub depth: u32,
 }
 
@@ -71,7 +67,7 @@ pub struct Signal {
     #[serde(skip_serializing_if = "Option::is_none")]
     pub id: Option<SignalId>,
     /// Over how many rules it came about; 0 where none gave it.
-    #[serde(skip_serializing_if = "is_none")]
+    #[serde(skip_serializing_if = "is_zero")]
     pub depth: u32,
 }
 
@@ -103,7 +99,7 @@ pub struct Selected {
     #[serde(skip_serializing_if = "Option::is_none")]
     pub after: Option<RunId>,
     /// Over how many rules it came about; 0 where none gave it.
-    #[serde(skip_serializing_if = "is_none")]
+    #[serde(skip_serializing_if = "is_zero")]
     pub depth: u32,
 }
 

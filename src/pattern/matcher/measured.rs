@@ -32,7 +32,7 @@ impl<M> Measured<M> {
     pub(super) fn new(rule: &Rule, inner: M) -> Self {
         let lateness = i64::try_from(rule.time.allowed_lateness.0).unwrap_or(i64::MAX);
         let measures = rule.measures.iter().cloned().map(|measure| Measure {
-            gauge: measure.gauge.clone().with_lateness(lateness),
+            gauge: measure.gauge.with_lateness(lateness),
             ..measure
         });
         Self {
