@@ -82,12 +82,17 @@ impl Table {
         (self.generation, self.live.clone())
     }
 
-    /// The rule that a step of this version of a workflow implies.
-    pub(super) fn awaited(&self, name: &str, version: u32) -> Option<&Arc<Rule>> {
+    /// That version of a rule, in force or not, and when it was applied; one that a step of a workflow
+    /// implies was applied with that version of the workflow.
+    pub(super) fn rule(&self, name: &str, version: u32) -> Option<(&Arc<Rule>, Timestamp)> {
+        if let Some(stored) = self.get(Kind::Rule, name, Some(version)) {
+            return Some((stored.definition.rule()?, stored.applied_at));
+        }
         let (workflow, _) = name.split_once(':')?;
         let stored = self.get(Kind::Workflow, workflow, Some(version))?;
         let mut awaited = stored.definition.awaited.iter();
-        awaited.find(|rule| *rule.name == *name)
+        let rule = awaited.find(|rule| *rule.name == *name)?;
+        Some((rule, stored.applied_at))
     }
 
     fn note(&mut self) {
@@ -152,10 +157,14 @@ mod tests {
     use crate::workflow::definition::Defaults;
 
     fn apply(table: &mut Table, text: &str) {
+        apply_at(table, 0, text);
+    }
+
+    fn apply_at(table: &mut Table, at: i64, text: &str) {
         for definition in parse(text, None, &Defaults::default()).expect("a definition") {
             table.insert(Stored {
                 definition,
-                applied_at: Timestamp(0),
+                applied_at: Timestamp(at),
             });
         }
     }
@@ -196,9 +205,9 @@ mod tests {
                 "{{kind: workflow, name: w, version: {version}, steps: [{{id: s, {pattern}}}]}}"
             )
         };
-        apply(&mut table, &rule("z", ""));
-        apply(&mut table, &workflow(1));
-        apply(&mut table, &workflow(2));
+        apply_at(&mut table, 10, &rule("z", ""));
+        apply_at(&mut table, 20, &workflow(1));
+        apply_at(&mut table, 30, &workflow(2));
         let all = vec!["z@1".into(), "w:s@2".into(), "w:s@1".into()];
         assert_eq!(live(&table), (3, all));
         apply(
@@ -207,10 +216,17 @@ mod tests {
         );
         assert_eq!(live(&table).0, 3, "nothing is implied by it");
         assert_eq!(table.list(Kind::Rule).count(), 1);
-        assert!(table.awaited("w:s", 1).is_some_and(|rule| rule.is_awaited));
+        assert!(
+            table
+                .rule("w:s", 1)
+                .is_some_and(|(rule, _)| rule.is_awaited)
+        );
+        let applied = |name, version| table.rule(name, version).map(|(_, at)| at.0);
+        assert_eq!((applied("z", 1), applied("z", 2)), (Some(10), None));
+        assert_eq!((applied("w:s", 1), applied("w:s", 2)), (Some(20), Some(30)));
         table.remove(Kind::Workflow, "w", 1);
         assert_eq!(live(&table), (4, vec!["z@1".into(), "w:s@2".into()]));
-        assert!(table.awaited("w:s", 1).is_none() && table.awaited("w:t", 2).is_none());
+        assert!(table.rule("w:s", 1).is_none() && table.rule("w:t", 2).is_none());
     }
 
     #[test]

@@ -360,16 +360,11 @@ impl DefinitionRegistry for Registry {
 
     fn rule(&self, name: &str, version: u32) -> Option<Arc<Rule>> {
         let table = self.table();
-        match table.get(Kind::Rule, name, Some(version)) {
-            Some(stored) => stored.definition.rule().cloned(),
-            None => table.awaited(name, version).cloned(),
-        }
+        table.rule(name, version).map(|(rule, _)| rule.clone())
     }
 
     fn rule_applied_at(&self, name: &str, version: u32) -> Option<Timestamp> {
-        let table = self.table();
-        let stored = table.get(Kind::Rule, name, Some(version))?;
-        Some(stored.applied_at)
+        self.table().rule(name, version).map(|(_, at)| at)
     }
 }
 
