@@ -102,6 +102,40 @@ pub fn a_static_member_keeps_its_place(setup: &Setup<'_>) {
     }
 }
 
+/// Where all is read, nothing waits, though a transaction left its marker behind the last record. Panics
+/// where the log says otherwise after it has been polled for so long: brokers' ends are told now and then.
+pub fn markers_are_no_lag(setup: &Setup<'_>, polled_for: Duration) {
+    let mut log = (setup.session)("one");
+    log.connect().expect("a connection");
+    let mut owned = Vec::new();
+    poll_until(log.as_mut(), &mut owned, |owned, _| owned.len() == 2);
+    log.start(0, [0, 0]).expect("a start");
+    log.begin().expect("a transaction");
+    let handed_on = Outgoing {
+        target: Target::Input(Source::Commands, 0),
+        key: Some(b"k"),
+        value: Some(b"a"),
+        headers: &[],
+    };
+    log.send(handed_on).expect("sending");
+    log.settle().expect("deliveries");
+    log.send_offsets(&[(0, [0, 0])]).expect("positions");
+    log.commit().expect("a commit");
+    let got = poll_until(log.as_mut(), &mut owned, |_, records| !records.is_empty());
+    let read = [got[0].offset + 1, 0];
+    let since = Instant::now();
+    poll_until(log.as_mut(), &mut owned, |_, _| {
+        since.elapsed() >= polled_for
+    });
+    let mut lag = log.lag(0, read);
+    while lag != [0, 0] && since.elapsed() < PATIENCE {
+        poll_until(log.as_mut(), &mut owned, |_, _| true);
+        lag = log.lag(0, read);
+    }
+    assert_eq!(lag, [0, 0]);
+    log.leave();
+}
+
 /// Runs the suite; panics where the log does not conform. It waits for a minute at most, so with a
 /// longer session timeout only a log that leaves its group at once conforms.
 pub fn conforms(setup: &Setup<'_>) {

@@ -3,7 +3,9 @@
 use std::time::Duration;
 
 use kafka_harness::{EmbeddedBroker, Kafka};
-use partita::log::conformance::{Setup, a_static_member_keeps_its_place, conforms};
+use partita::log::conformance::{
+    Setup, a_static_member_keeps_its_place, conforms, markers_are_no_lag,
+};
 use partita::log::kafka::{ClientSettings, KafkaLog, KafkaLogConfig};
 use partita::log::{Log, Lost, OwnershipChange, PollLimits, StageKind};
 use partita::model::Millis;
@@ -31,6 +33,8 @@ async fn the_kafka_log_conforms_on_apache_kafka() {
 
 /// Longer than the suite waits for anything.
 const NEVER_EXPIRES: Millis = Millis(120_000);
+/// Between two reports of librdkafka.
+const STATISTICS_EVERY: Duration = Duration::from_secs(2);
 /// The least that Apache Kafka allows.
 const EXPIRES_SOON: Millis = Millis(6_000);
 
@@ -145,6 +149,8 @@ async fn kafka_log_conforms(brokers: String) {
     run(&brokers, "static.", true, EXPIRES_SOON, conforms).await;
     let keeps = a_static_member_keeps_its_place;
     run(&brokers, "kept.", true, NEVER_EXPIRES, keeps).await;
+    let has_no_lag: fn(&Setup<'_>) = |setup| markers_are_no_lag(setup, 2 * STATISTICS_EVERY);
+    run(&brokers, "lag.", false, NEVER_EXPIRES, has_no_lag).await;
 }
 
 async fn run(

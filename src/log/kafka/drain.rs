@@ -11,6 +11,7 @@ use std::time::Duration;
 use rdkafka::consumer::{BaseConsumer, Consumer, ConsumerContext};
 use rdkafka::error::KafkaError;
 use rdkafka::message::BorrowedMessage;
+use rdkafka::statistics::Partition;
 
 use super::errors;
 use crate::log::{LogError, PollLimits};
@@ -80,4 +81,13 @@ pub(super) fn drain<C: Notes>(
         }
     }
     Ok(())
+}
+
+/// Up to where records of a partition may wait, as of these statistics; `None` where brokers have not told
+/// yet. The last stable offset; but where everything below it was fetched and the consumer's queue is empty,
+/// what lies between the last record and there are markers of transactions, and nothing waits.
+pub(super) fn end_of(known: &Partition) -> Option<i64> {
+    let end = known.ls_offset;
+    let has_all = known.next_offset >= end && known.fetchq_cnt == 0;
+    (end >= 0).then_some(if has_all { 0 } else { end })
 }

@@ -14,7 +14,7 @@ use rdkafka::error::KafkaError;
 use rdkafka::types::RDKafkaRespErr;
 use rdkafka::{Statistics, TopicPartitionList};
 
-use super::drain::{Notes, Signs};
+use super::drain::{Notes, Signs, end_of};
 use super::errors;
 use crate::log::{OwnershipChange, Positions, StageKind, Topics};
 
@@ -34,7 +34,7 @@ struct Inner {
     changes: Vec<OwnershipChange>,
     /// Partitions that are fetched from.
     started: BTreeSet<i32>,
-    /// Ends of the inputs as of librdkafka's last statistics.
+    /// Up to where records of the inputs may wait, as of librdkafka's last statistics.
     ends: BTreeMap<i32, Positions>,
     /// Since when statistics have shown no connection.
     away_since: Option<Instant>,
@@ -130,8 +130,8 @@ impl ClientContext for Ownership {
                 continue;
             };
             for (&partition, known) in &topic.partitions {
-                if partition >= 0 && known.ls_offset >= 0 {
-                    inner.ends.entry(partition).or_default()[source.index()] = known.ls_offset;
+                if let Some(end) = end_of(known).filter(|_| partition >= 0) {
+                    inner.ends.entry(partition).or_default()[source.index()] = end;
                 }
             }
         }

@@ -13,7 +13,7 @@ use rdkafka::error::KafkaError;
 use rdkafka::types::RDKafkaRespErr;
 use rdkafka::{Message, Offset, Statistics, TopicPartitionList};
 
-use super::drain::{Notes, Signs, drain};
+use super::drain::{Notes, Signs, drain, end_of};
 use super::errors;
 use super::session::{
     ASK_TIMEOUT, KafkaLogConfig, first_since, headers_of, partition_count, partitions_of_ours,
@@ -397,7 +397,7 @@ struct Inner {
     changes: Vec<SourceChange>,
     /// Partitions that are fetched from.
     started: BTreeMap<Arc<str>, BTreeSet<i32>>,
-    /// Ends of committed records as of librdkafka's last statistics.
+    /// Up to where committed records may wait, as of librdkafka's last statistics.
     ends: BTreeMap<SourcePartition, i64>,
 }
 
@@ -453,12 +453,12 @@ impl ClientContext for Assignment {
         for (name, topic) in &statistics.topics {
             let name: Arc<str> = Arc::from(name.as_str());
             for (&partition, known) in &topic.partitions {
-                if partition >= 0 && known.ls_offset >= 0 {
+                if let Some(end) = end_of(known).filter(|_| partition >= 0) {
                     let at = SourcePartition {
                         topic: name.clone(),
                         partition,
                     };
-                    inner.ends.insert(at, known.ls_offset);
+                    inner.ends.insert(at, end);
                 }
             }
         }
