@@ -12,12 +12,14 @@ use crate::model::{
 };
 
 /// Version of the schema that this program writes; it reads all up to it. Version 1 ends before
-/// the inbox, version 2 before what steps watch and the provenance, version 3 before the depth.
+/// the inbox, version 2 before what steps watch and the provenance, version 3 before the depth; version 4
+/// has what steps wait for among the facts at its front.
 pub const VERSION: u8 = 4;
 
-pub(super) const FIRST_VERSION_WITH_INBOX: u8 = 2;
-pub(super) const FIRST_VERSION_WITH_WATCHES: u8 = 3;
+const FIRST_VERSION_WITH_INBOX: u8 = 2;
+const FIRST_VERSION_WITH_WATCHES: u8 = 3;
 const FIRST_VERSION_WITH_DEPTH: u8 = 4;
+const FIRST_VERSION_WITH_AWAITING: u8 = 4;
 
 /// A JSON text longer than this has an entry of its own.
 pub const INLINE_BYTES: usize = 4 << 10;
@@ -58,6 +60,9 @@ pub fn encode(run: &RunState, out: &mut Vec<u8>, large: &mut Vec<(u32, Json)>) {
     put_time(out, run.next_due());
     put_time(out, run.ended_at);
     put_long(out, run.priority.into());
+    let awaiting = Awaiting::of(run);
+    put_long(out, awaiting.signals.into());
+    put_long(out, awaiting.patterns.into());
     put_bytes(out, run.workflow.as_bytes());
     put_long(out, run.version.into());
     put_optional(out, run.requested_version, |out, version| {
@@ -215,13 +220,16 @@ fn place<T: PartialEq>(all: &[T], value: T) -> usize {
 /// Where a decoder finds the values that have entries of their own.
 pub type LargeValues<'a> = &'a dyn Fn(u32) -> Option<Json>;
 
-/// Reads the front of an entry, and what the run's steps wait for; whether the rest is whole, shows
-/// when it is decoded.
-pub fn facts(bytes: &[u8]) -> Result<EntryFacts, CodecError> {
+/// Reads the front of the entry of run `id`; whether the rest is whole, shows when it is decoded. Entries of
+/// earlier versions have to be decoded for what their steps wait for.
+pub fn facts(id: &RunId, bytes: &[u8]) -> Result<EntryFacts, CodecError> {
     let reader = &mut Reader::new(bytes);
     let version = version(reader)?;
-    let mut facts = read_facts(reader)?;
-    facts.awaiting = Awaiting::skim(reader, version, facts.status).unwrap_or_default();
+    let mut facts = read_facts(reader, version)?;
+    if version < FIRST_VERSION_WITH_AWAITING && !facts.status.is_ended() {
+        let run = decode(id, bytes, &|_| Some(Json::null()));
+        facts.awaiting = run.map_or_else(|_| Awaiting::default(), |run| Awaiting::of(&run));
+    }
     Ok(facts)
 }
 
@@ -236,22 +244,29 @@ fn version(reader: &mut Reader<'_>) -> Result<u8, CodecError> {
     Ok(version)
 }
 
-fn read_facts(reader: &mut Reader<'_>) -> Result<EntryFacts, CodecError> {
-    Ok(EntryFacts {
+fn read_facts(reader: &mut Reader<'_>, version: u8) -> Result<EntryFacts, CodecError> {
+    let mut facts = EntryFacts {
         status: member(reader, &RunStatus::ALL)?,
         created_at: Timestamp(reader.long()?),
         next_due: time(reader)?,
         ended_at: time(reader)?,
         priority: reader.number()?,
         awaiting: Awaiting::default(),
-    })
+    };
+    if version >= FIRST_VERSION_WITH_AWAITING {
+        facts.awaiting = Awaiting {
+            signals: reader.number()?,
+            patterns: reader.number()?,
+        };
+    }
+    Ok(facts)
 }
 
 /// Reads the entry of run `id`.
 pub fn decode(id: &RunId, bytes: &[u8], large: LargeValues<'_>) -> Result<RunState, CodecError> {
     let reader = &mut Reader::new(bytes);
     let version = version(reader)?;
-    let facts = read_facts(reader)?;
+    let facts = read_facts(reader, version)?;
     let mut run = RunState {
         id: id.clone(),
         status: facts.status,
@@ -318,8 +333,8 @@ pub fn large_slots(id: &RunId, bytes: &[u8]) -> Result<Vec<u32>, CodecError> {
 /// Reads the tags of an entry and nothing else of it.
 pub fn each_tag(bytes: &[u8], mut tell: impl FnMut(&str, &str)) -> Result<(), CodecError> {
     let reader = &mut Reader::new(bytes);
-    version(reader)?;
-    read_facts(reader)?;
+    let version = version(reader)?;
+    read_facts(reader, version)?;
     reader.bytes()?;
     reader.long()?;
     reader.optional(Reader::long)?;

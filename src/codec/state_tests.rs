@@ -10,6 +10,7 @@ use apache_avro::writer::datum::GenericDatumWriter;
 use proptest::prelude::*;
 use proptest::strategy::ValueTree;
 
+use super::awaiting::Awaiting;
 use super::state;
 use crate::model::{
     Contributor, Failure, Inbox, Json, Provenance, RunId, RunState, RunStatus, SignalId,
@@ -350,6 +351,7 @@ fn avro_value(run: &RunState) -> Value {
     let first_slot = 2 + run.steps.len() as i32;
     let signals = run.inbox.waiting.iter();
     let ids = run.inbox.ids.iter();
+    let awaiting = Awaiting::of(run);
     record(vec![
         (
             "status",
@@ -359,6 +361,8 @@ fn avro_value(run: &RunState) -> Value {
         ("next_due", instant(run.next_due())),
         ("ended_at", instant(run.ended_at)),
         ("priority", Value::Int(run.priority)),
+        ("awaited_signals", Value::Long(awaiting.signals.into())),
+        ("awaited_patterns", Value::Long(awaiting.patterns.into())),
         ("workflow", text(&run.workflow)),
         ("version", Value::Long(run.version.into())),
         (
@@ -435,7 +439,7 @@ proptest! {
         theirs.extend(writer.write_value_to_vec(expected).unwrap());
         let find = |slot| large.get(&slot).cloned();
         prop_assert_eq!(state::decode(&run.id, &theirs, &find).unwrap(), run.clone());
-        prop_assert_eq!(state::facts(&bytes).unwrap(), state::EntryFacts::of(&run));
+        prop_assert_eq!(state::facts(&run.id, &bytes).unwrap(), state::EntryFacts::of(&run));
         let first = 2 + u32::try_from(run.steps.len()).unwrap();
         let of_signals = first..first + run.inbox.places;
         let slots: Vec<u32> = large.range(..first).map(|(slot, _)| *slot).chain(of_signals).collect();
@@ -465,38 +469,63 @@ proptest! {
 /// An entry as version 1 wrote it: two steps, the second of which waits for its retry.
 const VERSION_1: &str = "010280a0d5edee6602a0bfd5edee660003086c696e65060206000e7b2261223a317d02087465616d067265640002c8a1d5edee6602c0eff9edee6600000e0018026e30302d30616637363531393136636434336464383434386562323131633830333139632d623761643662373136393230333333312d303104080202e8a7d5edee66000002c8fcd8edee66000000020a5b312c325d00060402e8a7d5edee66000002c8fcd8edee660002a0bfd5edee660000020a666c616b79046e6f00000000";
 
+/// Fields that came with a version.
+const CAME_WITH: [(u8, &[&str]); 3] = [
+    (2, &["signals", "signal_ids", "signal_places"]),
+    (3, &["watches", "provenance"]),
+    (4, &["awaited_signals", "awaited_patterns", "depth"]),
+];
+
+/// The run's entry as that version wrote it, and what it leaves to other entries.
+fn written_by(version: u8, run: &RunState) -> (Vec<u8>, BTreeMap<u32, Json>) {
+    let later = CAME_WITH.iter().filter(|(since, _)| *since > version);
+    let later: Vec<&str> = later.flat_map(|(_, names)| *names).copied().collect();
+    let mut schema: serde_json::Value = serde_json::to_value(schema()).unwrap();
+    let fields = schema["fields"].as_array_mut().unwrap();
+    fields.retain(|field| !later.contains(&field["name"].as_str().unwrap()));
+    let schema = Schema::parse(&schema).unwrap();
+    let Value::Record(mut fields) = avro_value(run) else {
+        panic!("a run is a record");
+    };
+    fields.retain(|(name, _)| !later.contains(&name.as_str()));
+    let writer = GenericDatumWriter::builder(&schema).build().unwrap();
+    let mut bytes = vec![version];
+    bytes.extend(writer.write_value_to_vec(Value::Record(fields)).unwrap());
+    (bytes, encoded(run).1)
+}
+
+fn fifty_runs() -> impl Iterator<Item = RunState> {
+    let mut runner = proptest::test_runner::TestRunner::deterministic();
+    (0..50).map(move |_| run().new_tree(&mut runner).unwrap().current())
+}
+
 #[test]
 fn an_entry_of_version_2_is_read_and_nothing_in_it_has_to_do_with_rules() {
-    let mut runner = proptest::test_runner::TestRunner::deterministic();
-    for _ in 0..50 {
-        let mut run = run().new_tree(&mut runner).unwrap().current();
+    for mut run in fifty_runs() {
         run.provenance = None;
         run.watches.clear();
         run.depth = 0;
-        let (mut bytes, large) = encoded(&run);
-        // It ends before what steps watch, the provenance and the depth: a byte each where there is
-        // none.
-        assert_eq!([bytes.pop(), bytes.pop(), bytes.pop()], [Some(0); 3]);
-        bytes[0] = 2;
+        let (bytes, large) = written_by(2, &run);
         let find = |slot| large.get(&slot).cloned();
         assert_eq!(state::decode(&run.id, &bytes, &find).unwrap(), run);
-        assert_eq!(state::facts(&bytes).unwrap(), state::EntryFacts::of(&run));
+        assert_eq!(
+            state::facts(&run.id, &bytes).unwrap(),
+            state::EntryFacts::of(&run)
+        );
     }
 }
 
 #[test]
 fn an_entry_of_version_3_is_read_and_is_as_deep_as_its_start() {
-    let mut runner = proptest::test_runner::TestRunner::deterministic();
-    for _ in 0..50 {
-        let mut run = run().new_tree(&mut runner).unwrap().current();
-        run.depth = 0;
-        let (mut bytes, large) = encoded(&run);
-        assert_eq!(bytes.pop(), Some(0));
-        bytes[0] = 3;
+    for mut run in fifty_runs() {
+        let (bytes, large) = written_by(3, &run);
         run.depth = run.provenance.as_ref().map_or(0, |from| from.depth);
         let find = |slot| large.get(&slot).cloned();
         assert_eq!(state::decode(&run.id, &bytes, &find).unwrap(), run);
-        assert_eq!(state::facts(&bytes).unwrap(), state::EntryFacts::of(&run));
+        assert_eq!(
+            state::facts(&run.id, &bytes).unwrap(),
+            state::EntryFacts::of(&run)
+        );
     }
 }
 
@@ -515,10 +544,12 @@ fn an_entry_of_version_1_is_read_and_has_no_signals() {
     assert_eq!(run.steps[1].retry_at, Some(Timestamp(1_767_225_602_000)));
     assert!(!run.steps[1].is_awaiting());
     assert_eq!(run.inbox, Inbox::default());
-    assert_eq!(state::facts(&bytes).unwrap(), state::EntryFacts::of(&run));
+    assert_eq!(
+        state::facts(&run.id, &bytes).unwrap(),
+        state::EntryFacts::of(&run)
+    );
     // Written anew it says the same.
     let (again, _) = encoded(&run);
     assert_eq!(again[0], state::VERSION);
-    assert_eq!(again[1..bytes.len()], bytes[1..]);
     assert_eq!(state::decode(&id, &again, &|_| None).unwrap(), run);
 }

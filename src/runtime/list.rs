@@ -85,7 +85,7 @@ fn in_store(
         let Some(EntryKey::Run(id)) = EntryKey::parse(key) else {
             return true;
         };
-        let Ok(facts) = state::facts(entry) else {
+        let Ok(facts) = state::facts(&id, entry) else {
             return true;
         };
         let place = (facts.created_at, id);

@@ -72,9 +72,9 @@ impl Change {
         };
         Ok(match key {
             EntryKey::Run(id) => Change::Run {
+                facts: state::facts(&id, value)?,
                 id,
                 entry: value.into(),
-                facts: state::facts(value)?,
             },
             EntryKey::Value(run, slot) => Change::Value {
                 run,

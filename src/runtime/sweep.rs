@@ -50,7 +50,7 @@ impl Sweep {
                 seen += 1;
                 last = Some(key.to_vec());
                 if let Some(EntryKey::Run(id)) = EntryKey::parse(key)
-                    && is_over(value, retention, now)
+                    && is_over(&id, value, retention, now)
                     && is_current(partition, &id, value)
                 {
                     runs += 1;
@@ -76,8 +76,10 @@ impl Sweep {
     }
 }
 
-fn is_over(entry: &[u8], retention: Millis, now: Timestamp) -> bool {
-    let ended = state::facts(entry).ok().and_then(|facts| facts.ended_at);
+fn is_over(id: &RunId, entry: &[u8], retention: Millis, now: Timestamp) -> bool {
+    let ended = state::facts(id, entry)
+        .ok()
+        .and_then(|facts| facts.ended_at);
     ended.is_some_and(|ended| ended + retention <= now)
 }
 
