@@ -28,7 +28,7 @@ const STATES: [&str; 8] = [
 /// The protocol's name for where a transaction stands.
 pub(super) fn state_name(phase: &Phase) -> &'static str {
     match phase {
-        Phase::Empty => "Empty",
+        Phase::Empty { .. } => "Empty",
         Phase::Open { .. } => "Ongoing",
         Phase::Ended { committed: true } => "CompleteCommit",
         Phase::Ended { committed: false } => "CompleteAbort",

@@ -190,7 +190,14 @@ fn encode_transaction(to: &mut Encoder<'_>, transaction: &Transaction) {
     to.i32(transaction.timeout_ms);
     to.i64(transaction.changed_at);
     match &transaction.phase {
-        Phase::Empty => to.u8(0),
+        Phase::Empty { renews: None } => to.u8(0),
+        Phase::Empty {
+            renews: Some((producer_id, epoch)),
+        } => {
+            to.u8(3);
+            to.i64(*producer_id);
+            to.i16(*epoch);
+        }
         Phase::Open {
             since,
             partitions,
@@ -218,7 +225,7 @@ fn decode_transaction(from: &mut Decoder<'_>) -> Result<Transaction, CodecError>
         timeout_ms: from.i32()?,
         changed_at: from.i64()?,
         phase: match from.u8()? {
-            0 => Phase::Empty,
+            0 => Phase::Empty { renews: None },
             1 => Phase::Open {
                 since: from.i64()?,
                 partitions: from.list(Decoder::u32)?.into_iter().collect(),
@@ -226,6 +233,9 @@ fn decode_transaction(from: &mut Decoder<'_>) -> Result<Transaction, CodecError>
             },
             2 => Phase::Ended {
                 committed: from.bool()?,
+            },
+            3 => Phase::Empty {
+                renews: Some((from.i64()?, from.i16()?)),
             },
             value => {
                 return Err(CodecError::Unknown {

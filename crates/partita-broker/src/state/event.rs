@@ -59,6 +59,15 @@ pub(crate) enum Event {
         epoch: i16,
         timeout_ms: i32,
     },
+    /// As [`Event::TransactionalProducer`], where the producer said who it was and asked to go on.
+    ProducerRenewed {
+        transactional_id: String,
+        producer_id: i64,
+        epoch: i16,
+        timeout_ms: i32,
+        /// Its id and epoch until then.
+        renews: (i64, i16),
+    },
     /// Opens the transaction if it is not open.
     PartitionsJoined {
         transactional_id: String,
@@ -127,6 +136,7 @@ pub(crate) mod kind {
     pub(super) const GROUP_DELETED: u8 = 15;
     pub(super) const LOG_START_MOVED: u8 = 16;
     pub(super) const PRODUCERS_FORGOTTEN: u8 = 17;
+    pub(super) const PRODUCER_RENEWED: u8 = 18;
 }
 
 impl Event {
@@ -178,6 +188,21 @@ impl Event {
                 to.i64(*producer_id);
                 to.i16(*epoch);
                 to.i32(*timeout_ms);
+            }
+            Event::ProducerRenewed {
+                transactional_id,
+                producer_id,
+                epoch,
+                timeout_ms,
+                renews,
+            } => {
+                to.u8(kind::PRODUCER_RENEWED);
+                to.text(transactional_id);
+                to.i64(*producer_id);
+                to.i16(*epoch);
+                to.i32(*timeout_ms);
+                to.i64(renews.0);
+                to.i16(renews.1);
             }
             Event::PartitionsJoined {
                 transactional_id,
@@ -282,6 +307,13 @@ impl Event {
                 producer_id: from.i64()?,
                 epoch: from.i16()?,
                 timeout_ms: from.i32()?,
+            },
+            kind::PRODUCER_RENEWED => Event::ProducerRenewed {
+                transactional_id: from.text()?,
+                producer_id: from.i64()?,
+                epoch: from.i16()?,
+                timeout_ms: from.i32()?,
+                renews: (from.i64()?, from.i16()?),
             },
             kind::PARTITIONS_JOINED => Event::PartitionsJoined {
                 transactional_id: from.text()?,

@@ -8,7 +8,11 @@ use super::event::PartitionId;
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Phase {
     /// Initialised; nothing was begun since.
-    Empty,
+    Empty {
+        /// The id and the epoch under which the present producer asked for its present ones. It asks once more where
+        /// it heard no answer, and must not be taken for one that was replaced.
+        renews: Option<(i64, i16)>,
+    },
     Open {
         /// Milliseconds since the epoch.
         since: i64,
@@ -34,12 +38,35 @@ pub(crate) struct Transaction {
 }
 
 impl Transaction {
+    /// That of a producer that was initialised at `at`.
+    pub(super) fn new(
+        producer_id: i64,
+        epoch: i16,
+        timeout_ms: i32,
+        renews: Option<(i64, i16)>,
+        at: i64,
+    ) -> Transaction {
+        Transaction {
+            producer_id,
+            epoch,
+            timed_out_epoch: None,
+            timeout_ms,
+            phase: Phase::Empty { renews },
+            changed_at: at,
+        }
+    }
+
     /// When the open transaction has taken too long, in milliseconds since the epoch.
     pub(crate) fn deadline(&self) -> Option<i64> {
         match self.phase {
             Phase::Open { since, .. } => Some(since.saturating_add(i64::from(self.timeout_ms))),
             _ => None,
         }
+    }
+
+    /// Whether the producer, which says that it has this id and epoch, was given others and has yet to use them.
+    pub(crate) fn was_renewed_from(&self, said: (i64, i16)) -> bool {
+        matches!(self.phase, Phase::Empty { renews } if renews == Some(said))
     }
 
     pub(crate) fn is_open(&self) -> bool {

@@ -398,6 +398,28 @@ fn always_acknowledges_only_what_is_synced_and_readers_see_it_then() {
 }
 
 #[test]
+fn a_whole_frame_of_an_unknown_kind_is_told_and_nothing_is_cut_off() {
+    let folder = tempfile::tempdir().unwrap();
+    let store = Store::open(&config(folder.path())).unwrap();
+    assert!(perform(&store, &Step::CreateTopic { partitions: 1 }, 0));
+    let end = store.read_with_log(|_, log| log.end());
+    drop(store);
+    let path = SegmentKind::Log.path(folder.path(), end.segment);
+    let mut bytes = std::fs::read(&path).unwrap();
+    // An instant, a kind of tomorrow and a body.
+    let payload = [&[0; 8][..], &[200, 1, 2, 3]].concat();
+    bytes.extend((payload.len() as u32).to_le_bytes());
+    bytes.extend(crc32c::crc32c(&payload).to_le_bytes());
+    bytes.extend(payload);
+    std::fs::write(&path, &bytes).unwrap();
+    let Err(error) = Store::open(&config(folder.path())) else {
+        panic!("it opens what it cannot read");
+    };
+    assert!(error.to_string().contains("unknown event 200"), "{error}");
+    assert_eq!(std::fs::read(&path).unwrap(), bytes);
+}
+
+#[test]
 fn a_disk_that_refuses_loses_nothing_once_it_accepts_again() {
     let folder = tempfile::tempdir().unwrap();
     let data = folder.path().join("data");

@@ -21,7 +21,9 @@ pub enum RecoveryError {
         path: PathBuf,
         source: std::io::Error,
     },
-    #[error("{path} is damaged at byte {position}, and the log goes on after it: {problem}")]
+    #[error(
+        "{path} is damaged at byte {position}, or was written by a newer version of this broker: {problem}"
+    )]
     Damaged {
         path: PathBuf,
         position: usize,
@@ -44,10 +46,18 @@ enum FrameError {
     Batch(#[from] BatchError),
 }
 
+impl FrameError {
+    /// Whether a write that did not come to its end leaves this behind.
+    fn is_torn(&self) -> bool {
+        matches!(self, FrameError::Short | FrameError::Checksum)
+    }
+}
+
 /// Feeds every event from `from` on to `replay`, and returns the segments read and where the log ends.
 ///
 /// A frame that is cut short or does not match its checksum ends the log if it is in the last segment: it was never
-/// acknowledged. Anywhere else it is damage, and an error.
+/// acknowledged. Anywhere else it is an error, and so is everywhere a frame that is whole but says what this broker does
+/// not know: another version wrote it, and nothing is cut off.
 pub(crate) fn recover(
     folder: &Path,
     ids: &[SegmentId],
@@ -99,7 +109,7 @@ pub(crate) fn recover(
                     replay(at, &event);
                     position += length;
                 }
-                Err(problem) if last => {
+                Err(problem) if last && problem.is_torn() => {
                     let lost = bytes.len() - position;
                     tracing::warn!(segment = id, position, lost, %problem, "cutting off the torn end of the log");
                     segment.truncate(position as u32).map_err(failed)?;
@@ -142,7 +152,9 @@ fn read_frame(bytes: &[u8], place: Place) -> Result<(i64, Event, usize), FrameEr
     let at = i64::from_le_bytes(payload[..8].try_into().expect("eight bytes"));
     let event = if payload[8] == kind::BATCH_APPENDED {
         let body = &payload[EVENT_HEADER_BYTES..];
-        let partition = body.first_chunk::<4>().ok_or(FrameError::Short)?;
+        let partition = body
+            .first_chunk::<4>()
+            .ok_or(CodecError::Short("a partition's number"))?;
         let position = place.position + (FRAME_HEADER_BYTES + EVENT_HEADER_BYTES + 4) as u32;
         Event::BatchAppended {
             partition: u32::from_le_bytes(*partition),

@@ -39,7 +39,7 @@ pub(crate) async fn handle(
             }
             // The answer got lost and the client asks again.
             Phase::Ended { committed } if *committed == request.committed => Ok(()),
-            Phase::Empty | Phase::Ended { .. } => Err(ResponseError::InvalidTxnState),
+            Phase::Empty { .. } | Phase::Ended { .. } => Err(ResponseError::InvalidTxnState),
         }
     });
     let outcome = match durable.wait().await {
