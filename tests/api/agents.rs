@@ -5,6 +5,7 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
 use partita::agent::{Agent, Settings};
+use partita::agents::PumpSettings;
 use partita::model::{Failure, Json};
 use rdkafka::consumer::{BaseConsumer, Consumer};
 use rdkafka::message::{Headers, Message};
@@ -13,13 +14,19 @@ use reqwest::StatusCode;
 use serde_json::{Value, json};
 use tokio_util::sync::CancellationToken;
 
+use crate::fake::PARTITIONS;
 use crate::support::{Broker, Instance, PREFIX, SOON, TWO_STEPS, task_record, until};
 
 const POLL: &str = "/v1/agents/tester/tasks:poll";
 
 async fn with_run(id: &str) -> (Broker, Instance) {
+    with_run_and(id, |_| {}).await
+}
+
+async fn with_run_and(id: &str, set: impl FnOnce(&mut PumpSettings)) -> (Broker, Instance) {
     let broker = Broker::start().await;
-    let one = Instance::alone(&broker).await;
+    let all = (0..PARTITIONS).collect();
+    let one = Instance::with(&broker, "one", all, |_, pumps| set(pumps)).await;
     one.apply("two_steps", TWO_STEPS).await;
     one.post(
         "/v1/runs",
@@ -37,11 +44,11 @@ async fn polled(one: &Instance, body: &str) -> Vec<Value> {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_task_is_polled_answered_and_not_handed_out_again() {
-    let (broker, one) = with_run("r").await;
+    let (broker, one) = with_run_and("r", |pumps| pumps.lease = SOON).await;
     let record = task_record("r", "first", 1);
     let produce = broker.produce("tasks.tester", "r.first.0.1", Some(&record));
     let (tasks, ()) = tokio::join!(
-        polled(&one, r#"{"max":10,"wait":"20s","worker":"w1"}"#),
+        polled(&one, r#"{"max":10,"wait":"60s","worker":"w1"}"#),
         produce
     );
     assert_eq!(tasks.len(), 1);
@@ -66,7 +73,17 @@ async fn a_task_is_polled_answered_and_not_handed_out_again() {
         .post("/v1/tasks/r.first.0.1:complete", r#"{"output":{"x":1}}"#)
         .await;
     assert_eq!(status, StatusCode::OK);
-    // Longer than the lease: an answered task does not come back.
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_answered_task_does_not_come_back_when_its_lease_ends() {
+    let (broker, one) = with_run("r").await;
+    let record = task_record("r", "first", 1);
+    let produce = broker.produce("tasks.tester", "r.first.0.1", Some(&record));
+    let (tasks, ()) = tokio::join!(polled(&one, r#"{"wait":"60s"}"#), produce);
+    assert_eq!(tasks.len(), 1);
+    let (status, _) = one.post("/v1/tasks/r.first.0.1:complete", "{}").await;
+    assert_eq!(status, StatusCode::OK);
     assert!(polled(&one, r#"{"wait":"3s"}"#).await.is_empty());
 }
 
@@ -80,8 +97,8 @@ async fn a_lease_that_ends_hands_the_task_out_again_unless_it_was_answered_elsew
             Some(&task_record("r", "first", 1)),
         )
         .await;
-    let first = polled(&one, r#"{"wait":"20s"}"#).await;
-    let again = polled(&one, r#"{"wait":"20s"}"#).await;
+    let first = polled(&one, r#"{"wait":"60s"}"#).await;
+    let again = polled(&one, r#"{"wait":"60s"}"#).await;
     assert_eq!(first[0]["task_id"], again[0]["task_id"]);
     // Answered over Kafka: the pump does not hear of it, and asks before the next time.
     let reply = partita::model::Reply {
@@ -113,7 +130,7 @@ async fn a_cancelled_task_is_not_handed_out() {
     broker
         .produce("tasks.tester", "unreadable", Some("{"))
         .await;
-    let mut handed_out = polled(&one, r#"{"wait":"20s"}"#).await;
+    let mut handed_out = polled(&one, r#"{"wait":"60s"}"#).await;
     assert_eq!(handed_out.pop().unwrap()["task_id"], key);
     broker.produce("tasks.tester", key, Some(&cancel)).await;
     assert!(polled(&one, r#"{"wait":"3s"}"#).await.is_empty());
@@ -129,7 +146,7 @@ async fn what_was_answered_is_committed() {
             Some(&task_record("r", "first", 1)),
         )
         .await;
-    assert_eq!(polled(&one, r#"{"wait":"20s"}"#).await.len(), 1);
+    assert_eq!(polled(&one, r#"{"wait":"60s"}"#).await.len(), 1);
     one.post("/v1/tasks/r.first.0.1:complete", "{}").await;
     one.pumps.close().await;
     let mut config = broker.client();

@@ -1,16 +1,21 @@
 //! Two instances: each answers for both. Health and metrics.
 
+use partita::api::ApiSettings;
 use reqwest::StatusCode;
 use serde_json::{Value, json};
 
-use crate::support::{Broker, Instance, TWO_STEPS, until};
+use crate::support::{Broker, Instance, SOON, TWO_STEPS, until};
 
 /// Ids whose byte sums end in partitions 0 to 3 of the fake.
 const IN_PARTITION: [&str; 4] = ["d", "a", "b", "c"];
 
 async fn pair(broker: &Broker) -> (Instance, Instance) {
-    let one = Instance::owning(broker, "one", vec![0, 1]).await;
-    let two = Instance::owning(broker, "two", vec![2, 3]).await;
+    pair_with(broker, |_| {}).await
+}
+
+async fn pair_with(broker: &Broker, set: impl Fn(&mut ApiSettings)) -> (Instance, Instance) {
+    let one = Instance::with(broker, "one", vec![0, 1], |api, _| set(api)).await;
+    let two = Instance::with(broker, "two", vec![2, 3], |api, _| set(api)).await;
     one.apply("two_steps", TWO_STEPS).await;
     two.registry.caught_up().await.unwrap();
     until("both have heard of each other", async || {
@@ -91,7 +96,7 @@ async fn any_instance_answers_for_any_run() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_partition_between_two_owners_is_waited_for() {
     let broker = Broker::start().await;
-    let (one, two) = pair(&broker).await;
+    let (one, two) = pair_with(&broker, |api| api.owner_patience = SOON / 2).await;
     two.fake.own(vec![3]);
     let moved = async {
         tokio::time::sleep(std::time::Duration::from_millis(300)).await;
@@ -102,8 +107,14 @@ async fn a_partition_between_two_owners_is_waited_for() {
         moved
     );
     assert_eq!(answered.0, StatusCode::CREATED, "{}", answered.1);
-    // Nobody takes partition 3: the list would have holes, and its runs have no home.
-    two.fake.own(vec![]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_partition_that_nobody_takes_is_told() {
+    let broker = Broker::start().await;
+    let (one, two) = pair(&broker).await;
+    // The list would have holes, and the runs of partition 3 have no home.
+    two.fake.own(vec![2]);
     let request = two
         .http
         .get(format!("{}/v1/runs/c", two.url))

@@ -143,7 +143,7 @@ async fn a_start_can_wait_for_the_end() {
             .await
     };
     let start = r#"{"workflow":"two_steps","id":"quick"}"#;
-    let ((status, run), _) = tokio::join!(one.post("/v1/runs?wait=20s", start), answer);
+    let ((status, run), _) = tokio::join!(one.post("/v1/runs?wait=60s", start), answer);
     assert_eq!(
         (status, run["status"].as_str(), run["progress"].as_f64()),
         (StatusCode::CREATED, Some("completed"), Some(1.0))

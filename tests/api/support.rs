@@ -81,7 +81,7 @@ impl Broker {
             record = record.payload(value);
         }
         producer
-            .send(record, Duration::from_secs(10))
+            .send(record, SOON)
             .await
             .expect("the record is delivered");
     }
@@ -105,14 +105,16 @@ impl Instance {
     }
 
     pub async fn owning(broker: &Broker, name: &str, owned: Vec<i32>) -> Self {
-        Self::bounded(broker, name, owned, ConnectionLimits::default()).await
+        Self::with(broker, name, owned, |_, _| {}).await
     }
 
-    pub async fn bounded(
+    /// Owns these partitions, under settings that are not those of the other tests: impatient ones,
+    /// for which a lease and a search for an owner end after two seconds.
+    pub async fn with(
         broker: &Broker,
         name: &str,
         owned: Vec<i32>,
-        connections: ConnectionLimits,
+        set: impl FnOnce(&mut ApiSettings, &mut PumpSettings),
     ) -> Self {
         let registry = Registry::start(RegistrySettings {
             client: broker.client(),
@@ -133,17 +135,19 @@ impl Instance {
             api: url.clone(),
         };
         let membership = Membership::start(member, Arc::clone(&fake) as _).expect("membership");
-        let pumps = Pumps::new(PumpSettings {
+        let mut of_pumps = PumpSettings {
             lease: Duration::from_secs(2),
             ..PumpSettings::new(broker.client(), PREFIX)
-        });
-        let settings = ApiSettings {
+        };
+        let mut settings = ApiSettings {
             max_body_bytes: 16 << 10,
             max_payload_bytes: 1 << 10,
             owner_patience: Duration::from_secs(2),
             max_streams: 4,
-            connections,
+            connections: ConnectionLimits::default(),
         };
+        set(&mut settings, &mut of_pumps);
+        let pumps = Pumps::new(of_pumps);
         let render = Arc::new(|| "some_total 1\n".to_owned());
         let api = Api::new(
             settings,

@@ -146,7 +146,7 @@ impl Whole {
 /// Polls and completes one task; its step.
 async fn serve_one(one: &Whole) -> String {
     let (status, polled) = one
-        .post("/v1/agents/tester/tasks:poll", json!({"wait": "20s"}))
+        .post("/v1/agents/tester/tasks:poll", json!({"wait": "60s"}))
         .await;
     assert_eq!(status, StatusCode::OK, "{polled}");
     let task = &polled["tasks"][0];
@@ -427,7 +427,7 @@ output: '${steps.theirs.output.twice}'
         let to = if n % 2 == 0 { &one } else { &two };
         async move {
             to.post(
-                "/v1/runs?wait=25s",
+                "/v1/runs?wait=60s",
                 json!({"workflow": "mixed", "id": format!("m{n}"), "input": {"n": n}}),
             )
             .await

@@ -22,7 +22,8 @@ const FAILING: &str = "kind: workflow\nname: failing\nsteps:\n\
   - {id: a, agent: echo, task: {fail: {class: critical_error, message: no, retryable: false}}}\n";
 /// A workflow whose agent does not exist: its runs wait.
 const WAITING: &str = "kind: workflow\nname: waiting\nsteps:\n  - {id: a, agent: nobody}\n";
-const READY_WITHIN: Duration = Duration::from_secs(60);
+const READY_WITHIN: Duration = Duration::from_secs(180);
+const STOPPED_WITHIN: Duration = Duration::from_secs(120);
 
 pub struct Dev {
     child: Child,
@@ -57,7 +58,7 @@ impl Dev {
             kafka: text("kafka"),
         };
         let deadline = Instant::now() + READY_WITHIN;
-        while dev.run(&["get", "workflow"]).code != 0 {
+        while !exchange(&dev.api, "/readyz").is_some_and(|(head, _)| is_ok(&head)) {
             assert!(Instant::now() < deadline, "dev did not become ready");
             std::thread::sleep(Duration::from_millis(100));
         }
@@ -75,7 +76,7 @@ impl Dev {
         let id = libc::pid_t::try_from(self.child.id()).expect("a process id");
         // SAFETY: the child has not been waited for, so its id is still its own.
         unsafe { libc::kill(id, libc::SIGINT) };
-        let deadline = Instant::now() + Duration::from_secs(30);
+        let deadline = Instant::now() + STOPPED_WITHIN;
         loop {
             if let Some(status) = self.child.try_wait().expect("the child can be asked") {
                 return status.code();
@@ -86,20 +87,27 @@ impl Dev {
     }
 }
 
-/// The body of a GET, asked for as plainly as can be.
+/// The body of a GET that is answered.
 pub fn get(api: &str, path: &str) -> String {
+    let (head, body) = exchange(api, path).expect("an answer");
+    assert!(is_ok(&head), "{head}");
+    body
+}
+
+fn is_ok(head: &str) -> bool {
+    head.starts_with("HTTP/1.1 200 ")
+}
+
+/// Head and body of the answer to a GET, asked for as plainly as can be; none where nobody answers.
+fn exchange(api: &str, path: &str) -> Option<(String, String)> {
     let address = api.trim_start_matches("http://");
-    let mut stream = TcpStream::connect(address).expect("a connection");
-    write!(
-        stream,
-        "GET {path} HTTP/1.1\r\nhost: {address}\r\nconnection: close\r\n\r\n"
-    )
-    .expect("a request");
+    let mut stream = TcpStream::connect(address).ok()?;
+    let request = format!("GET {path} HTTP/1.1\r\nhost: {address}\r\nconnection: close\r\n\r\n");
+    stream.write_all(request.as_bytes()).ok()?;
     let mut answer = String::new();
-    stream.read_to_string(&mut answer).expect("an answer");
-    let (head, body) = answer.split_once("\r\n\r\n").expect("a head and a body");
-    assert!(head.starts_with("HTTP/1.1 200 "), "{head}");
-    body.to_owned()
+    stream.read_to_string(&mut answer).ok()?;
+    let (head, body) = answer.split_once("\r\n\r\n")?;
+    Some((head.to_owned(), body.to_owned()))
 }
 
 impl Drop for Dev {

@@ -155,7 +155,7 @@ fn bad_records_are_dead_letters_and_hold_nothing_up() {
         assert_eq!(dead.iter().filter(is_it).count(), 1, "{message}: {told:#?}");
     }
     assert_eq!(
-        api.get("/v1/runs/large").expect("an answer").status,
+        api.settled("/v1/runs/large").status,
         404,
         "a start that is refused starts nothing"
     );
@@ -168,7 +168,7 @@ fn an_output_that_is_too_large_fails_its_step() {
     installation.apply(WAITING);
     let api = &installation.instances[0].api;
     let start = json!({"workflow": "waiting", "id": "w"});
-    let started = api.post("/v1/runs", &start).expect("an answer");
+    let started = api.post_settled("/v1/runs", &start);
     assert!(matches!(started.status, 200 | 201), "{started:?}");
     let reply = json!({
         "run_id": "w", "step_id": "wait", "status": "completed",
@@ -184,7 +184,8 @@ fn an_output_that_is_too_large_fails_its_step() {
     wait_for(LIMIT, "the run fails", || {
         shown(api, "w")["status"] == "failed"
     });
-    assert_eq!(shown(api, "w")["error"]["class"], "payload_too_large");
+    let failed = api.settled("/v1/runs/w").body;
+    assert_eq!(failed["error"]["class"], "payload_too_large");
 }
 
 #[test]

@@ -39,8 +39,9 @@ fn a_broker_that_comes_late_and_goes_away_for_long() {
             alive && reason
         };
         wait_for(LIMIT, "alive, not ready, and for this reason", says_why);
-        let log = instance.last_log_lines();
-        assert!(log.contains("Kafka is not reachable"), "{log}");
+        wait_for(LIMIT, "the log says so", || {
+            instance.last_log_lines().contains("Kafka is not reachable")
+        });
     }
     installation.restart_broker();
     survive(installation, LONG);

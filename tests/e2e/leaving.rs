@@ -12,8 +12,8 @@ use crate::support::reader::Follower;
 use crate::support::wait_for;
 
 /// Twice as long as the test waits: partitions that have moved by then did not wait for it.
-const LONG_SESSIONS: Environment = &[("PARTITA_RUNTIME__SESSION_TIMEOUT", "60s")];
-const HAND_OVER_LIMIT: Duration = Duration::from_secs(30);
+const LONG_SESSIONS: Environment = &[("PARTITA_RUNTIME__SESSION_TIMEOUT", "4m")];
+const HAND_OVER_LIMIT: Duration = Duration::from_secs(120);
 const RUNS: usize = 1000;
 const RATE: usize = 100;
 const LIMIT: Duration = Duration::from_secs(120);

@@ -61,13 +61,13 @@ fn they_carry_strategic_planning_to_its_end() {
 
     let start = json!({"workflow": "strategic_planning", "id": "plan-1"});
     let api = &installation.instances[1].api;
-    let started = api.post("/v1/runs", &start).expect("an answer");
+    let started = api.post_settled("/v1/runs", &start);
     // 200: the partition moved to the second instance meanwhile, and the repeated request found the
     // run that it had itself started.
     assert!(matches!(started.status, 200 | 201), "{started:?}");
     let began = Instant::now();
     let run = loop {
-        let answer = api.get("/v1/runs/plan-1").expect("an answer");
+        let answer = api.settled("/v1/runs/plan-1");
         let status = answer.body["status"]
             .as_str()
             .unwrap_or_default()

@@ -73,8 +73,11 @@ fn runs(mechanism: &str, file: &Path, folder: &Path, workflow: &Path) {
         &instance.api.url,
     ]);
     let start = json!({"workflow": "secret", "id": "one", "input": {"word": mechanism}});
-    let run = instance.api.post("/v1/runs?wait=15s", &start);
-    let run = run.expect("an answer").body;
+    instance.api.post_settled("/v1/runs", &start);
+    wait_for(LIMIT, "the run has ended", || {
+        instance.api.settled("/v1/runs/one").body["ended_at"].is_string()
+    });
+    let run = instance.api.settled("/v1/runs/one").body;
     assert_eq!(run["status"], "completed", "{run}");
     assert_eq!(run["output"]["word"], mechanism, "{run}");
     instance.stop();
@@ -100,9 +103,11 @@ fn refuses(mechanism: &str, file: &Path, folder: &Path) {
             .last_log_lines()
             .contains("SASL authentication error")
     });
-    let ready = instance.api.get("/readyz").expect("an answer");
-    assert_eq!(ready.status, 503);
-    let reason = ready.body["detail"].as_str().unwrap_or_default();
-    assert!(reason.contains("SASL authentication error"), "{reason}");
+    wait_for(LIMIT, "not ready, and for this reason", || {
+        instance.api.get("/readyz").is_some_and(|ready| {
+            let reason = ready.body["detail"].as_str().unwrap_or_default();
+            ready.status == 503 && reason.contains("SASL authentication error")
+        })
+    });
     instance.kill9();
 }

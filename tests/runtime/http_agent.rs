@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 use axum::Router;
 use axum::http::{HeaderMap, StatusCode};
 use axum::routing::{get, post};
+use kafka_harness::free_port;
 use partita::agents::{HttpSettings, agent, builtin};
 use partita_broker::{Broker, Config};
 use rdkafka::ClientConfig;
@@ -36,7 +37,8 @@ async fn the_http_agent_against_a_server() {
     let broker = Broker::start(Config::memory()).await.expect("a broker");
     let bench = Bench::start(&broker.bootstrap()).await;
     let (url, mut hanging) = serve().await;
-    let closed = closed_port().await;
+    // Not one that the kernel gives to the brokers of other tests.
+    let closed = free_port();
 
     let ok = bench.call(
         "ok",
@@ -105,11 +107,11 @@ async fn the_http_agent_against_a_server() {
         assert!(!message.is_empty(), "{target}: {reply}");
     }
 
-    let slow = json!({"url": format!("{url}/hang"), "timeout": "300ms"});
+    let slow = json!({"url": format!("{url}/hang"), "timeout": "2s"});
     let reply = bench.call("slow", slow).await;
     assert_eq!(reply["error"]["class"], "timeout", "{reply}");
-    assert_eq!(hanging.recv().await, Some(Hanging::Arrived));
-    assert_eq!(hanging.recv().await, Some(Hanging::GivenUp));
+    assert_eq!(within(hanging.recv()).await, Some(Hanging::Arrived));
+    assert_eq!(within(hanging.recv()).await, Some(Hanging::GivenUp));
 
     // A task that is given up: its request ends, and nothing is said about it any more.
     bench.send(&task("unwanted", json!({"url": format!("{url}/hang")})));
@@ -294,11 +296,4 @@ async fn serve() -> (String, mpsc::UnboundedReceiver<Hanging>) {
     let url = format!("http://{}", listener.local_addr().expect("an address"));
     tokio::spawn(async move { axum::serve(listener, router).await });
     (url, receiver)
-}
-
-/// A port on which nobody listens.
-async fn closed_port() -> u16 {
-    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await;
-    let address = listener.expect("a port").local_addr();
-    address.expect("an address").port()
 }

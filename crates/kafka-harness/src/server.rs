@@ -18,7 +18,7 @@ use crate::secured::Secured;
 use crate::tools::{self, java, log_configuration, wait_at_most};
 
 /// How long a node may take to answer. Two seconds on an idle machine; test machines are not.
-const START_LIMIT: Duration = Duration::from_secs(90);
+const START_LIMIT: Duration = Duration::from_secs(180);
 /// How long a node may take to shut down before it is killed.
 const STOP_LIMIT: Duration = Duration::from_secs(30);
 const LAST_LOG_LINES: usize = 30;

@@ -39,11 +39,11 @@ impl ToolOutput {
 }
 
 /// How long a tool may take before it is killed. A JVM on a busy machine starts slowly.
-const TOOL_LIMIT: Duration = Duration::from_secs(120);
+const TOOL_LIMIT: Duration = Duration::from_secs(240);
 
 /// Runs the tool `main_class` (for example `org.apache.kafka.tools.TopicCommand`) to its end.
 ///
-/// A tool that runs longer than two minutes is killed, and its status shows it.
+/// A tool that runs longer than four minutes is killed, and its status shows it.
 ///
 /// # Panics
 /// When the jars are missing (ask [`jars`] first, or start a [`crate::Kafka`]) or Java does

@@ -40,7 +40,7 @@ fn a_node_keeps_its_data_over_a_crash_and_a_restart() {
         "--max-messages",
         "2",
         "--timeout-ms",
-        "20000",
+        "60000",
     ]);
     assert_eq!(
         Kafka::tool(CONSUME, &consume).expect_success(),

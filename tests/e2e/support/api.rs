@@ -1,12 +1,15 @@
 //! The HTTP API of one instance, for code that is not asynchronous.
 
 use std::sync::OnceLock;
-use std::time::Duration;
+use std::thread;
+use std::time::{Duration, Instant};
 
 use serde_json::Value;
 use tokio::runtime::Runtime;
 
 const REQUEST_LIMIT: Duration = Duration::from_secs(20);
+/// How long a partition may take from one owner to the next.
+const MOVED_WITHIN: Duration = Duration::from_secs(120);
 
 /// The API at one address.
 #[derive(Clone)]
@@ -39,9 +42,42 @@ impl Api {
         answer(self.client.get(format!("{}{path}", self.url)))
     }
 
+    /// As [`Api::get`], again and again while a partition is on its way to another owner: such an
+    /// answer says to ask again.
+    ///
+    /// # Panics
+    /// Where there is no other answer in two minutes.
+    #[track_caller]
+    pub fn settled(&self, path: &str) -> Answer {
+        settled(path, || self.get(path))
+    }
+
+    /// As [`Api::settled`], for a request that may be repeated.
+    ///
+    /// # Panics
+    /// As [`Api::settled`].
+    #[track_caller]
+    pub fn post_settled(&self, path: &str, body: &Value) -> Answer {
+        settled(path, || self.post(path, body))
+    }
+
     /// None where the server cannot be reached or does not answer.
     pub fn post(&self, path: &str, body: &Value) -> Option<Answer> {
         answer(self.client.post(format!("{}{path}", self.url)).json(body))
+    }
+}
+
+#[track_caller]
+fn settled(path: &str, ask: impl Fn() -> Option<Answer>) -> Answer {
+    let began = Instant::now();
+    loop {
+        let answer = ask();
+        let is_settled = |answer: &Answer| !matches!(answer.status, 429 | 502..=504);
+        if let Some(answer) = answer.filter(is_settled) {
+            return answer;
+        }
+        assert!(began.elapsed() < MOVED_WITHIN, "{path} is not answered");
+        thread::sleep(Duration::from_millis(100));
     }
 }
 

@@ -2,8 +2,6 @@
 //! left behind.
 
 use std::collections::BTreeMap;
-use std::thread;
-use std::time::{Duration, Instant};
 
 use serde_json::json;
 
@@ -11,9 +9,6 @@ use super::driver::run_id;
 use super::installation::Installation;
 use super::judge::{Expected, faults, repeated_tasks};
 use super::reader::read_all;
-
-/// How long a partition may take from one owner to the next.
-const MOVED_WITHIN: Duration = Duration::from_secs(60);
 
 pub const NAME: &str = "chain";
 pub const STEPS: [&str; 5] = ["one", "two", "three", "four", "five"];
@@ -69,13 +64,7 @@ pub fn check(installation: &Installation, total: usize) {
     for instance in &installation.instances {
         for number in (0..total).step_by(total.div_ceil(50)) {
             let path = format!("/v1/runs/{}", run_id(number));
-            let mut answer = instance.api.get(&path).expect("the instance answers");
-            // Its partition may still be on its way to another owner; such an answer says to ask again.
-            let began = Instant::now();
-            while answer.status == 503 && began.elapsed() < MOVED_WITHIN {
-                thread::sleep(Duration::from_millis(100));
-                answer = instance.api.get(&path).expect("the instance answers");
-            }
+            let answer = instance.api.settled(&path);
             assert_eq!(answer.body["status"], "completed", "{path}: {answer:?}");
             assert_eq!(
                 answer.body["output"]["value"],

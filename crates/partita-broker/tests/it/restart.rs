@@ -39,7 +39,7 @@ fn everything_is_there_after_an_orderly_restart() {
 fn a_killed_broker_has_every_record_that_it_acknowledged() {
     for fsync in ["never", "always"] {
         let folder = tempfile::tempdir().unwrap();
-        let mut broker = Process::start(folder.path(), "127.0.0.1:0", &["--fsync", fsync]);
+        let mut broker = Process::start(folder.path(), &["--fsync", fsync]);
         let address = broker.address.clone();
         create(&address, "a", 4, &[]);
         let stop = Arc::new(AtomicBool::new(false));
@@ -90,7 +90,7 @@ fn a_killed_broker_has_every_record_that_it_acknowledged() {
                 acknowledged.load(Ordering::Acquire) >= target
             });
             broker.kill();
-            broker = Process::start(folder.path(), &address, &["--fsync", fsync]);
+            broker = Process::start_on(folder.path(), &address, &["--fsync", fsync]);
             eprintln!("killed and restarted {round} times");
         }
         stop.store(true, Ordering::Release);
@@ -113,7 +113,7 @@ fn a_killed_broker_has_every_record_that_it_acknowledged() {
 #[test]
 fn a_transaction_that_was_open_when_the_broker_died_can_be_aborted_by_its_heir() {
     let folder = tempfile::tempdir().unwrap();
-    let broker = Process::start(folder.path(), "127.0.0.1:0", &[]);
+    let broker = Process::start(folder.path(), &[]);
     let address = broker.address.clone();
     create(&address, "a", 1, &[]);
     let lost = transactional(&address, "t", PATIENCE);
@@ -122,7 +122,7 @@ fn a_transaction_that_was_open_when_the_broker_died_can_be_aborted_by_its_heir()
     settle(&lost);
     broker.kill();
     drop(lost);
-    let _broker = Process::start(folder.path(), &address, &[]);
+    let _broker = Process::start_on(folder.path(), &address, &[]);
     assert_eq!(read_all(&address, "a", 0, "read_committed"), []);
     let heir = transactional(&address, "t", PATIENCE);
     heir.begin_transaction().unwrap();
@@ -139,7 +139,7 @@ fn a_transaction_that_was_open_when_the_broker_died_can_be_aborted_by_its_heir()
 fn a_torn_end_is_cut_off_and_the_rest_is_there() {
     let folder = tempfile::tempdir().unwrap();
     for round in 1..4 {
-        let broker = Process::start(folder.path(), "127.0.0.1:0", &[]);
+        let broker = Process::start(folder.path(), &[]);
         let address = broker.address.clone();
         let client = producer(&address);
         send(&client, "a", 0, "k", &round.to_string());

@@ -5,6 +5,7 @@ use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
+use kafka_harness::free_port;
 use partita_broker::{Broker, Config};
 use rdkafka::admin::{AdminClient, AdminOptions, NewTopic, TopicReplication};
 use rdkafka::client::DefaultClientContext;
@@ -83,7 +84,13 @@ pub struct Process {
 }
 
 impl Process {
-    pub fn start(data: &Path, listen: &str, more: &[&str]) -> Process {
+    /// One that can come back on the same address. The kernel gives a port that it chose itself
+    /// to whoever connects while the broker is away; this one it does not.
+    pub fn start(data: &Path, more: &[&str]) -> Process {
+        Process::start_on(data, &format!("127.0.0.1:{}", free_port()), more)
+    }
+
+    pub fn start_on(data: &Path, listen: &str, more: &[&str]) -> Process {
         let mut child = Command::new(env!("CARGO_BIN_EXE_partita-broker"))
             .args(["--listen", listen, "--data"])
             .arg(data)

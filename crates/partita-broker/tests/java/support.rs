@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
-use kafka_harness::{ToolOutput, tool_with_input};
+use kafka_harness::{ToolOutput, free_port, tool_with_input};
 use rdkafka::ClientConfig;
 use rdkafka::producer::{BaseRecord, Producer, ThreadedProducer};
 use tempfile::TempDir;
@@ -35,7 +35,9 @@ pub struct Broker {
 impl Broker {
     pub fn start() -> Broker {
         let folder = tempfile::tempdir().expect("a temporary folder");
-        let (process, address) = launch(&folder, "127.0.0.1:0");
+        // Not one that the kernel gives to others while the broker is away.
+        let listen = format!("127.0.0.1:{}", free_port());
+        let (process, address) = launch(&folder, &listen);
         Broker {
             process,
             address,
