@@ -19,6 +19,7 @@ mod event;
 pub mod exact;
 pub mod filter;
 pub mod gauge;
+pub mod having;
 pub mod matcher;
 mod output;
 pub mod predicate;

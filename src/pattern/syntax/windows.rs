@@ -11,7 +11,8 @@ use crate::document::node::{Node, Value};
 use crate::document::violation::Report;
 use crate::expr::{Condition, Names, is_identifier, nearest};
 use crate::pattern::aggregate::{Function, Needs};
-use crate::pattern::predicate::{Having, Scope as _};
+use crate::pattern::having::Having;
+use crate::pattern::predicate::Scope as _;
 use crate::pattern::rule::{Aggregate, Shape, Span, Window};
 use crate::pattern::window::{HoppingSpec, SessionSpec, TrailingSpec, WindowError};
 
