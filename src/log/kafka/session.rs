@@ -25,6 +25,11 @@ use crate::model::{Millis, Timestamp};
 /// Timeout of questions to the cluster.
 pub(super) const ASK_TIMEOUT: Duration = Duration::from_secs(5);
 
+/// Timeout of the questions where a partition begins. There is no answer while a transaction may still
+/// change it, which of an owner that died is open for as long as `transaction_timeout`; and the worker may
+/// have other partitions, which wait meanwhile.
+pub(super) const BEGINNING_TIMEOUT: Duration = Duration::from_secs(1);
+
 /// How long a broker may hold a fetch that finds nothing.
 const FETCH_WAIT: Duration = Duration::from_millis(100);
 
@@ -216,7 +221,7 @@ impl Log for KafkaLog {
         let consumer = self.consumer()?;
         let asked = consumer.context().inputs(&[partition]);
         let answered = consumer
-            .committed_offsets(asked, ASK_TIMEOUT)
+            .committed_offsets(asked, BEGINNING_TIMEOUT)
             .map_err(|error| errors::retriable(DOING, error))?;
         let mut positions = Positions::default();
         let failed = |error: KafkaError| errors::retriable(DOING, error);

@@ -16,8 +16,8 @@ use rdkafka::{Message, Offset, Statistics, TopicPartitionList};
 use super::drain::{Notes, Signs, drain, end_of};
 use super::errors;
 use super::session::{
-    ASK_TIMEOUT, KafkaLogConfig, first_since, headers_of, partition_count, partitions_of_ours,
-    reachable, seek, time_of,
+    BEGINNING_TIMEOUT, KafkaLogConfig, first_since, headers_of, partition_count,
+    partitions_of_ours, reachable, seek, time_of,
 };
 use super::turns::TurnsOfProducers;
 use crate::log::{LogError, Lost, Outgoing, PollLimits, Topics};
@@ -207,7 +207,7 @@ impl SourceLog {
         }
         let answered = self
             .consumer()?
-            .committed_offsets(asked, ASK_TIMEOUT)
+            .committed_offsets(asked, BEGINNING_TIMEOUT)
             .map_err(failed)?;
         let mut beginnings = Vec::with_capacity(partitions.len());
         let mut lost = Vec::new();
@@ -267,7 +267,7 @@ impl SourceLog {
     /// The first offset and the next after the last committed record.
     fn bounds(&self, at: &SourcePartition) -> Result<(i64, i64), LogError> {
         self.probe
-            .fetch_watermarks(&at.topic, at.partition, ASK_TIMEOUT)
+            .fetch_watermarks(&at.topic, at.partition, BEGINNING_TIMEOUT)
             .map_err(|error| errors::retriable("asking for the ends of a partition", error))
     }
 

@@ -49,16 +49,26 @@ impl IntakeWorker {
             let from = &run[0].from;
             let owned = self.owned.get_mut(from).filter(|owned| owned.is_started);
             let Some(owned) = owned else { continue };
-            let first = owned.position;
-            let mut run = run.iter().filter(|record| record.offset >= first);
             let Some(of_topic) = self.filter.topic(&from.topic) else {
-                owned.has_passed_over |= run.next().is_some();
+                owned.has_passed_over = true;
                 continue;
             };
-            let (mut events, mut next) = (0, positions.get(from).copied().unwrap_or(first));
+            let first = positions.get(from).copied();
+            let (mut events, mut next) = (0, first.unwrap_or(owned.position));
             for record in run {
                 if owned.hold.is_on() {
                     break;
+                }
+                if record.offset < next {
+                    // The client gives none from behind where it was told to begin, unless there is no such
+                    // place any more.
+                    tracing::warn!(
+                        topic = &*from.topic,
+                        partition = from.partition,
+                        position = next,
+                        offset = record.offset,
+                        "a topic was made anew; reading it from its first record"
+                    );
                 }
                 owned.gap.note(next, record.offset);
                 let schemas = self.schemas.as_ref();

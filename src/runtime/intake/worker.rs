@@ -16,7 +16,7 @@ use super::watermarks::Watermarks;
 use crate::codec::event::Schemas;
 use crate::log::kafka::SourceLog;
 use crate::log::kafka::sources::{SourceChange, SourcePartition};
-use crate::log::{LogError, Lost, PollLimits};
+use crate::log::{ErrorClass, LogError, Lost, PollLimits};
 use crate::model::Timestamp;
 use crate::pattern::Rule;
 use crate::pattern::filter::Filter;
@@ -25,10 +25,17 @@ use crate::runtime::meters;
 use crate::runtime::recovery::{Recover, backoff, recover};
 pub use crate::runtime::worker::Stepped;
 
+/// Where it could not be told where partitions begin, so long passes until the next try, which may take as
+/// long again: time for those that are started.
+const TRY_AGAIN_AFTER: Duration = Duration::from_secs(1);
+
 /// A source partition and how far it is.
 pub(super) struct Owned {
     /// Whether it is fetched from, and the positions are known.
     pub is_started: bool,
+    /// Where it could not be started: when that is tried again, by itself, for it may be the one of several
+    /// that stands before the others.
+    put_off: Option<Instant>,
     /// The next offset to read: what came before it has left nothing to be written.
     pub position: i64,
     /// Whether records from there on came while no rule read the topic. They are for a rule that
@@ -171,16 +178,42 @@ impl IntakeWorker {
         }
         self.end_holds()?;
         let mut records = Vec::new();
-        let has_to_start = self.owned.values().any(|owned| !owned.is_started);
         let limits = PollLimits {
-            wait: if has_to_start { Duration::ZERO } else { wait },
+            wait: match self.to_start().is_empty() {
+                true => wait,
+                false => Duration::ZERO,
+            },
             ..self.limits
         };
         for change in self.log.poll(limits, &mut records)? {
             self.change_ownership(change);
         }
-        self.start_partitions()?;
+        // What was at hand of a partition that is yet to be started lies behind where it begins: it comes
+        // again from there, and taken now it would stand for what lies between.
+        let to_start = self.to_start();
+        if !to_start.is_empty() {
+            records.retain(|record| self.is_started(&record.from));
+            self.start_partitions(to_start)?;
+        }
         self.transact(&records)
+    }
+
+    /// The partitions to be started now: all those that were not put off, else one that was.
+    fn to_start(&self) -> Vec<SourcePartition> {
+        let waiting = || self.owned.iter().filter(|(_, owned)| !owned.is_started);
+        let fresh = waiting().filter(|(_, owned)| owned.put_off.is_none());
+        let fresh: Vec<SourcePartition> = fresh.map(|(at, _)| at.clone()).collect();
+        if !fresh.is_empty() {
+            return fresh;
+        }
+        let now = Instant::now();
+        let due = waiting().filter(|(_, owned)| owned.put_off.is_some_and(|until| until <= now));
+        let first = due.min_by_key(|(_, owned)| owned.put_off);
+        first.map(|(at, _)| at.clone()).into_iter().collect()
+    }
+
+    fn is_started(&self, at: &SourcePartition) -> bool {
+        self.owned.get(at).is_some_and(|owned| owned.is_started)
     }
 
     fn look_at_rules(&mut self) -> Result<(), LogError> {
@@ -235,6 +268,7 @@ impl IntakeWorker {
                 for at in partitions {
                     let owned = Owned {
                         is_started: false,
+                        put_off: None,
                         position: 0,
                         has_passed_over: false,
                         committed: None,
@@ -255,18 +289,24 @@ impl IntakeWorker {
         }
     }
 
-    fn start_partitions(&mut self) -> Result<(), LogError> {
-        let waiting: Vec<SourcePartition> = self
-            .owned
-            .iter()
-            .filter(|(_, owned)| !owned.is_started)
-            .map(|(at, _)| at.clone())
-            .collect();
-        if waiting.is_empty() {
-            return Ok(());
-        }
+    fn start_partitions(&mut self, waiting: Vec<SourcePartition>) -> Result<(), LogError> {
         let since = |at: &SourcePartition| self.topics.since(at);
-        let beginnings = self.log.beginnings(&waiting, &since)?;
+        let beginnings = match self.log.beginnings(&waiting, &since) {
+            Err(error) if error.class == ErrorClass::Retriable => {
+                tracing::warn!(
+                    worker = self.number, partitions = %shown(&waiting), %error,
+                    "cannot begin with partitions yet"
+                );
+                let until = Instant::now() + TRY_AGAIN_AFTER;
+                for at in &waiting {
+                    if let Some(owned) = self.owned.get_mut(at) {
+                        owned.put_off = Some(until);
+                    }
+                }
+                return Ok(());
+            }
+            beginnings => beginnings?,
+        };
         meters::records_lost(&self.log.take_lost());
         let list: Vec<(SourcePartition, i64)> = waiting
             .into_iter()
@@ -277,6 +317,7 @@ impl IntakeWorker {
         for ((at, offset), beginning) in list.iter().zip(beginnings) {
             if let Some(owned) = self.owned.get_mut(at) {
                 owned.is_started = true;
+                owned.put_off = None;
                 owned.position = *offset;
                 owned.committed = beginning.is_committed.then_some(*offset);
             }

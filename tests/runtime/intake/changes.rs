@@ -1,13 +1,16 @@
 //! Rules come and go while the intake runs.
 
+use std::ops::Range;
 use std::time::Duration;
 
+use partita::model::Timestamp;
 use partita_broker::{Broker, Config};
+use rdkafka::admin::AdminOptions;
 use rdkafka::producer::Producer;
 
 use super::support::{
-    LIMIT, Rules, all_of, click, create, create_declared, intake, producer, send, signals,
-    until_anchored, until_signals,
+    BASE, LIMIT, Rules, admin, all_of, click, create, create_declared, intake, producer, send,
+    signals, until_anchored, until_signals,
 };
 
 /// Rules come and go while the intake runs; a rule that comes back goes on where it was.
@@ -53,6 +56,37 @@ async fn the_intake_follows_its_rules() {
     ];
     assert_eq!(found, expected.map(str::to_owned).into());
     assert!(twice.is_empty(), "{twice:?}");
+    intake.stop();
+    let deadline = tokio::time::Instant::now() + LIMIT;
+    assert!(intake.until_finished(deadline).await);
+}
+
+/// A topic of the same name is another topic: its offsets begin anew, though the consumer's do not.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_topic_that_is_deleted_and_made_anew_is_read_from_its_beginning() {
+    let broker = Broker::start(Config::memory()).await.expect("a broker");
+    let brokers = broker.bootstrap();
+    create_declared(&brokers).await;
+    create(&brokers, "anew", 1).await;
+    let rules = Rules::applied_at(&all_of("anew"), Some(Timestamp(BASE)));
+    let intake = intake(&brokers, rules, None, None);
+    let producer = producer(&brokers);
+    let send = |numbers: Range<usize>| {
+        for n in numbers {
+            send(&producer, "anew", 1, n, &click(n));
+        }
+        producer.flush(LIMIT).expect("deliveries");
+    };
+    send(0..20);
+    until_signals(&brokers, 20).await;
+    let deleted = admin(&brokers)
+        .delete_topics(&["anew"], &AdminOptions::new())
+        .await;
+    deleted.expect("an answer").remove(0).expect("deleted");
+    create(&brokers, "anew", 1).await;
+    send(20..25);
+    until_signals(&brokers, 25).await;
+    assert_eq!(signals(&brokers).1, [""; 0]);
     intake.stop();
     let deadline = tokio::time::Instant::now() + LIMIT;
     assert!(intake.until_finished(deadline).await);

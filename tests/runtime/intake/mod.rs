@@ -3,11 +3,13 @@
 //! - [`exactly_once`]: every encoding, every kind of poison, and kills;
 //! - [`changes`]: rules come and go;
 //! - [`away`]: what happens while nobody runs, or while a schema registry does not;
+//! - [`fenced`]: a session that is lost;
 //! - [`letters`]: dead letters that are too large;
 //! - [`support`]: rules, topics and records, shared by all.
 
 mod away;
 mod changes;
 mod exactly_once;
+mod fenced;
 mod letters;
 pub mod support;
