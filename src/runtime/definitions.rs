@@ -22,6 +22,7 @@ use super::applied::Table;
 use super::follower::{Entry, FollowError, Follower};
 use super::kinds::{self, Definition, Kind};
 use crate::engine::Definitions;
+use crate::log::{ErrorClass, LogError};
 use crate::model::Timestamp;
 use crate::pattern::Rule;
 use crate::workflow::Workflow;
@@ -30,7 +31,7 @@ use crate::workflow::program::StepKind;
 
 /// How long an apply may wait for the broker, and for its own record to come back.
 const WITHIN: Duration = Duration::from_secs(10);
-/// How long a worker may be held up before it refuses a start of an unknown workflow.
+/// How long a worker may be held up each time that it asks for what is unknown here.
 const CATCH_UP_WITHIN: Duration = Duration::from_secs(5);
 
 /// Where the registry lives, and what it needs to make the topics of agents.
@@ -348,14 +349,22 @@ impl Definitions for Registry {
 }
 
 impl DefinitionRegistry for Registry {
-    fn catch_up(&self) {
-        if let Err(error) = self.follower.catch_up(CATCH_UP_WITHIN) {
-            tracing::warn!(%error, "definitions may be behind");
-        }
+    fn catch_up(&self) -> Result<(), LogError> {
+        let behind = |error: FollowError| LogError {
+            class: ErrorClass::Retriable,
+            doing: "reading the definitions",
+            reason: error.to_string(),
+        };
+        self.follower.catch_up(CATCH_UP_WITHIN).map_err(behind)
     }
 
+    /// Of a part that was read, the rules are not those in force: what the intake reads by them it passes
+    /// over for all others.
     fn rules(&self) -> (u64, Arc<[Arc<Rule>]>) {
-        self.table().rules()
+        match self.restored() {
+            true => self.table().rules(),
+            false => (0, Arc::from([])),
+        }
     }
 
     fn rule(&self, name: &str, version: u32) -> Option<Arc<Rule>> {

@@ -17,7 +17,7 @@ use super::submit::Submitter;
 use super::supervisor::Supervisor;
 use crate::engine::{Definitions, Outcome};
 use crate::log::kafka::ClientSettings;
-use crate::log::{Source, Topics};
+use crate::log::{LogError, Source, Topics};
 use crate::model::{Command, Millis, RecordPlace, Reply, RunId, RunState, RunStatus, Timestamp};
 use crate::pattern::Rule;
 
@@ -104,11 +104,17 @@ impl RuntimeConfig {
 /// Definitions as the runtime asks for them.
 pub trait DefinitionRegistry: Definitions + Send + Sync {
     /// Blocks (a few seconds at most) until everything is read that was applied anywhere before
-    /// the call. A worker calls it once before a start of an unknown workflow is refused.
-    fn catch_up(&self);
+    /// the call. Only then is what is unknown here unknown to all: a worker calls it before it refuses
+    /// a start of an unknown workflow or passes over events of an unknown rule, and before a partition
+    /// that it has restored begins to work.
+    ///
+    /// # Errors
+    /// The definitions could not be read to their end; to be tried again.
+    fn catch_up(&self) -> Result<(), LogError>;
 
     /// The rules in force, by name: of each the highest version, unless that says `enabled: false`;
-    /// and those that steps imply which await patterns, of all versions of workflows.
+    /// and those that steps imply which await patterns, of all versions of workflows. None until all
+    /// that was applied before has been read.
     /// The number grows whenever the list is another than before. A registry of workflows alone has
     /// none.
     fn rules(&self) -> (u64, Arc<[Arc<Rule>]>) {

@@ -46,8 +46,16 @@ pub trait Stage: Send {
         changelog: &mut dyn ChangelogReader,
     ) -> Result<RestoreProgress, LogError>;
 
-    /// The changelog was read to its end.
-    fn restored(&mut self, number: i32, partition: &mut Self::Partition, now: Timestamp);
+    /// The changelog was read to its end: the partition is to work from now on.
+    ///
+    /// # Errors
+    /// It cannot yet, and is to be opened again.
+    fn restored(
+        &mut self,
+        number: i32,
+        partition: &mut Self::Partition,
+        now: Timestamp,
+    ) -> Result<(), LogError>;
 
     /// When there is something to do in a partition though no record comes.
     fn next_due(&self, partition: &Self::Partition) -> Option<Timestamp>;

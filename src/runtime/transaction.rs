@@ -62,7 +62,8 @@ impl Workflows {
         records: &[Record],
         now: Timestamp,
     ) -> Result<usize, LogError> {
-        let prepared = match self.prepare_all(log.partitions(), owned, records, now) {
+        let read = self.read_all(records)?;
+        let prepared = match self.prepare_all(log.partitions(), owned, records, read, now) {
             Ok(prepared) => prepared,
             Err((number, error)) => {
                 tracing::error!(%error, partition = number, "the store failed; rebuilding it");
@@ -133,9 +134,9 @@ impl Workflows {
         count: i32,
         owned: &mut Owned<RunsPartition>,
         records: &'r [Record],
+        mut read: Vec<Option<Read>>,
         now: Timestamp,
     ) -> Result<Vec<Prepared<'r>>, (i32, StoreError)> {
-        let mut read = self.read_all(records);
         let Some(engine) = &self.engine else {
             return Ok(Vec::new());
         };
@@ -195,7 +196,10 @@ impl Workflows {
 
     /// Reads the records. A start of a workflow that is not known here may be known elsewhere by
     /// now: then the definitions catch up, once.
-    fn read_all(&self, records: &[Record]) -> Vec<Option<Read>> {
+    ///
+    /// # Errors
+    /// They cannot: nobody knows whether that start is to be refused.
+    fn read_all(&self, records: &[Record]) -> Result<Vec<Option<Read>>, LogError> {
         let read: Vec<Option<Read>> = records.iter().map(|record| Some(read(record))).collect();
         let is_unknown = |read: &Option<Read>| match read {
             Some(Ok((
@@ -211,9 +215,9 @@ impl Workflows {
             _ => false,
         };
         if read.iter().any(is_unknown) {
-            self.definitions.catch_up();
+            self.definitions.catch_up()?;
         }
-        read
+        Ok(read)
     }
 
     /// The transaction has committed: cache, timers, answers, counts.

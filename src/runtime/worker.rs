@@ -5,23 +5,29 @@
 //! A step polls; carries out changes of ownership; goes on with restoring; and turns what came in
 //! and what fell due into one transaction ([`Stage::transact`]). Errors are met here: an abortable
 //! one gives up the transaction and goes back to the committed positions; a fatal one makes a new
-//! session, which reads committed positions and the tail of each changelog anew.
+//! session, which reads committed positions and the tail of each changelog anew. What keeps a partition
+//! from being restored is tried again, and holds up no other.
 //!
 //! From assigned to working: open what is kept of the partition, ask where the input begins, read the
 //! changelog from there to its end. In that order: what the committed positions stand for lies below
 //! an end that is asked for after them.
 
+use std::collections::VecDeque;
 use std::time::Duration;
 
 use super::meters;
 use super::recovery::{Recover, backoff, recover};
 use super::stage::{Owned, OwnedPartition, Phase, Restoring, Stage};
 use super::workflows::Workflows;
-use crate::log::{Log, LogError, OwnershipChange, PollLimits, Record};
-use crate::model::Timestamp;
+use crate::log::{ErrorClass, Log, LogError, OwnershipChange, PollLimits, Record};
+use crate::model::{Millis, Timestamp};
 
 pub use super::stage::Stepped;
 pub use super::workflows::WorkerConfig;
+
+/// Where a partition cannot be moved on, so long passes until the next try, which may take as long again:
+/// time for those that work.
+const TRY_AGAIN_AFTER: Millis = Millis(1_000);
 
 /// Bounds of one worker's loop.
 #[derive(Clone, Copy, Debug)]
@@ -44,6 +50,44 @@ pub struct Worker<S: Stage = Workflows> {
     has_share: bool,
     records: Vec<Record>,
     failures: u32,
+    put_off: PutOff,
+}
+
+/// Partitions that could not be moved on, as where a transaction of a predecessor that died is still open:
+/// that holds up no other partition.
+#[derive(Default)]
+struct PutOff {
+    /// The next to be tried first.
+    numbers: VecDeque<i32>,
+    /// `None`: not said yet since one was put off.
+    until: Option<Timestamp>,
+}
+
+impl PutOff {
+    fn is_empty(&self) -> bool {
+        self.numbers.is_empty()
+    }
+
+    /// A step begins: time counts from the end of the one before, which may have taken long.
+    fn note_step(&mut self, now: Timestamp) {
+        self.until.get_or_insert(now + TRY_AGAIN_AFTER);
+    }
+
+    /// Whether they are to be tried. A clock that was set back is not to make it last.
+    fn is_over(&self, now: Timestamp) -> bool {
+        let is_waiting = |until: Timestamp| now < until && until <= now + TRY_AGAIN_AFTER;
+        !self.until.is_some_and(is_waiting)
+    }
+
+    fn add(&mut self, number: i32) {
+        self.remove(number);
+        self.numbers.push_back(number);
+        self.until = None;
+    }
+
+    fn remove(&mut self, number: i32) {
+        self.numbers.retain(|known| *known != number);
+    }
 }
 
 impl<S: Stage> Worker<S> {
@@ -57,6 +101,7 @@ impl<S: Stage> Worker<S> {
             has_share: false,
             records: Vec::new(),
             failures: 0,
+            put_off: PutOff::default(),
         }
     }
 
@@ -65,8 +110,7 @@ impl<S: Stage> Worker<S> {
     pub fn step(&mut self, now: Timestamp, wait: Duration) -> Stepped {
         match self.try_step(now, wait) {
             Ok(applied) => {
-                if self.failures > 0 {
-                    self.failures = 0;
+                if std::mem::take(&mut self.failures) > 0 && self.put_off.is_empty() {
                     let waiting = "waiting for a share of the partitions".to_owned();
                     self.stage.set_trouble((!self.has_share).then_some(waiting));
                 }
@@ -101,7 +145,7 @@ impl<S: Stage> Worker<S> {
     /// nothing to do, no failure would.
     pub fn observe(&self) {
         let outage = self.is_connected.then(|| self.log.outage()).flatten();
-        if self.failures == 0 && (self.has_share || outage.is_some()) {
+        if self.failures == 0 && self.put_off.is_empty() && (self.has_share || outage.is_some()) {
             self.stage.set_trouble(outage);
         }
         for (number, owned) in &self.owned {
@@ -118,17 +162,32 @@ impl<S: Stage> Worker<S> {
     }
 
     /// Whether a partition can be moved on without waiting for anybody.
-    fn is_restoring(&self) -> bool {
-        let mut owned = self.owned.values();
+    fn is_restoring(&self, now: Timestamp) -> bool {
+        let numbers = self.to_move_on(now).into_iter();
+        let mut owned = numbers.filter_map(|number| self.owned.get(&number));
         owned.any(|owned| matches!(owned.phase, Phase::Opening | Phase::Restoring(_)))
     }
 
+    /// The partitions that do not work yet; behind the others those that were put off, once it is time.
+    fn to_move_on(&self, now: Timestamp) -> Vec<i32> {
+        let is_put_off = |number: &i32| self.put_off.numbers.contains(number);
+        let waiting = self.owned.iter().filter(|(number, owned)| {
+            !matches!(owned.phase, Phase::Working) && !is_put_off(number)
+        });
+        let mut numbers: Vec<i32> = waiting.map(|(number, _)| *number).collect();
+        if self.put_off.is_over(now) {
+            numbers.extend(&self.put_off.numbers);
+        }
+        numbers
+    }
+
     fn try_step(&mut self, now: Timestamp, wait: Duration) -> Result<usize, LogError> {
+        self.put_off.note_step(now);
         if !self.is_connected {
             self.connect()?;
         }
         let has_due = self.next_due().is_some_and(|due| due <= now);
-        let wait = if has_due || self.is_restoring() {
+        let wait = if has_due || self.is_restoring(now) {
             Duration::ZERO
         } else {
             wait
@@ -151,7 +210,7 @@ impl<S: Stage> Worker<S> {
         };
         records.retain(is_working);
         let restored = self.go_on_restoring(now)?;
-        if self.has_share && !had_share {
+        if self.has_share && !had_share && self.put_off.is_empty() {
             self.stage.set_trouble(None);
         }
         records.sort_by_key(|record| record.partition);
@@ -199,23 +258,44 @@ impl<S: Stage> Worker<S> {
 
     /// Moves each partition that is not working yet on by a piece; how many pieces.
     fn go_on_restoring(&mut self, now: Timestamp) -> Result<usize, LogError> {
-        let waiting: Vec<i32> = self
-            .owned
-            .iter()
-            .filter(|(_, owned)| !matches!(owned.phase, Phase::Working))
-            .map(|(number, _)| *number)
-            .collect();
+        let had_trouble = !self.put_off.is_empty();
+        let owned = &self.owned;
+        self.put_off.numbers.retain(|number| {
+            let owned = owned.get(number);
+            owned.is_some_and(|owned| !matches!(owned.phase, Phase::Working))
+        });
+        let waiting = self.to_move_on(now);
         for &number in &waiting {
-            let Some(owned) = self.owned.get_mut(&number) else {
-                continue;
-            };
-            match std::mem::replace(&mut owned.phase, Phase::Opening) {
-                Phase::Held | Phase::Opening => self.open(number)?,
-                Phase::Restoring(restoring) => self.restore(number, restoring, now)?,
-                Phase::Working => {}
+            match self.move_on(number, now) {
+                Err(error) if error.class == ErrorClass::Retriable => {
+                    tracing::warn!(
+                        worker = self.config.number, partition = number, %error,
+                        "cannot take a partition up yet"
+                    );
+                    self.stage.set_trouble(Some(error.to_string()));
+                    self.put_off.add(number);
+                    break;
+                }
+                moved => moved?,
             }
+            self.put_off.remove(number);
+        }
+        if had_trouble && self.put_off.is_empty() {
+            self.stage.set_trouble(None);
         }
         Ok(waiting.len())
+    }
+
+    fn move_on(&mut self, number: i32, now: Timestamp) -> Result<(), LogError> {
+        let Some(owned) = self.owned.get_mut(&number) else {
+            return Ok(());
+        };
+        match std::mem::replace(&mut owned.phase, Phase::Opening) {
+            Phase::Held | Phase::Opening => self.open(number),
+            Phase::Restoring(restoring) => self.restore(number, restoring, now),
+            // Those that are to be moved on do not work.
+            Phase::Working => Ok(()),
+        }
     }
 
     fn open(&mut self, number: i32) -> Result<(), LogError> {
@@ -270,10 +350,10 @@ impl<S: Stage> Worker<S> {
             owned.phase = Phase::Restoring(restoring);
             return Ok(());
         }
+        self.stage.restored(number, partition, now)?;
         self.log.start(number, restoring.positions)?;
         owned.positions = restoring.positions;
         owned.phase = Phase::Working;
-        self.stage.restored(number, partition, now);
         Ok(())
     }
 

@@ -210,13 +210,19 @@ impl Stage for Workflows {
         Ok(progress)
     }
 
-    fn restored(&mut self, number: i32, partition: &mut RunsPartition, now: Timestamp) {
-        partition.sweep.begin(now);
+    fn restored(
+        &mut self,
+        number: i32,
+        partition: &mut RunsPartition,
+        now: Timestamp,
+    ) -> Result<(), LogError> {
         // Runs are pinned to definitions that other instances may have applied by now.
-        self.definitions.catch_up();
+        self.definitions.catch_up()?;
+        partition.sweep.begin(now);
         partition.partition.set_restored(true);
         let live_runs = partition.partition.cache().live();
         tracing::info!(partition = number, live_runs, "restored");
+        Ok(())
     }
 
     fn next_due(&self, partition: &RunsPartition) -> Option<Timestamp> {

@@ -9,6 +9,7 @@ use kafka_harness::Kafka;
 use partita::codec::pattern_state::PatternKey;
 use partita::config::TopicsSettings;
 use partita::engine::Definitions;
+use partita::log::LogError;
 use partita::log::kafka::ClientSettings;
 use partita::model::{Millis, RunId, RunState, RunStatus};
 use partita::pattern::Rule;
@@ -87,7 +88,9 @@ impl Definitions for Applied {
 }
 
 impl DefinitionRegistry for Applied {
-    fn catch_up(&self) {}
+    fn catch_up(&self) -> Result<(), LogError> {
+        Ok(())
+    }
 
     fn rules(&self) -> (u64, Arc<[Arc<Rule>]>) {
         (1, self.rules.clone())

@@ -11,6 +11,7 @@ use partita::codec::avro::put_long;
 use partita::codec::event::AvroSchema;
 use partita::codec::signal::{self, EventParts, WatermarkParts};
 use partita::engine::Definitions;
+use partita::log::LogError;
 use partita::log::partitioner::partition_of;
 use partita::model::{Millis, Timestamp};
 use partita::pattern::{Rule, syntax};
@@ -57,7 +58,9 @@ impl Definitions for Rules {
 }
 
 impl DefinitionRegistry for Rules {
-    fn catch_up(&self) {}
+    fn catch_up(&self) -> Result<(), LogError> {
+        Ok(())
+    }
 
     fn rules(&self) -> (u64, Arc<[Arc<Rule>]>) {
         (1, self.rules.clone())

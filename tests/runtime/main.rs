@@ -3,6 +3,7 @@
 mod agent;
 mod await_pattern;
 mod backtest;
+mod definitions;
 mod follower;
 mod http_agent;
 mod intake;

@@ -6,6 +6,7 @@ use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use partita::engine::Definitions;
+use partita::log::LogError;
 use partita::log::kafka::ClientSettings;
 use partita::model::{Command, Json, Millis, RunId, Start};
 use partita::runtime::{DefinitionRegistry, Handle, Readiness, RuntimeConfig};
@@ -43,7 +44,9 @@ impl Definitions for Registry {
 }
 
 impl DefinitionRegistry for Registry {
-    fn catch_up(&self) {}
+    fn catch_up(&self) -> Result<(), LogError> {
+        Ok(())
+    }
 }
 
 pub const PARTITIONS: i32 = 4;

@@ -11,7 +11,7 @@ use partita::codec::pattern_state::PatternKey;
 use partita::codec::signal::{self, EventParts, WatermarkParts};
 use partita::engine::Definitions;
 use partita::log::memory::{Cluster, StoredRecord, TopicKey};
-use partita::log::{Source, StageKind, Topics, partitioner};
+use partita::log::{LogError, Source, StageKind, Topics, partitioner};
 use partita::model::signal::Signal;
 use partita::model::{Json, Millis, RunId, RunState, RunStatus, TaskId, Timestamp};
 use partita::pattern::Rule;
@@ -69,7 +69,9 @@ impl Definitions for Registry {
 }
 
 impl DefinitionRegistry for Registry {
-    fn catch_up(&self) {}
+    fn catch_up(&self) -> Result<(), LogError> {
+        Ok(())
+    }
 
     fn rules(&self) -> (u64, Arc<[Arc<Rule>]>) {
         (1, self.rules.clone())

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use partita::engine::Definitions;
 use partita::log::memory::{Cluster, TopicKey};
-use partita::log::{Source, Topics, partitioner};
+use partita::log::{LogError, Source, Topics, partitioner};
 use partita::model::{Millis, Timestamp};
 use partita::runtime::DefinitionRegistry;
 use partita::runtime::shared::Shared;
@@ -85,7 +85,9 @@ impl Definitions for Registry {
 }
 
 impl DefinitionRegistry for Registry {
-    fn catch_up(&self) {}
+    fn catch_up(&self) -> Result<(), LogError> {
+        Ok(())
+    }
 }
 
 /// A process: one worker, and the disk that outlives it.

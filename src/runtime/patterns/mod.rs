@@ -70,6 +70,9 @@ pub struct Patterns {
     seen: Seen,
 }
 
+/// The rules in force, and of which generation of the registry they are.
+type InForce = (u64, Arc<[Arc<Rule>]>);
+
 /// `<rule>@<version>` of rules, as of one generation of the registry.
 #[derive(Default)]
 struct Seen {
@@ -101,7 +104,10 @@ impl Patterns {
 
     /// The rules in force. An intake elsewhere may know a rule before this instance does: then the
     /// definitions catch up first, or the first events of a rule would find nobody.
-    fn rules_for(&mut self, records: &[Record]) -> (u64, Arc<[Arc<Rule>]>) {
+    ///
+    /// # Errors
+    /// They cannot: nobody knows whether those events have a rule.
+    fn rules_for(&mut self, records: &[Record]) -> Result<InForce, LogError> {
         let current = self.definitions.rules();
         self.seen.note(&current);
         let of_event = |record: &Record| {
@@ -112,14 +118,14 @@ impl Patterns {
         };
         let unknown: Vec<String> = records.iter().filter_map(of_event).collect();
         if unknown.is_empty() {
-            return current;
+            return Ok(current);
         }
-        self.definitions.catch_up();
+        self.definitions.catch_up()?;
         let current = self.definitions.rules();
         self.seen.note(&current);
         // Those that are still not in force were retired: they are not asked for again.
         self.seen.rules.extend(unknown);
-        current
+        Ok(current)
     }
 
     fn open_tables(&mut self, generation: u64, rules: &[Arc<Rule>]) {
@@ -205,7 +211,7 @@ impl Patterns {
 }
 
 impl Seen {
-    fn note(&mut self, (generation, rules): &(u64, Arc<[Arc<Rule>]>)) {
+    fn note(&mut self, (generation, rules): &InForce) {
         if self.generation != Some(*generation) {
             self.generation = Some(*generation);
             self.rules = rules.iter().map(|rule| rule.id()).collect();
@@ -312,13 +318,19 @@ impl Stage for Patterns {
         }
     }
 
-    fn restored(&mut self, number: i32, partition: &mut RulesPartition, now: Timestamp) {
+    fn restored(
+        &mut self,
+        number: i32,
+        partition: &mut RulesPartition,
+        now: Timestamp,
+    ) -> Result<(), LogError> {
         // What is saved belongs to rules that other instances may have applied by now.
-        self.definitions.catch_up();
+        self.definitions.catch_up()?;
         if let Err(error) = partition.begin(now) {
             tracing::error!(%error, partition = number, "event times of the sources are lost");
         }
         tracing::info!(partition = number, "restored the patterns");
+        Ok(())
     }
 
     fn next_due(&self, partition: &RulesPartition) -> Option<Timestamp> {
@@ -333,7 +345,7 @@ impl Stage for Patterns {
         records: &[Record],
         now: Timestamp,
     ) -> Result<usize, LogError> {
-        let (generation, rules) = self.rules_for(records);
+        let (generation, rules) = self.rules_for(records)?;
         self.open_tables(generation, &rules);
         let known = |id: &str| -> Option<Arc<Rule>> {
             let (name, version) = id.rsplit_once('@')?;

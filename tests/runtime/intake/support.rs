@@ -9,6 +9,7 @@ use std::time::{Duration, Instant};
 use partita::codec::signal;
 use partita::config::TopicsSettings;
 use partita::engine::Definitions;
+use partita::log::LogError;
 use partita::log::kafka::ClientSettings;
 use partita::log::partitioner::partition_of;
 use partita::model::signal::Signal;
@@ -84,7 +85,9 @@ impl Definitions for Rules {
 }
 
 impl DefinitionRegistry for Rules {
-    fn catch_up(&self) {}
+    fn catch_up(&self) -> Result<(), LogError> {
+        Ok(())
+    }
 
     fn rules(&self) -> (u64, Arc<[Arc<Rule>]>) {
         self.current.lock().unwrap().clone()
