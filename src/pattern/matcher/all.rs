@@ -12,6 +12,7 @@ use super::{Shaped, Step};
 use crate::model::{Millis, Timestamp};
 use crate::pattern::event::{Event, Taken};
 use crate::pattern::rule::{Condition, OnOverflow, Skip};
+use crate::pattern::window::make_room;
 
 #[derive(Debug)]
 pub(super) struct All {
@@ -219,6 +220,7 @@ impl Shaped for All {
                 }
                 _ => kept.len(),
             };
+            make_room(kept);
             kept.insert(at, taken);
             if kept.len() > step.rule.limits.max_partials_per_key {
                 dropped += 1;

@@ -10,6 +10,7 @@ use super::{Shaped, Step};
 use crate::model::{Millis, Timestamp};
 use crate::pattern::event::{Event, Taken};
 use crate::pattern::rule::{Contiguity, OnOverflow, Part, Rule, Sequence, Skip, Times};
+use crate::pattern::window::make_room;
 
 #[derive(Debug)]
 pub(super) struct Chain {
@@ -206,6 +207,7 @@ impl Shaped for Chain {
             }
             let taken = taken.get_or_insert_with(|| Taken::new(event, step.order, false));
             if place < self.depth() {
+                make_room(&mut state.kept[place]);
                 state.kept[place].push_back(taken.clone());
             } else if self.is_any {
                 self.complete_any(state, taken, step);

@@ -129,9 +129,8 @@ impl<M: Shaped> Keyed<M> {
     ) {
         let entry = self.keys.entry(place);
         entry.touched = entry.touched.max(Some(event.at));
-        let key = entry.key.clone();
         let island = &mut entry.island;
-        let mut step = step(&key, island.applied, &mut island.aside, context, out);
+        let mut step = step(&entry.key, island.applied, &mut island.aside, context, out);
         island.applied += 1;
         self.machine.event(&mut island.state, event, met, &mut step);
     }
@@ -253,17 +252,17 @@ where
                 }
             } else {
                 let entry = self.keys.entry(place);
-                let key = entry.key.clone();
+                let key = &entry.key;
                 let Island {
                     applied,
                     state,
                     aside,
                 } = &mut entry.island;
-                let mut step = step(&key, *applied, aside, context, out);
+                let mut step = step(key, *applied, aside, context, out);
                 self.machine.expire(state, &mut step);
                 if let Some(aside) = aside {
                     let (emit, patience) = (&context.rule.emit, context.patience);
-                    aside.suppress.advance(emit, &key, at, patience, out);
+                    aside.suppress.advance(emit, key, at, patience, out);
                 }
                 self.drop_idle(place, at, out);
             }

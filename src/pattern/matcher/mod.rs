@@ -22,6 +22,7 @@ mod nodes;
 mod order;
 mod saved;
 mod suppress;
+mod timers;
 mod ways;
 mod windows;
 

@@ -19,6 +19,8 @@ mod running;
 mod session;
 mod trailing;
 
+use std::collections::VecDeque;
+
 use serde::{Deserialize, Serialize};
 
 pub use hopping::{Hopping, HoppingSpec};
@@ -105,6 +107,14 @@ pub enum WindowError {
         /// How many it may be made of.
         most: i64,
     },
+}
+
+/// Room for one more in a list that rarely gets long: the standard's first step would be room for four.
+pub(super) fn make_room<T>(list: &mut VecDeque<T>) {
+    let len = list.len();
+    if len == list.capacity() && len < 4 {
+        list.reserve_exact(len.max(1));
+    }
 }
 
 fn check_span(what: &'static str, given: i64, least: i64, most: i64) -> Result<i64, WindowError> {
