@@ -16,6 +16,7 @@ mod moments;
 mod monotonic;
 mod sketch;
 mod summary;
+mod whole;
 mod words;
 
 pub use distinct::{Distinct, identity_of_bytes, identity_of_number};

@@ -135,13 +135,18 @@ impl Sketch {
     /// first; off by at most [`RELATIVE_ERROR`](Self::RELATIVE_ERROR) of itself. `None` without
     /// values. `percent` is from 0 (the minimum) to 100 (the maximum).
     pub fn percentile(&self, percent: f64) -> Option<f64> {
-        let total = self.count();
+        self.percentile_of(self.count(), percent)
+    }
+
+    /// The same for a caller who has counted the `total` of the values.
+    pub(super) fn percentile_of(&self, total: u64, percent: f64) -> Option<f64> {
         if total == 0 {
             return None;
         }
         let words = self.words.as_slice();
-        let wanted = (percent / 100.0 * total as f64).ceil() as u64;
-        let rank = wanted.clamp(1, total);
+        let wanted = percent / 100.0 * total as f64;
+        let whole = wanted as u64;
+        let rank = (whole + u64::from((whole as f64) < wanted)).clamp(1, total);
         // Counted from the nearer end, for the percentiles that people ask for are near one.
         let word = if rank > total / 2 {
             let mut above = total - rank;

@@ -1,12 +1,13 @@
 //! What one window, or one pane of it, keeps for the aggregates that a rule asks for.
 
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Serialize, Serializer};
 
 use super::distinct::{Distinct, identity_of_bytes, identity_of_number};
 use super::function::Function;
 use super::is_value;
-use super::moments::{Moments, Powers};
+use super::moments::{Moments, Powers, Tally};
 use super::sketch::Sketch;
+use super::whole::Whole;
 use crate::pattern::exact;
 
 /// What an event brings to a window: a number, an identity, or neither. 16 bytes.
@@ -56,7 +57,7 @@ impl Sample {
     }
 
     /// What tells it from other values; `None` of a missing one.
-    fn identity(self) -> Option<u64> {
+    pub(super) fn identity(self) -> Option<u64> {
         match self.value() {
             Some(value) => Some(identity_of_number(value)),
             None => (self.identity != 0).then_some(self.identity),
@@ -69,7 +70,7 @@ impl Sample {
     }
 }
 
-/// Which parts a list of functions needs beyond counts and the extremes of a pane.
+/// Which parts a list of functions needs beyond counts.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Needs {
     /// Sums, averages and deviations.
@@ -100,30 +101,82 @@ impl Needs {
     }
 }
 
-/// The aggregates of a set of events, always given the [`Needs`] that it was made for. 96 bytes, with those of its [`Sketch`] (8 a bucket) and its
-/// [`Distinct`] on the heap where they are needed.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+/// The aggregates of a set of events, always given the [`Needs`] that it was made for. 40 bytes where
+/// those are a sum or average alone, or percentiles alone, with what the [`Sketch`] has on the heap (8 a
+/// bucket beyond two); for all else 104 more, and those of its [`Distinct`].
+#[derive(Clone, Debug, Deserialize)]
+#[serde(from = "Stored<Sketch, Box<Distinct>>")]
 pub struct Summary {
+    events: u64,
+    body: Body,
+}
+
+/// What most rules ask for lies in place: of many keys there are many panes, and each is looked for in
+/// memory.
+#[derive(Clone, Debug)]
+enum Body {
+    Tally(Tally),
+    /// Values, and their histogram.
+    Sketch(u64, Sketch),
+    Whole(Box<Whole>),
+}
+
+/// The form in which it is saved, whatever it was made for.
+#[derive(Serialize, Deserialize)]
+struct Stored<S, D> {
     events: u64,
     moments: Moments,
     #[serde(with = "exact")]
     min: f64,
     #[serde(with = "exact")]
     max: f64,
-    sketch: Option<Sketch>,
-    distinct: Option<Box<Distinct>>,
+    sketch: Option<S>,
+    distinct: Option<D>,
+}
+
+impl Needs {
+    #[inline]
+    fn is_tally(self) -> bool {
+        self.powers <= Powers::Sum && !(self.extremes | self.sketch | self.distinct)
+    }
+
+    #[inline]
+    fn is_sketch(self) -> bool {
+        self.powers == Powers::Count && self.sketch && !(self.extremes | self.distinct)
+    }
 }
 
 impl Summary {
     /// Of no events.
     pub fn new(needs: Needs) -> Summary {
-        Summary {
-            events: 0,
-            moments: Moments::default(),
-            min: f64::INFINITY,
-            max: f64::NEG_INFINITY,
-            sketch: needs.sketch.then(Sketch::default),
-            distinct: needs.distinct.then(Box::default),
+        let body = if needs.is_tally() {
+            Body::Tally(Tally::default())
+        } else if needs.is_sketch() {
+            Body::Sketch(0, Sketch::default())
+        } else {
+            Body::Whole(Box::new(Whole::new(needs)))
+        };
+        Summary { events: 0, body }
+    }
+
+    /// The parts that do not fit in place. One that was put back empty may have been taken for less than
+    /// it is.
+    fn whole(&mut self, needs: Needs) -> &mut Whole {
+        if !matches!(self.body, Body::Whole(_)) {
+            let mut whole = Whole::new(needs);
+            match std::mem::replace(&mut self.body, Body::Tally(Tally::default())) {
+                Body::Tally(tally) => whole.moments = tally.into(),
+                Body::Sketch(count, sketch) => {
+                    whole.moments = Tally::of_count(count).into();
+                    whole.sketch = Some(sketch);
+                }
+                Body::Whole(_) => unreachable!("it has just been asked"),
+            }
+            self.body = Body::Whole(Box::new(whole));
+        }
+        match &mut self.body {
+            Body::Whole(whole) => whole,
+            _ => unreachable!("it has just been made whole"),
         }
     }
 
@@ -131,18 +184,19 @@ impl Summary {
     #[inline]
     pub fn add(&mut self, needs: Needs, sample: Sample) {
         self.events += 1;
-        if !sample.number.is_nan() {
-            self.moments.add(needs.powers, sample.number);
-            self.min = self.min.min(sample.number);
-            self.max = self.max.max(sample.number);
-            if let Some(sketch) = &mut self.sketch {
-                sketch.add(sample.number);
+        match &mut self.body {
+            Body::Tally(tally) if needs.is_tally() => {
+                if !sample.number.is_nan() {
+                    tally.add(needs.powers, sample.number);
+                }
             }
-        }
-        if let Some(distinct) = &mut self.distinct
-            && let Some(identity) = sample.identity()
-        {
-            distinct.add(identity);
+            Body::Sketch(count, sketch) if needs.is_sketch() => {
+                if !sample.number.is_nan() {
+                    *count += 1;
+                    sketch.add(sample.number);
+                }
+            }
+            _ => self.whole(needs).add(needs, sample),
         }
     }
 
@@ -150,64 +204,68 @@ impl Summary {
     /// ([`set_extremes`](Self::set_extremes)).
     pub fn remove(&mut self, needs: Needs, sample: Sample) {
         self.events = self.events.saturating_sub(1);
-        if !sample.number.is_nan() {
-            self.moments.remove(needs.powers, sample.number);
-            if let Some(sketch) = &mut self.sketch {
-                sketch.remove(sample.number);
+        match &mut self.body {
+            Body::Tally(tally) if needs.is_tally() => {
+                if !sample.number.is_nan() {
+                    tally.remove(needs.powers, sample.number);
+                }
             }
-        }
-        if let Some(distinct) = &mut self.distinct
-            && let Some(identity) = sample.identity()
-        {
-            distinct.remove(identity);
+            Body::Sketch(count, sketch) if needs.is_sketch() => {
+                if !sample.number.is_nan() {
+                    *count = count.saturating_sub(1);
+                    sketch.remove(sample.number);
+                }
+            }
+            _ => self.whole(needs).remove(needs, sample),
         }
     }
 
     /// Adds all that `other`, made for the same needs, holds.
     pub fn merge(&mut self, needs: Needs, other: &Summary) {
         self.events += other.events;
-        self.moments.merge(needs.powers, &other.moments);
-        self.min = self.min.min(other.min);
-        self.max = self.max.max(other.max);
-        if let (Some(ours), Some(theirs)) = (&mut self.sketch, &other.sketch) {
-            ours.merge(theirs);
-        }
-        if let (Some(ours), Some(theirs)) = (&mut self.distinct, &other.distinct) {
-            ours.merge(theirs);
+        match (&mut self.body, &other.body) {
+            (Body::Tally(ours), Body::Tally(theirs)) => ours.merge(needs.powers, theirs),
+            (Body::Sketch(count, ours), Body::Sketch(further, theirs)) => {
+                *count += further;
+                ours.merge(theirs);
+            }
+            _ => self.whole(needs).merge(needs, other),
         }
     }
 
     /// Takes back what was merged; its extremes stay, as after [`remove`](Self::remove).
     pub fn unmerge(&mut self, needs: Needs, other: &Summary) {
         self.events = self.events.saturating_sub(other.events);
-        self.moments.unmerge(needs.powers, &other.moments);
-        if let (Some(ours), Some(theirs)) = (&mut self.sketch, &other.sketch) {
-            ours.unmerge(theirs);
-        }
-        if let (Some(ours), Some(theirs)) = (&mut self.distinct, &other.distinct) {
-            ours.unmerge(theirs);
+        match (&mut self.body, &other.body) {
+            (Body::Tally(ours), Body::Tally(theirs)) => ours.unmerge(needs.powers, theirs),
+            (Body::Sketch(count, ours), Body::Sketch(gone, theirs)) => {
+                *count = count.saturating_sub(*gone);
+                ours.unmerge(theirs);
+            }
+            _ => self.whole(needs).unmerge(needs, other),
         }
     }
 
     /// Empties it and keeps what it has allocated.
     pub fn clear(&mut self) {
-        let sketch = self.sketch.take();
-        let distinct = self.distinct.take();
-        *self = Summary::new(Needs::default());
-        self.sketch = sketch.map(|mut sketch| {
-            sketch.clear();
-            sketch
-        });
-        self.distinct = distinct.map(|mut distinct| {
-            distinct.clear();
-            distinct
-        });
+        self.events = 0;
+        match &mut self.body {
+            Body::Tally(tally) => *tally = Tally::default(),
+            Body::Sketch(count, sketch) => {
+                *count = 0;
+                sketch.clear();
+            }
+            Body::Whole(whole) => whole.clear(),
+        }
     }
 
-    /// Puts the extremes of a sliding window, kept elsewhere, in their place.
+    /// Puts the extremes of a sliding window, kept elsewhere, in their place; nothing where nobody asked
+    /// for extremes.
     pub fn set_extremes(&mut self, min: Option<f64>, max: Option<f64>) {
-        self.min = min.unwrap_or(f64::INFINITY);
-        self.max = max.unwrap_or(f64::NEG_INFINITY);
+        if let Body::Whole(whole) = &mut self.body {
+            whole.min = min.unwrap_or(f64::INFINITY);
+            whole.max = max.unwrap_or(f64::NEG_INFINITY);
+        }
     }
 
     /// How many events there are, those without a value included.
@@ -217,45 +275,127 @@ impl Summary {
 
     /// How many of them have no number.
     pub fn missing(&self) -> u64 {
-        self.events - self.moments.count()
+        self.events - self.moments().count()
     }
 
     /// Count, sum, average and deviation of the numbers.
-    pub fn moments(&self) -> &Moments {
-        &self.moments
+    pub fn moments(&self) -> Moments {
+        match &self.body {
+            Body::Tally(tally) => (*tally).into(),
+            Body::Sketch(count, _) => Tally::of_count(*count).into(),
+            Body::Whole(whole) => whole.moments,
+        }
     }
 
-    /// The smallest number; `None` without any.
+    /// Infinite where there are none.
+    pub(super) fn extremes(&self) -> (f64, f64) {
+        match &self.body {
+            Body::Whole(whole) => (whole.min, whole.max),
+            _ => (f64::INFINITY, f64::NEG_INFINITY),
+        }
+    }
+
+    pub(super) fn sketch(&self) -> Option<&Sketch> {
+        match &self.body {
+            Body::Tally(_) => None,
+            Body::Sketch(_, sketch) => Some(sketch),
+            Body::Whole(whole) => whole.sketch.as_ref(),
+        }
+    }
+
+    pub(super) fn distinct_values(&self) -> Option<&Distinct> {
+        match &self.body {
+            Body::Whole(whole) => whole.distinct.as_deref(),
+            _ => None,
+        }
+    }
+
+    /// The smallest number; `None` without any, or where no extremes were asked for.
     pub fn min(&self) -> Option<f64> {
-        (self.min <= self.max).then_some(self.min)
+        let (min, max) = self.extremes();
+        (min <= max).then_some(min)
     }
 
-    /// The largest number; `None` without any.
+    /// The largest number; `None` without any, or where no extremes were asked for.
     pub fn max(&self) -> Option<f64> {
-        (self.min <= self.max).then_some(self.max)
+        let (min, max) = self.extremes();
+        (min <= max).then_some(max)
     }
 
     /// The number of different values; `None` where it was not asked for.
     pub fn distinct(&self) -> Option<u64> {
-        self.distinct.as_ref().map(|distinct| distinct.count())
+        self.distinct_values().map(Distinct::count)
     }
 
     /// A percentile of the numbers; `None` without any, or where none was asked for.
     pub fn percentile(&self, percent: f64) -> Option<f64> {
-        self.sketch.as_ref()?.percentile(percent)
+        self.sketch()?
+            .percentile_of(self.moments().count(), percent)
     }
 
     /// The sampling level of its distinct values: see [`Distinct::level`].
     pub(in crate::pattern) fn level(&self) -> u32 {
-        self.distinct
-            .as_ref()
-            .map_or(0, |distinct| distinct.level())
+        self.distinct_values().map_or(0, Distinct::level)
     }
 
     /// See [`Distinct::is_too_coarse`].
     pub(in crate::pattern) fn is_too_coarse(&self, finest: u32) -> bool {
         let is_too_coarse = |distinct: &Distinct| distinct.is_too_coarse(finest);
-        self.distinct.as_deref().is_some_and(is_too_coarse)
+        self.distinct_values().is_some_and(is_too_coarse)
+    }
+}
+
+/// By what it holds, wherever that lies.
+impl PartialEq for Summary {
+    fn eq(&self, other: &Summary) -> bool {
+        (self.events, self.moments()) == (other.events, other.moments())
+            && self.extremes() == other.extremes()
+            && self.sketch() == other.sketch()
+            && self.distinct_values() == other.distinct_values()
+    }
+}
+
+impl Serialize for Summary {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        let (min, max) = self.extremes();
+        let stored = Stored {
+            events: self.events,
+            moments: self.moments(),
+            min,
+            max,
+            sketch: self.sketch(),
+            distinct: self.distinct_values(),
+        };
+        stored.serialize(serializer)
+    }
+}
+
+impl From<Stored<Sketch, Box<Distinct>>> for Summary {
+    fn from(stored: Stored<Sketch, Box<Distinct>>) -> Summary {
+        let Stored {
+            events,
+            moments,
+            min,
+            max,
+            sketch,
+            distinct,
+        } = stored;
+        let has_more = min <= max || distinct.is_some();
+        let tally = moments.tally_alone().filter(|_| !has_more);
+        let body = match (tally, sketch) {
+            (Some(tally), None) => Body::Tally(tally),
+            (Some(tally), Some(sketch)) if tally == Tally::of_count(tally.count) => {
+                Body::Sketch(tally.count, sketch)
+            }
+            (_, sketch) => Body::Whole(Box::new(Whole {
+                moments,
+                min,
+                max,
+                sketch,
+                distinct,
+            })),
+        };
+        Summary { events, body }
     }
 }
 
@@ -265,7 +405,80 @@ mod tests {
 
     #[test]
     fn its_size_is_as_stated() {
-        assert_eq!((size_of::<Summary>(), size_of::<Sample>()), (96, 16));
+        assert_eq!((size_of::<Summary>(), size_of::<Sample>()), (40, 16));
+        assert!(size_of::<Whole>() <= 104);
+    }
+
+    /// As every version has written one of a single value `3.0`, by its fields in their order; versions
+    /// that kept extremes whether or not somebody asked wrote them.
+    fn saved(sum: f64, buckets: Option<&[u64]>) -> Vec<u8> {
+        let bits = |value: f64| value.to_bits().cast_signed();
+        let moments = (1_u64, [bits(sum), bits(0.0)], [bits(0.0), bits(0.0)]);
+        let fields = (1_u64, moments, [bits(3.0), bits(3.0)], buckets, None::<u8>);
+        // An array of fixed length has no frame, as a field has none.
+        postcard::to_stdvec(&fields).expect("plain data")
+    }
+
+    #[test]
+    fn one_that_an_earlier_version_saved_goes_on_as_if_it_were_new() {
+        let mut sketch = Sketch::default();
+        sketch.add(3.0);
+        let words = postcard::to_stdvec(&sketch).expect("plain data");
+        let words: Vec<u64> = postcard::from_bytes(&words).expect("a list");
+        for (function, bytes) in [
+            (Function::Avg, saved(3.0, None)),
+            (Function::Count, saved(0.0, None)),
+            (Function::Percentile(60.0), saved(0.0, Some(&words))),
+        ] {
+            let needs = Needs::of(&[function]);
+            let mut read: Summary = postcard::from_bytes(&bytes).expect("it reads back");
+            let (mut live, mut pane) = (Summary::new(needs), Summary::new(needs));
+            live.add(needs, Sample::number(3.0));
+            pane.add(needs, Sample::number(8.0));
+            for summary in [&mut read, &mut live] {
+                summary.merge(needs, &pane);
+                summary.add(needs, Sample::number(5.0));
+            }
+            assert!(function.of(&live).is_some());
+            assert_eq!(function.of(&read), function.of(&live), "{function}");
+            let mut total = pane.clone();
+            total.merge(needs, &read);
+            assert_eq!(total.events(), 4);
+            total.unmerge(needs, &read);
+            assert_eq!(function.of(&total), function.of(&pane), "{function}");
+        }
+    }
+
+    #[test]
+    fn one_that_was_saved_goes_on_whatever_it_is_for_and_however_little_it_holds() {
+        for functions in [
+            &[Function::Count][..],
+            &[Function::Avg],
+            &[Function::Percentile(95.0)],
+            &[Function::Max],
+            &[Function::StddevSample],
+            &[Function::Distinct],
+            &[Function::Avg, Function::Percentile(95.0)],
+        ] {
+            let needs = Needs::of(functions);
+            for values in [&[][..], &[0.0], &[-2.0, 7.5]] {
+                let mut live = Summary::new(needs);
+                live.add(needs, Sample::MISSING);
+                let numbers = values.iter().map(|value| Sample::number(*value));
+                numbers.for_each(|sample| live.add(needs, sample));
+                let bytes = postcard::to_stdvec(&live).expect("plain data");
+                let mut read: Summary = postcard::from_bytes(&bytes).expect("it reads back");
+                assert_eq!(read, live, "{functions:?}");
+                for summary in [&mut read, &mut live] {
+                    summary.add(needs, Sample::number(4.0));
+                    summary.add(needs, Sample::number(9.0));
+                }
+                assert_eq!(read, live, "{functions:?} after {values:?}");
+                for function in functions {
+                    assert!(function.of(&read).is_some(), "{function}");
+                }
+            }
+        }
     }
 
     #[test]

@@ -7,7 +7,7 @@ use std::collections::VecDeque;
 use serde::{Deserialize, Serialize};
 
 use super::running::Running;
-use super::{Arrival, Fired, MAX_SPAN, OnLate, Window, WindowError, check_span};
+use super::{Arrival, Fired, MAX_SPAN, OnLate, Window, WindowError, check_span, make_room};
 use crate::pattern::aggregate::{Needs, Sample, Summary};
 
 /// The most panes that a key may hold, ahead of the watermark and behind.
@@ -118,12 +118,12 @@ fn greatest_common_divisor(a: i64, b: i64) -> i64 {
     }
 }
 
-/// The panes of one key. 264 bytes, and 120 for each pane that holds an event, of which there are
-/// at most (size + lateness) / pane behind the watermark, dropped when the key next fires; percentiles and distinct values add what
-/// [`Sketch`](crate::pattern::aggregate::Sketch) and
-/// [`Distinct`](crate::pattern::aggregate::Distinct) state, once for each pane and once for the
-/// window.
+/// The panes of one key. 120 bytes, and 56 for each pane that holds an event, of which there are
+/// at most (size + lateness) / pane behind the watermark, dropped when the key next fires; to these come, once
+/// for each pane and once for the window, what [`Summary`], [`Sketch`](crate::pattern::aggregate::Sketch) and
+/// [`Distinct`](crate::pattern::aggregate::Distinct) state.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(from = "Stored")]
 pub struct Hopping {
     /// Ascending; only panes with events.
     panes: VecDeque<Pane>,
@@ -135,6 +135,39 @@ pub struct Hopping {
     running: Running,
     /// The end of the last window that was due.
     due: i64,
+    /// The end of the last window that holds the oldest pane; what this and the next say of panes spares
+    /// most firings a look at them.
+    #[serde(skip)]
+    oldest_until: i64,
+    /// The end of the last window that holds the newest pane which has entered.
+    #[serde(skip)]
+    entered_until: i64,
+}
+
+/// What is saved of it.
+#[derive(Deserialize)]
+struct Stored {
+    panes: VecDeque<Pane>,
+    left: usize,
+    entered: usize,
+    running: Running,
+    due: i64,
+}
+
+impl From<Stored> for Hopping {
+    fn from(stored: Stored) -> Hopping {
+        let mut hopping = Hopping {
+            panes: stored.panes,
+            left: stored.left,
+            entered: stored.entered,
+            running: stored.running,
+            due: stored.due,
+            oldest_until: i64::MAX,
+            entered_until: i64::MIN,
+        };
+        hopping.note_ends();
+        hopping
+    }
 }
 
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -154,7 +187,17 @@ impl Hopping {
             entered: 0,
             running: Running::new(spec.needs),
             due: i64::MIN,
+            oldest_until: i64::MAX,
+            entered_until: i64::MIN,
         }
+    }
+
+    fn note_ends(&mut self) {
+        let until = |pane: &Pane| pane.last_end;
+        self.oldest_until = self.panes.front().map_or(i64::MAX, until);
+        let newest = self.entered.checked_sub(1);
+        let newest = newest.and_then(|place| self.panes.get(place));
+        self.entered_until = newest.map_or(i64::MIN, until);
     }
 
     /// Whether nothing is held and nothing will fire.
@@ -247,9 +290,11 @@ impl Hopping {
                 last_end,
                 summary,
             };
+            make_room(&mut self.panes);
             self.panes.insert(place, pane);
             self.left += usize::from(start < self.due - spec.size);
             self.entered += usize::from(start < self.due);
+            self.note_ends();
         }
         self.panes[place].summary.add(spec.needs, sample);
         if (self.left..self.entered).contains(&place) {
@@ -292,8 +337,11 @@ impl Hopping {
     /// need no longer be waited for. `None` of an empty one.
     #[inline]
     pub fn next_due(&self, spec: &HoppingSpec) -> Option<i64> {
-        let newest = self.panes.back()?;
-        let over = || newest.last_end.saturating_add(spec.lateness);
+        if self.panes.is_empty() {
+            return None;
+        }
+        // Without a next end all have entered.
+        let over = || self.entered_until.saturating_add(spec.lateness);
         Some(self.next_end(spec).unwrap_or_else(over))
     }
 
@@ -301,7 +349,7 @@ impl Hopping {
     #[inline]
     fn next_end(&self, spec: &HoppingSpec) -> Option<i64> {
         let next = self.due.saturating_add(spec.slide);
-        if self.left < self.entered && self.panes[self.entered - 1].last_end >= next {
+        if self.left < self.entered && self.entered_until >= next {
             return Some(next);
         }
         let ahead = self.panes.get(self.entered)?.start;
@@ -317,10 +365,12 @@ impl Hopping {
     /// everything is too late.
     #[inline]
     pub fn fire_next(&mut self, spec: &HoppingSpec, emit: &mut impl FnMut(Fired, &Summary)) {
-        let Some(due) = self.next_due(spec) else {
+        if self.panes.is_empty() {
             return;
-        };
-        if let Some(end) = self.next_end(spec) {
+        }
+        let next = self.next_end(spec);
+        let due = next.unwrap_or_else(|| self.entered_until.saturating_add(spec.lateness));
+        if let Some(end) = next {
             self.slide_to(spec, end);
             let window = spec.window(end);
             emit(
@@ -340,10 +390,12 @@ impl Hopping {
         while self.entered < self.panes.len() && self.panes[self.entered].start < end {
             let pane = &self.panes[self.entered];
             self.running.enter(spec.needs, pane.start, &pane.summary);
+            self.entered_until = pane.last_end;
             self.entered += 1;
         }
         let from = end - spec.size;
-        while self.left < self.entered && self.panes[self.left].start < from {
+        let leaves = self.left > 0 || self.oldest_until < end;
+        while leaves && self.left < self.entered && self.panes[self.left].start < from {
             self.running
                 .leave(spec.needs, &self.panes[self.left].summary);
             self.left += 1;
@@ -363,21 +415,37 @@ impl Hopping {
     }
 
     /// Drops the panes whose last window is beyond its lateness at `now`.
+    #[inline]
     fn forget(&mut self, spec: &HoppingSpec, now: i64) {
-        while let Some(pane) = self.panes.front() {
-            let last = pane.last_end;
-            if last > self.due || last.saturating_add(spec.lateness) > now {
-                return;
-            }
-            if self.left == 0 {
+        if !self.is_kept(spec, now) {
+            self.drop_panes(spec, now);
+        }
+    }
+
+    /// Whether the oldest pane is still needed; also where there is none.
+    #[inline]
+    fn is_kept(&self, spec: &HoppingSpec, now: i64) -> bool {
+        let last = self.oldest_until;
+        last > self.due || last.saturating_add(spec.lateness) > now
+    }
+
+    fn drop_panes(&mut self, spec: &HoppingSpec, now: i64) {
+        while !self.is_kept(spec, now) {
+            let pane = self.panes.pop_front();
+            if let Some(pane) = pane.filter(|_| self.left == 0) {
                 // It is still in the window that has just fired, the last it will be in.
                 self.running.leave(spec.needs, &pane.summary);
             }
-            self.panes.pop_front();
             self.left = self.left.saturating_sub(1);
             self.entered = self.entered.saturating_sub(1);
+            self.oldest_until = self.panes.front().map_or(i64::MAX, |pane| pane.last_end);
         }
-        self.running.clear();
+        if self.entered == 0 {
+            self.entered_until = i64::MIN;
+        }
+        if self.panes.is_empty() {
+            self.running.clear();
+        }
     }
 }
 
@@ -413,7 +481,7 @@ mod tests {
             size_of::<HoppingSpec>(),
         );
         assert!(
-            sizes.0 <= 264 && sizes.1 <= 120 && sizes.2 <= 56,
+            sizes.0 <= 120 && sizes.1 <= 56 && sizes.2 <= 56,
             "{sizes:?}"
         );
     }

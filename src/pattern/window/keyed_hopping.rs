@@ -11,7 +11,7 @@ use crate::pattern::aggregate::{Sample, Summary};
 /// Emptied keys whose allocations are kept for the next ones.
 const MAX_SPARE: usize = 1_024;
 
-/// Hopping windows of up to `max_keys` keys. A key is held while it has panes: 280 bytes and its
+/// Hopping windows of up to `max_keys` keys. A key is held while it has panes: 136 bytes and its
 /// panes, and twice the key's own size with 17 bytes for the index. Windows fire by ascending end;
 /// within one end the order of keys is not defined.
 #[derive(Clone, Debug)]

@@ -5,7 +5,7 @@ use serde::{Deserialize, Serialize};
 use crate::pattern::aggregate::{Extreme, Monotonic, Needs, Sample, Summary};
 
 /// A sliding summary: counts and histograms by adding and taking back, extremes by monotonic
-/// queues. 192 bytes and what its parts state.
+/// queues. 48 bytes and what its parts state.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub(super) struct Running {
     total: Summary,

@@ -32,7 +32,7 @@ impl TrailingSpec {
 }
 
 /// The trailing window of one key. At time t it holds the events of (t − size, t], t being the
-/// newest event's time: an event exactly `size` ms old has left. 240 bytes, 24 for each event held,
+/// newest event's time: an event exactly `size` ms old has left. 88 bytes, 24 for each event held,
 /// and what its [`Summary`] states. Amortised constant work per event.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Trailing {
@@ -153,10 +153,7 @@ mod tests {
             size_of::<Point>(),
             size_of::<TrailingSpec>(),
         );
-        assert!(
-            sizes.0 <= 240 && sizes.1 == 24 && sizes.2 <= 24,
-            "{sizes:?}"
-        );
+        assert!(sizes.0 <= 88 && sizes.1 == 24 && sizes.2 <= 24, "{sizes:?}");
     }
 
     #[test]
