@@ -188,6 +188,9 @@ impl IntakeWorker {
         for change in self.log.poll(limits, &mut records)? {
             self.change_ownership(change);
         }
+        // Whoever applied a rule while the poll waited may have produced its first event right after.
+        let read_again = self.look_at_rules()?;
+        records.retain(|record| !read_again.contains(&record.from));
         // What was at hand of a partition that is yet to be started lies behind where it begins: it comes
         // again from there, and taken now it would stand for what lies between.
         let to_start = self.to_start();
@@ -216,10 +219,11 @@ impl IntakeWorker {
         self.owned.get(at).is_some_and(|owned| owned.is_started)
     }
 
-    fn look_at_rules(&mut self) -> Result<(), LogError> {
+    /// Goes by the rules in force; the partitions that go back for them to what was passed over.
+    fn look_at_rules(&mut self) -> Result<Vec<SourcePartition>, LogError> {
         let (generation, rules) = self.rules.rules();
         if self.generation == Some(generation) {
-            return Ok(());
+            return Ok(Vec::new());
         }
         self.generation = Some(generation);
         self.filter = Filter::new(&rules);
@@ -239,10 +243,10 @@ impl IntakeWorker {
             generation,
             "rules have changed"
         );
-        match behind.is_empty() {
-            true => Ok(()),
-            false => self.log.start(&behind),
+        if !behind.is_empty() {
+            self.log.start(&behind)?;
         }
+        Ok(behind.into_iter().map(|(at, _)| at).collect())
     }
 
     /// The topics of the rules, each with when the first of its rules was applied.

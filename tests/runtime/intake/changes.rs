@@ -61,6 +61,33 @@ async fn the_intake_follows_its_rules() {
     assert!(intake.until_finished(deadline).await);
 }
 
+/// Whoever has applied a rule and then produces an event finds the rule to have it, though the intake was
+/// waiting for events by the rules before.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_rule_has_the_first_event_after_it_was_applied() {
+    let broker = Broker::start(Config::memory()).await.expect("a broker");
+    let brokers = broker.bootstrap();
+    create_declared(&brokers).await;
+    create(&brokers, "a", 1).await;
+    let rules = Rules::of(&all_of("a"));
+    let intake = intake(&brokers, rules.clone(), None, None);
+    until_anchored(&brokers, &[("a", 1)]).await;
+    let producer = producer(&brokers);
+    for n in 1..=10 {
+        let younger = format!("kind: rule\nname: r{n}\nmatch: {{any: [{{id: x, topic: a}}]}}");
+        rules.set(&format!("{}\n---\n{younger}", all_of("a")));
+        send(&producer, "a", 1, n, &click(n));
+        until_signals(&brokers, 2 * n).await;
+    }
+    let (found, twice) = signals(&brokers);
+    let both = |n: usize| [format!("of_a a {n}"), format!("r{n} a {n}")];
+    assert_eq!(found, (1..=10).flat_map(both).collect());
+    assert!(twice.is_empty(), "{twice:?}");
+    intake.stop();
+    let deadline = tokio::time::Instant::now() + LIMIT;
+    assert!(intake.until_finished(deadline).await);
+}
+
 /// A topic of the same name is another topic: its offsets begin anew, though the consumer's do not.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_topic_that_is_deleted_and_made_anew_is_read_from_its_beginning() {
