@@ -9,6 +9,10 @@ use std::time::Instant;
 use partita::pattern::aggregate::{Function, Needs, Sample, Summary};
 use partita::pattern::window::{Arrival, Fired, HoppingSpec, KeyedHopping};
 
+/// As in the program.
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
 struct Event {
     at: i64,
     key: u64,

@@ -16,6 +16,10 @@ use partita::pattern::{Event, Matcher, Outputs};
 use rules::rule;
 use stream::{Record, records};
 
+/// As in the program.
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
 fn run(name: &str, w: u64, keys: u64, records: &[Record]) {
     let Some(rule) = rule(name, w, keys) else {
         return;
