@@ -1,14 +1,14 @@
 //! State by correlation key, and one timer for each. A key is an island: all that a matcher knows of
 //! it lies in its entry, so it can be saved and put back without the others.
 
-use std::collections::BTreeMap;
+use std::cmp::Reverse;
+use std::collections::{BTreeMap, BinaryHeap};
 use std::hash::{Hash, Hasher};
 
 use rustc_hash::{FxHashMap, FxHasher};
 use serde::{Deserialize, Serialize};
 
 use super::suppress::Suppress;
-use super::timers::Timers;
 use crate::model::{Json, Timestamp};
 use crate::pattern::event::{Event, Scalar};
 use crate::pattern::output::Key;
@@ -24,7 +24,7 @@ pub(super) struct Keys<S> {
     entries: Vec<Entry<S>>,
     free: Vec<usize>,
     /// Those that an entry does not know any more are passed over.
-    timers: Timers,
+    timers: BinaryHeap<Reverse<(Due, usize)>>,
     /// Keys that changed, where somebody asks.
     changed: Option<Vec<Key>>,
 }
@@ -107,7 +107,7 @@ impl<S> Default for Keys<S> {
             places: FxHashMap::default(),
             entries: Vec::new(),
             free: Vec::new(),
-            timers: Timers::default(),
+            timers: BinaryHeap::new(),
             changed: None,
         }
     }
@@ -183,13 +183,17 @@ impl<S: Default> Keys<S> {
         let entry = &mut self.entries[place];
         if entry.armed.is_none_or(|armed| due < armed) {
             entry.armed = Some(due);
-            self.timers.push(due, place);
+            self.timers.push(Reverse((due, place)));
         }
     }
 
     /// Takes the earliest timer that is due by `now`.
     pub(super) fn due(&mut self, now: Timestamp) -> Option<(Due, usize)> {
-        while let Some((due, place)) = self.timers.pop_by(now) {
+        while let Some(Reverse((due, place))) = self.timers.peek().copied() {
+            if due.0 > now {
+                return None;
+            }
+            self.timers.pop();
             let entry = &mut self.entries[place];
             if entry.armed == Some(due) {
                 entry.armed = None;
@@ -201,7 +205,8 @@ impl<S: Default> Keys<S> {
 
     /// The time of the earliest timer. It may be one that nothing waits for any more.
     pub(super) fn next_due(&self) -> Option<Timestamp> {
-        self.timers.next()
+        let Reverse(((at, _), _)) = self.timers.peek()?;
+        Some(*at)
     }
 
     /// From now on changes are noted down for [`Keys::take_changed`].

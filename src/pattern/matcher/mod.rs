@@ -22,7 +22,6 @@ mod nodes;
 mod order;
 mod saved;
 mod suppress;
-mod timers;
 mod ways;
 mod windows;
 
