@@ -4,6 +4,11 @@ use std::time::Duration;
 
 use super::meters;
 use crate::log::{ErrorClass, LogError};
+use crate::model::Millis;
+
+/// Where a partition cannot be taken up, so long passes until the next try, which may take as long again:
+/// time for those that work.
+pub(super) const TRY_AGAIN_AFTER: Millis = Millis(1_000);
 
 /// Longest wait between two tries.
 const MAX_BACKOFF: Duration = Duration::from_secs(5);

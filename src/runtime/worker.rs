@@ -16,18 +16,14 @@ use std::collections::VecDeque;
 use std::time::Duration;
 
 use super::meters;
-use super::recovery::{Recover, backoff, recover};
+use super::recovery::{Recover, TRY_AGAIN_AFTER, backoff, recover};
 use super::stage::{Owned, OwnedPartition, Phase, Restoring, Stage};
 use super::workflows::Workflows;
 use crate::log::{ErrorClass, Log, LogError, OwnershipChange, PollLimits, Record};
-use crate::model::{Millis, Timestamp};
+use crate::model::Timestamp;
 
 pub use super::stage::Stepped;
 pub use super::workflows::WorkerConfig;
-
-/// Where a partition cannot be moved on, so long passes until the next try, which may take as long again:
-/// time for those that work.
-const TRY_AGAIN_AFTER: Millis = Millis(1_000);
 
 /// Bounds of one worker's loop.
 #[derive(Clone, Copy, Debug)]

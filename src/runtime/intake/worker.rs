@@ -22,12 +22,8 @@ use crate::pattern::Rule;
 use crate::pattern::filter::Filter;
 use crate::runtime::DefinitionRegistry;
 use crate::runtime::meters;
-use crate::runtime::recovery::{Recover, backoff, recover};
+use crate::runtime::recovery::{Recover, TRY_AGAIN_AFTER, backoff, recover};
 pub use crate::runtime::worker::Stepped;
-
-/// Where it could not be told where partitions begin, so long passes until the next try, which may take as
-/// long again: time for those that are started.
-const TRY_AGAIN_AFTER: Duration = Duration::from_secs(1);
 
 /// A source partition and how far it is.
 pub(super) struct Owned {
@@ -190,7 +186,9 @@ impl IntakeWorker {
         }
         // Whoever applied a rule while the poll waited may have produced its first event right after.
         let read_again = self.look_at_rules()?;
-        records.retain(|record| !read_again.contains(&record.from));
+        if !read_again.is_empty() {
+            records.retain(|record| !read_again.contains(&record.from));
+        }
         // What was at hand of a partition that is yet to be started lies behind where it begins: it comes
         // again from there, and taken now it would stand for what lies between.
         let to_start = self.to_start();
@@ -301,7 +299,7 @@ impl IntakeWorker {
                     worker = self.number, partitions = %shown(&waiting), %error,
                     "cannot begin with partitions yet"
                 );
-                let until = Instant::now() + TRY_AGAIN_AFTER;
+                let until = Instant::now() + Duration::from(TRY_AGAIN_AFTER);
                 for at in &waiting {
                     if let Some(owned) = self.owned.get_mut(at) {
                         owned.put_off = Some(until);

@@ -337,6 +337,7 @@ mod tests {
                 producer_id: 5,
                 epoch: 0,
                 timeout_ms: 600_000,
+                renews: None,
             });
             writer.emit(Event::PartitionsJoined {
                 transactional_id: "transfer".to_owned(),

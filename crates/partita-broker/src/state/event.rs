@@ -58,15 +58,8 @@ pub(crate) enum Event {
         producer_id: i64,
         epoch: i16,
         timeout_ms: i32,
-    },
-    /// As [`Event::TransactionalProducer`], where the producer said who it was and asked to go on.
-    ProducerRenewed {
-        transactional_id: String,
-        producer_id: i64,
-        epoch: i16,
-        timeout_ms: i32,
-        /// Its id and epoch until then.
-        renews: (i64, i16),
+        /// Its id and epoch until then, where the producer said who it was and asked to go on.
+        renews: Option<(i64, i16)>,
     },
     /// Opens the transaction if it is not open.
     PartitionsJoined {
@@ -182,27 +175,20 @@ impl Event {
                 producer_id,
                 epoch,
                 timeout_ms,
-            } => {
-                to.u8(kind::TRANSACTIONAL_PRODUCER);
-                to.text(transactional_id);
-                to.i64(*producer_id);
-                to.i16(*epoch);
-                to.i32(*timeout_ms);
-            }
-            Event::ProducerRenewed {
-                transactional_id,
-                producer_id,
-                epoch,
-                timeout_ms,
                 renews,
             } => {
-                to.u8(kind::PRODUCER_RENEWED);
+                to.u8(match renews {
+                    None => kind::TRANSACTIONAL_PRODUCER,
+                    Some(_) => kind::PRODUCER_RENEWED,
+                });
                 to.text(transactional_id);
                 to.i64(*producer_id);
                 to.i16(*epoch);
                 to.i32(*timeout_ms);
-                to.i64(renews.0);
-                to.i16(renews.1);
+                if let Some((producer_id, epoch)) = renews {
+                    to.i64(*producer_id);
+                    to.i16(*epoch);
+                }
             }
             Event::PartitionsJoined {
                 transactional_id,
@@ -302,19 +288,18 @@ impl Event {
             kind::PRODUCER_ID_ALLOTTED => Event::ProducerIdAllotted {
                 producer_id: from.i64()?,
             },
-            kind::TRANSACTIONAL_PRODUCER => Event::TransactionalProducer {
-                transactional_id: from.text()?,
-                producer_id: from.i64()?,
-                epoch: from.i16()?,
-                timeout_ms: from.i32()?,
-            },
-            kind::PRODUCER_RENEWED => Event::ProducerRenewed {
-                transactional_id: from.text()?,
-                producer_id: from.i64()?,
-                epoch: from.i16()?,
-                timeout_ms: from.i32()?,
-                renews: (from.i64()?, from.i16()?),
-            },
+            found @ (kind::TRANSACTIONAL_PRODUCER | kind::PRODUCER_RENEWED) => {
+                Event::TransactionalProducer {
+                    transactional_id: from.text()?,
+                    producer_id: from.i64()?,
+                    epoch: from.i16()?,
+                    timeout_ms: from.i32()?,
+                    renews: match found {
+                        kind::PRODUCER_RENEWED => Some((from.i64()?, from.i16()?)),
+                        _ => None,
+                    },
+                }
+            }
             kind::PARTITIONS_JOINED => Event::PartitionsJoined {
                 transactional_id: from.text()?,
                 partitions: from.list(Decoder::u32)?,

@@ -215,7 +215,6 @@ impl State {
             }
             Event::ProducerIdAllotted { .. }
             | Event::TransactionalProducer { .. }
-            | Event::ProducerRenewed { .. }
             | Event::PartitionsJoined { .. }
             | Event::GroupJoined { .. }
             | Event::OffsetsPending { .. }
@@ -249,19 +248,22 @@ impl State {
                 producer_id,
                 epoch,
                 timeout_ms,
-            } => {
-                let fresh = Transaction::new(*producer_id, *epoch, *timeout_ms, None, at);
-                self.put_producer(transactional_id, fresh);
-            }
-            Event::ProducerRenewed {
-                transactional_id,
-                producer_id,
-                epoch,
-                timeout_ms,
                 renews,
             } => {
-                let fresh = Transaction::new(*producer_id, *epoch, *timeout_ms, Some(*renews), at);
-                self.put_producer(transactional_id, fresh);
+                self.next_producer_id = self.next_producer_id.max(producer_id + 1);
+                let fresh = Transaction {
+                    producer_id: *producer_id,
+                    epoch: *epoch,
+                    timed_out_epoch: None,
+                    timeout_ms: *timeout_ms,
+                    phase: Phase::Empty { renews: *renews },
+                    changed_at: at,
+                };
+                if let Some(before) = self.transactions.insert(transactional_id.clone(), fresh) {
+                    self.transactional_ids.remove(&before.producer_id);
+                }
+                self.transactional_ids
+                    .insert(*producer_id, transactional_id.clone());
             }
             Event::PartitionsJoined {
                 transactional_id,
@@ -305,17 +307,6 @@ impl State {
             }
             _ => unreachable!("only events of transactions come here"),
         }
-    }
-
-    /// From now on the transactional id has this producer, whoever had it before.
-    fn put_producer(&mut self, transactional_id: &str, fresh: Transaction) {
-        let producer_id = fresh.producer_id;
-        self.next_producer_id = self.next_producer_id.max(producer_id + 1);
-        if let Some(before) = self.transactions.insert(transactional_id.to_owned(), fresh) {
-            self.transactional_ids.remove(&before.producer_id);
-        }
-        self.transactional_ids
-            .insert(producer_id, transactional_id.to_owned());
     }
 
     /// Brings a topic up to `total` partitions.

@@ -24,6 +24,7 @@ fn created() -> State {
             producer_id: PRODUCER,
             epoch: 0,
             timeout_ms: 60_000,
+            renews: None,
         },
     );
     state

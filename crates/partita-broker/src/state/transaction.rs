@@ -38,24 +38,6 @@ pub(crate) struct Transaction {
 }
 
 impl Transaction {
-    /// That of a producer that was initialised at `at`.
-    pub(super) fn new(
-        producer_id: i64,
-        epoch: i16,
-        timeout_ms: i32,
-        renews: Option<(i64, i16)>,
-        at: i64,
-    ) -> Transaction {
-        Transaction {
-            producer_id,
-            epoch,
-            timed_out_epoch: None,
-            timeout_ms,
-            phase: Phase::Empty { renews },
-            changed_at: at,
-        }
-    }
-
     /// When the open transaction has taken too long, in milliseconds since the epoch.
     pub(crate) fn deadline(&self) -> Option<i64> {
         match self.phase {

@@ -160,6 +160,7 @@ fn perform_in(writer: &mut Writer<'_>, step: &Step, number: usize) -> Option<()>
                 producer_id,
                 epoch,
                 timeout_ms: 1000,
+                renews: None,
             });
         }
         Step::AppendInTransaction {
@@ -292,7 +293,8 @@ fn check_views(store: &Store) {
     });
 }
 
-fn copy(from: &Path, to: &Path) {
+/// Copies the files of a folder.
+pub(crate) fn copy(from: &Path, to: &Path) {
     for entry in std::fs::read_dir(from).unwrap() {
         let path = entry.unwrap().path();
         std::fs::copy(&path, to.join(path.file_name().unwrap())).unwrap();

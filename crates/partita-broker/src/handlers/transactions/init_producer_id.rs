@@ -76,6 +76,7 @@ fn initialise(
             producer_id,
             epoch: 0,
             timeout_ms,
+            renews: None,
         });
         return Ok((producer_id, 0));
     };
@@ -111,21 +112,12 @@ fn initialise(
     } else {
         (producer_id, epoch + 1)
     };
-    writer.emit(if said.0 < 0 {
-        Event::TransactionalProducer {
-            transactional_id,
-            producer_id,
-            epoch,
-            timeout_ms,
-        }
-    } else {
-        Event::ProducerRenewed {
-            transactional_id,
-            producer_id,
-            epoch,
-            timeout_ms,
-            renews: said,
-        }
+    writer.emit(Event::TransactionalProducer {
+        transactional_id,
+        producer_id,
+        epoch,
+        timeout_ms,
+        renews: (said.0 >= 0).then_some(said),
     });
     Ok((producer_id, epoch))
 }
@@ -164,11 +156,7 @@ mod tests {
     /// A broker on a copy of the folder: what a process finds after the one before was killed.
     async fn after_a_kill(folder: &Path) -> (Broker, tempfile::TempDir) {
         let copied = tempfile::tempdir().expect("a folder");
-        for entry in std::fs::read_dir(folder).expect("it is there") {
-            let path = entry.expect("it can be listed").path();
-            let name = path.file_name().expect("a file has a name");
-            std::fs::copy(&path, copied.path().join(name)).expect("there is room");
-        }
+        crate::store::tests::copy(folder, copied.path());
         let broker = Broker::start(Config::folder(copied.path())).await;
         (broker.expect("starts"), copied)
     }

@@ -202,6 +202,7 @@ mod tests {
                         producer_id: producer_id as i64,
                         epoch: 0,
                         timeout_ms: 600_000,
+                        renews: None,
                     });
                 }
             });

@@ -123,6 +123,7 @@ mod tests {
                 producer_id: PRODUCER,
                 epoch: EPOCH,
                 timeout_ms: 600_000,
+                renews: None,
             });
             let id = |index| writer.state().partition("t", index).expect("exists").id;
             let partitions = vec![id(0), id(1)];
