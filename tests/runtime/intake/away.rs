@@ -4,16 +4,14 @@ use std::sync::OnceLock;
 
 use metrics_exporter_prometheus::PrometheusHandle;
 use partita::model::Timestamp;
-use partita::runtime::intake::Intake;
-use partita_broker::{Broker, Config};
 use rdkafka::admin::AdminOptions;
 use rdkafka::producer::Producer;
 use rdkafka::{Offset, TopicPartitionList};
 
 use super::exactly_once::order;
 use super::support::{
-    BASE, LIMIT, Registry, Rules, admin, all_of, click, create, create_declared, intake, producer,
-    send, signals, until_anchored, until_signals,
+    BASE, LIMIT, Registry, Rules, admin, all_of, broker_with, click, intake, producer, send,
+    signals, stop, until_anchored, until_signals,
 };
 use crate::world;
 
@@ -22,12 +20,6 @@ fn metrics() -> String {
     static HANDLE: OnceLock<PrometheusHandle> = OnceLock::new();
     let handle = HANDLE.get_or_init(|| partita::telemetry::install_metrics().expect("metrics"));
     handle.render()
-}
-
-async fn stop(intake: Intake) {
-    intake.stop();
-    let deadline = tokio::time::Instant::now() + LIMIT;
-    assert!(intake.until_finished(deadline).await, "it does not stop");
 }
 
 async fn delete_before(brokers: &str, topic: &str, offset: i64) {
@@ -57,10 +49,7 @@ fn assert_signals(brokers: &str, topic: &str, expected: impl Iterator<Item = usi
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn records_that_are_deleted_before_they_are_read_are_counted() {
     metrics();
-    let broker = Broker::start(Config::memory()).await.expect("a broker");
-    let brokers = broker.bootstrap();
-    create_declared(&brokers).await;
-    create(&brokers, "short", 1).await;
+    let (_broker, brokers) = broker_with(&[("short", 1)]).await;
     let rules = Rules::of(&all_of("short"));
     let first = intake(&brokers, rules.clone(), None, None);
     until_anchored(&brokers, &[("short", 1)]).await;
@@ -82,10 +71,7 @@ async fn records_that_are_deleted_before_they_are_read_are_counted() {
 /// A rule's events begin when it was applied, though no instance ran then and its topic came later.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_topic_that_is_made_while_nobody_runs_is_read_from_when_its_rule_was_applied() {
-    let broker = Broker::start(Config::memory()).await.expect("a broker");
-    let brokers = broker.bootstrap();
-    create_declared(&brokers).await;
-    create(&brokers, "made", 2).await;
+    let (_broker, brokers) = broker_with(&[("made", 2)]).await;
     let producer = producer(&brokers);
     for n in 0..20 {
         send(&producer, "made", 2, n, &click(n));
@@ -106,10 +92,7 @@ async fn a_topic_that_is_made_while_nobody_runs_is_read_from_when_its_rule_was_a
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn records_that_are_deleted_while_their_partition_waits_are_counted() {
     metrics();
-    let broker = Broker::start(Config::memory()).await.expect("a broker");
-    let brokers = broker.bootstrap();
-    create_declared(&brokers).await;
-    create(&brokers, "waits", 1).await;
+    let (_broker, brokers) = broker_with(&[("waits", 1)]).await;
     let registry = Registry::start(usize::MAX).await;
     let rules = Rules::of(&all_of("waits"));
     let intake = intake(&brokers, rules, Some(&registry.url), None);
@@ -134,11 +117,7 @@ async fn records_that_are_deleted_while_their_partition_waits_are_counted() {
 /// A schema registry that is away stops the partitions that need it, and no others.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_registry_that_is_away_stops_no_partition_that_does_not_need_it() {
-    let broker = Broker::start(Config::memory()).await.expect("a broker");
-    let brokers = broker.bootstrap();
-    create_declared(&brokers).await;
-    create(&brokers, "avro", 2).await;
-    create(&brokers, "plain", 1).await;
+    let (_broker, brokers) = broker_with(&[("avro", 2), ("plain", 1)]).await;
     let registry = Registry::start(usize::MAX).await;
     let rules = Rules::of(&format!("{}\n---\n{}", all_of("avro"), all_of("plain")));
     let intake = intake(&brokers, rules, Some(&registry.url), None);

@@ -4,23 +4,18 @@ use std::ops::Range;
 use std::time::Duration;
 
 use partita::model::Timestamp;
-use partita_broker::{Broker, Config};
 use rdkafka::admin::AdminOptions;
 use rdkafka::producer::Producer;
 
 use super::support::{
-    BASE, LIMIT, Rules, admin, all_of, click, create, create_declared, intake, producer, send,
-    signals, until_anchored, until_signals,
+    BASE, LIMIT, Rules, admin, all_of, broker_with, click, create, intake, producer, send, signals,
+    stop, until_anchored, until_signals,
 };
 
 /// Rules come and go while the intake runs; a rule that comes back goes on where it was.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn the_intake_follows_its_rules() {
-    let broker = Broker::start(Config::memory()).await.expect("a broker");
-    let brokers = broker.bootstrap();
-    create_declared(&brokers).await;
-    create(&brokers, "a", 2).await;
-    create(&brokers, "b", 1).await;
+    let (_broker, brokers) = broker_with(&[("a", 2), ("b", 1)]).await;
     let rules = Rules::of("");
     let intake = intake(&brokers, rules.clone(), None, None);
     let producer = producer(&brokers);
@@ -56,19 +51,14 @@ async fn the_intake_follows_its_rules() {
     ];
     assert_eq!(found, expected.map(str::to_owned).into());
     assert!(twice.is_empty(), "{twice:?}");
-    intake.stop();
-    let deadline = tokio::time::Instant::now() + LIMIT;
-    assert!(intake.until_finished(deadline).await);
+    stop(intake).await;
 }
 
 /// Whoever has applied a rule and then produces an event finds the rule to have it, though the intake was
 /// waiting for events by the rules before.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_rule_has_the_first_event_after_it_was_applied() {
-    let broker = Broker::start(Config::memory()).await.expect("a broker");
-    let brokers = broker.bootstrap();
-    create_declared(&brokers).await;
-    create(&brokers, "a", 1).await;
+    let (_broker, brokers) = broker_with(&[("a", 1)]).await;
     let rules = Rules::of(&all_of("a"));
     let intake = intake(&brokers, rules.clone(), None, None);
     until_anchored(&brokers, &[("a", 1)]).await;
@@ -83,18 +73,13 @@ async fn a_rule_has_the_first_event_after_it_was_applied() {
     let both = |n: usize| [format!("of_a a {n}"), format!("r{n} a {n}")];
     assert_eq!(found, (1..=10).flat_map(both).collect());
     assert!(twice.is_empty(), "{twice:?}");
-    intake.stop();
-    let deadline = tokio::time::Instant::now() + LIMIT;
-    assert!(intake.until_finished(deadline).await);
+    stop(intake).await;
 }
 
 /// A topic of the same name is another topic: its offsets begin anew, though the consumer's do not.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_topic_that_is_deleted_and_made_anew_is_read_from_its_beginning() {
-    let broker = Broker::start(Config::memory()).await.expect("a broker");
-    let brokers = broker.bootstrap();
-    create_declared(&brokers).await;
-    create(&brokers, "anew", 1).await;
+    let (_broker, brokers) = broker_with(&[("anew", 1)]).await;
     let rules = Rules::applied_at(&all_of("anew"), Some(Timestamp(BASE)));
     let intake = intake(&brokers, rules, None, None);
     let producer = producer(&brokers);
@@ -114,7 +99,5 @@ async fn a_topic_that_is_deleted_and_made_anew_is_read_from_its_beginning() {
     send(20..25);
     until_signals(&brokers, 25).await;
     assert_eq!(signals(&brokers).1, [""; 0]);
-    intake.stop();
-    let deadline = tokio::time::Instant::now() + LIMIT;
-    assert!(intake.until_finished(deadline).await);
+    stop(intake).await;
 }

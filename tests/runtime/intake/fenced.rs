@@ -9,13 +9,12 @@ use partita::model::{Millis, Timestamp};
 use partita::runtime::intake::IntakeConfig;
 use partita::runtime::intake::schemas::{KnownSchemas, SchemaSettings};
 use partita::runtime::intake::worker::{IntakeWorker, Stepped};
-use partita_broker::{Broker, Config};
 use rdkafka::consumer::{BaseConsumer, Consumer};
 use rdkafka::producer::{BaseProducer, Producer};
 use rdkafka::{ClientConfig, Offset, TopicPartitionList};
 
 use super::support::{
-    BASE, LIMIT, Rules, all_of, click, create, create_declared, intake, producer, send, signals,
+    BASE, LIMIT, Rules, all_of, broker_with, click, intake, producer, send, signals, stop,
     until_signals,
 };
 
@@ -61,10 +60,7 @@ fn fence(brokers: &str) {
 /// then, it would take the place of what is read again.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_lost_session_skips_nothing_and_takes_nothing_twice() {
-    let broker = Broker::start(Config::memory()).await.expect("a broker");
-    let brokers = broker.bootstrap();
-    create_declared(&brokers).await;
-    create(&brokers, "fenced", 1).await;
+    let (_broker, brokers) = broker_with(&[("fenced", 1)]).await;
     let producer = producer(&brokers);
     for n in 0..RECORDS {
         send(&producer, "fenced", 1, n, &click(n));
@@ -101,11 +97,7 @@ async fn a_lost_session_skips_nothing_and_takes_nothing_twice() {
 /// ends; what its successor reads already goes on.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_transaction_that_stays_open_holds_up_no_other_partition() {
-    let broker = Broker::start(Config::memory()).await.expect("a broker");
-    let brokers = broker.bootstrap();
-    create_declared(&brokers).await;
-    create(&brokers, "read", 1).await;
-    create(&brokers, "undecided", 2).await;
+    let (_broker, brokers) = broker_with(&[("read", 1), ("undecided", 2)]).await;
     let rules = Rules::applied_at(&all_of("read"), Some(Timestamp(BASE)));
     let intake = intake(&brokers, rules.clone(), None, None);
     let producer = producer(&brokers);
@@ -126,9 +118,7 @@ async fn a_transaction_that_stays_open_holds_up_no_other_partition() {
     tokio::task::block_in_place(|| dead.abort_transaction(LIMIT)).expect("an abort");
     until_signals(&brokers, 40).await;
     assert_eq!(signals(&brokers).1, [""; 0]);
-    intake.stop();
-    let deadline = tokio::time::Instant::now() + LIMIT;
-    assert!(intake.until_finished(deadline).await);
+    stop(intake).await;
 }
 
 /// A transaction that moves the group's position in the first partition of a topic, and does not end.

@@ -4,17 +4,14 @@ use partita_broker::{Broker, Config};
 use rdkafka::producer::Producer;
 
 use super::support::{
-    LIMIT, Rules, Sent, all_of, click, create, create_declared, create_with, intake, producer,
+    LIMIT, Rules, Sent, all_of, broker_with, click, create, create_with, intake, producer,
     read_all, send, until_anchored, until_signals,
 };
 
 /// A record as large as the broker takes it has room as a dead letter, where it gets more headers.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn the_largest_record_of_all_finds_room_as_a_dead_letter() {
-    let broker = Broker::start(Config::memory()).await.expect("a broker");
-    let brokers = broker.bootstrap();
-    create_declared(&brokers).await;
-    create(&brokers, "a", 1).await;
+    let (_broker, brokers) = broker_with(&[("a", 1)]).await;
     let intake = intake(&brokers, Rules::of(&all_of("a")), None, None);
     until_anchored(&brokers, &[("a", 1)]).await;
     let producer = producer(&brokers);

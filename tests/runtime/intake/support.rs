@@ -20,6 +20,7 @@ use partita::runtime::intake::schemas::{KnownSchemas, SchemaSettings};
 use partita::runtime::intake::{Intake, IntakeConfig};
 use partita::topics::{Catalogue, Cluster};
 use partita::workflow::Workflow;
+use partita_broker::{Broker, Config};
 use rdkafka::admin::AdminClient;
 use rdkafka::client::DefaultClientContext;
 use rdkafka::consumer::{BaseConsumer, Consumer};
@@ -117,6 +118,24 @@ pub(crate) fn intake(
     };
     let schemas = Arc::new(schemas.expect("schemas")) as _;
     Intake::start(&config, &rules, &schemas).expect("the intake starts")
+}
+
+pub(crate) async fn stop(intake: Intake) {
+    intake.stop();
+    let deadline = tokio::time::Instant::now() + LIMIT;
+    assert!(intake.until_finished(deadline).await, "it does not stop");
+}
+
+/// A broker with the topics of an installation and these beside them, each with so many partitions; and where
+/// it listens.
+pub(crate) async fn broker_with(topics: &[(&str, i32)]) -> (Broker, String) {
+    let broker = Broker::start(Config::memory()).await.expect("a broker");
+    let brokers = broker.bootstrap();
+    create_declared(&brokers).await;
+    for (topic, partitions) in topics {
+        create(&brokers, topic, *partitions).await;
+    }
+    (broker, brokers)
 }
 
 /// A record, and what the intake is to make of it.
