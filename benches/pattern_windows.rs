@@ -11,7 +11,7 @@ use partita::pattern::window::{Arrival, Fired, HoppingSpec, KeyedHopping};
 
 /// As in the program.
 #[global_allocator]
-static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+static ALLOCATOR: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;
 
 struct Event {
     at: i64,

@@ -18,7 +18,7 @@ use stream::{Record, records};
 
 /// As in the program.
 #[global_allocator]
-static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+static ALLOCATOR: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;
 
 fn run(name: &str, w: u64, keys: u64, records: &[Record]) {
     let Some(rule) = rule(name, w, keys) else {

@@ -238,6 +238,28 @@ pub struct BenchArgs {
     /// Threads of the engine that move runs on.
     #[arg(long, value_name = "N", default_value_t = 1, value_parser = positive)]
     pub workers: usize,
+    /// What the agent reads: tasks of transactions that have committed, or those of open ones too.
+    #[arg(long, value_enum, default_value_t)]
+    pub agent_isolation: Isolation,
+}
+
+/// `isolation.level` of a consumer, by Kafka's own names.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
+pub enum Isolation {
+    #[default]
+    #[value(name = "read_committed")]
+    ReadCommitted,
+    #[value(name = "read_uncommitted")]
+    ReadUncommitted,
+}
+
+impl Isolation {
+    pub fn name(self) -> &'static str {
+        match self {
+            Isolation::ReadCommitted => "read_committed",
+            Isolation::ReadUncommitted => "read_uncommitted",
+        }
+    }
 }
 
 #[derive(Debug, Subcommand)]

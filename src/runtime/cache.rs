@@ -1,7 +1,7 @@
-//! What an instance keeps in memory of one partition: the encoded entry of each live run and of
-//! ended ones that are not in the store yet or still fit, what is due when, and which runs wait
-//! for a place. An entry is decoded when the engine asks for it: encoded, a waiting run of five
-//! steps takes a few hundred bytes.
+//! What an instance keeps in memory of one partition: the encoded entry of each run that moved lately
+//! or that the store does not have yet, what is due when, and which runs wait for a place. The entry of
+//! a run that rests is in the store alone. An entry is decoded when the engine asks for it: encoded, a
+//! waiting run of five steps takes a few hundred bytes.
 
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
@@ -19,6 +19,9 @@ use crate::model::{Json, RunId, RunStatus, Timestamp};
 /// Bytes that a cached run takes besides its entry and the text of its id: its slot, and its
 /// places in map, timers and indexes.
 const OVERHEAD_BYTES: usize = 228;
+
+/// Runs that one look for those at rest goes through at most, so that nobody waits for it.
+const MOST_LOOKED_AT: usize = 16_384;
 
 /// Something that has fallen due.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -40,11 +43,19 @@ struct CachedRun {
     awaiting: Awaiting,
     /// The store has this very entry.
     is_stored: bool,
+    /// It has not moved since the hand came by.
+    is_at_rest: bool,
 }
 
 impl CachedRun {
     fn entry_bytes(&self) -> usize {
         self.entry.as_ref().map_or(0, |entry| entry.len())
+    }
+
+    /// Leaves the entry to the store, where the store has it; how many bytes that frees.
+    fn evict_entry(&mut self) -> usize {
+        let entry = self.entry.take_if(|_| self.is_stored);
+        entry.map_or(0, |entry| entry.len())
     }
 
     /// Where it stands among the pending ones, if it is one.
@@ -75,7 +86,7 @@ pub struct Cache {
     by_tag: TagIndex,
     /// Ended runs that the store has, oldest first: the first to go.
     disposable: VecDeque<RunId>,
-    /// The place that the next look for entries to evict begins at.
+    /// The place that is looked at next for an entry to evict; it goes around.
     hand: Place,
     live: usize,
     awaiting: Awaiting,
@@ -199,6 +210,7 @@ impl Cache {
         run.awaiting = facts.awaiting;
         self.awaiting += run.awaiting;
         run.is_stored = is_stored;
+        run.is_at_rest = false;
         let pending = run.among_pending();
         self.bytes = self.bytes - bytes + run.entry_bytes();
         self.live = self.live - usize::from(is_live(status)) + usize::from(is_live(facts.status));
@@ -234,6 +246,7 @@ impl Cache {
             status: facts.status,
             awaiting: facts.awaiting,
             is_stored,
+            is_at_rest: false,
         };
         self.bytes += OVERHEAD_BYTES + id.as_str().len() + run.entry_bytes();
         self.live += usize::from(is_live(run.status));
@@ -426,22 +439,41 @@ impl Cache {
         }
     }
 
-    /// Goes on around the runs from where it stopped the last time; bytes of the entries evicted.
+    /// Leaves to the store the entries of runs that rest: that have not moved since the last time that they
+    /// were looked at, a round ago. Looks at a part of all runs, of which `looks` make a round.
+    pub fn rest(&mut self, looks: usize) {
+        for _ in 0..self.runs.len().div_ceil(looks.max(1)).min(MOST_LOOKED_AT) {
+            let place = self.pass_hand();
+            if let Some(run) = self.runs.at_mut(place) {
+                match run.is_at_rest {
+                    true => self.bytes -= run.evict_entry(),
+                    false => run.is_at_rest = true,
+                }
+            }
+        }
+    }
+
+    /// Bytes of the entries evicted.
     fn evict_entries(&mut self, excess: usize, at_most: usize) -> usize {
         let mut freed = 0;
         for _ in 0..at_most.min(self.runs.len()) {
             if freed >= excess {
                 break;
             }
-            if let Some(run) = self.runs.at_mut(self.hand).filter(|run| run.is_stored) {
-                freed += run.entry.take().map_or(0, |entry| entry.len());
-            }
-            self.hand = match self.hand as usize + 1 < self.runs.len() {
-                true => self.hand + 1,
-                false => 0,
-            };
+            let place = self.pass_hand();
+            freed += self.runs.at_mut(place).map_or(0, CachedRun::evict_entry);
         }
         freed
+    }
+
+    /// The place under the hand, which moves on to the next.
+    fn pass_hand(&mut self) -> Place {
+        let place = self.hand;
+        self.hand = match place as usize + 1 < self.runs.len() {
+            true => place + 1,
+            false => 0,
+        };
+        place
     }
 
     fn drop_values(&mut self, id: &RunId) {
@@ -527,6 +559,31 @@ mod tests {
         cache.evict(0, 5);
         assert_eq!(evicted(&cache), [0, 2, 4, 6, 8]);
         assert_eq!(cache.due(Timestamp(5), 100).len(), 10);
+    }
+
+    #[test]
+    fn the_entry_of_a_run_that_rests_is_left_to_the_store() {
+        let mut cache = Cache::default();
+        for number in 0..4 {
+            cache.put_run(&id(number), entry(), facts(1, Some(5)), number != 3);
+        }
+        let held = |cache: &Cache| {
+            let has_entry = |number: &usize| cache.entry(&id(*number)).flatten().is_some();
+            (0..4).filter(has_entry).collect::<Vec<_>>()
+        };
+        let bytes = cache.bytes();
+        // A round of two looks sees each run once.
+        cache.rest(2);
+        cache.rest(2);
+        assert_eq!(held(&cache), [0, 1, 2, 3]);
+        // Run 1 moves, and the store does not have run 3.
+        cache.put_run(&id(1), entry(), facts(1, Some(5)), true);
+        cache.rest(2);
+        cache.rest(2);
+        assert_eq!((held(&cache), cache.bytes()), (vec![1, 3], bytes - 200));
+        cache.rest(1);
+        assert_eq!((held(&cache), cache.bytes()), (vec![3], bytes - 300));
+        assert_eq!(cache.due(Timestamp(5), 100).len(), 4);
     }
 
     #[test]

@@ -51,3 +51,4 @@ pub use handle::{
     Answered, DefinitionRegistry, EventsTail, Handle, HistoryEvent, ListCursor, LiveEvent,
     PartitionInfo, Readiness, RunFilter, RunPage, RuntimeConfig, StartError, SubmitError, start,
 };
+pub use supervisor::REST_ROUND;

@@ -27,6 +27,10 @@ const IDLE_WAIT: Duration = Duration::from_millis(50);
 /// Between two reports of how far behind a worker is.
 const OBSERVE_EVERY: Duration = Duration::from_secs(1);
 
+/// All runs are looked at once in such a time; one that has not moved from one look to the next is in the
+/// store alone from then on. It costs a run whose next step comes later a read of the store.
+pub const REST_ROUND: Duration = Duration::from_secs(15);
+
 /// Share of the cache that a partition may have at least, in bytes.
 const LEAST_PARTITION_CACHE: usize = 1 << 20;
 
@@ -235,6 +239,7 @@ pub(super) fn pause(span: Duration, stop: &AtomicBool) {
 }
 
 fn write_behind(shared: &Shared, every: Duration, stop: &AtomicBool) {
+    let looks = REST_ROUND.div_duration_f64(every) as usize;
     while !stop.load(Ordering::Acquire) {
         pause(every, stop);
         let mut snapshot = meters::Snapshot::default();
@@ -246,7 +251,8 @@ fn write_behind(shared: &Shared, every: Duration, stop: &AtomicBool) {
                     tracing::error!(%error, partition = partition.number, "the store fails; it is left alone");
                 }
             }
-            let cache = partition.cache();
+            let mut cache = partition.cache_mut();
+            cache.rest(looks);
             snapshot.live += cache.live();
             snapshot.pending += cache.pending_count();
             snapshot.awaiting += cache.awaiting();

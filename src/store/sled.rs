@@ -16,7 +16,7 @@ const FORMAT_KEY: &[u8] = b"\0format";
 const FORMAT: u8 = 1;
 
 /// sled's own default is a gigabyte.
-const PAGE_CACHE_BYTES: u64 = 32 << 20;
+const PAGE_CACHE_BYTES: u64 = 16 << 20;
 
 /// How long a database whose lock is held is waited for, and the pause between two tries.
 const LOCK_WAIT: Duration = Duration::from_secs(5);

@@ -8,7 +8,14 @@ use partita_broker::Broker;
 use partita_broker::config::{Config, Fsync, Storage};
 
 #[global_allocator]
-static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+static ALLOCATOR: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;
+
+/// Few arenas and small caches of threads: what a burst leaves behind goes back to the system after
+/// half a second. The variable `MALLOC_CONF` overrides each option.
+#[used]
+#[unsafe(export_name = "malloc_conf")]
+static ALLOCATOR_OPTIONS: &[u8; 85] =
+    b"background_thread:true,narenas:2,tcache_max:4096,dirty_decay_ms:500,muzzy_decay_ms:0\0";
 
 /// A single-node broker that speaks the Kafka protocol.
 #[derive(Debug, Parser)]

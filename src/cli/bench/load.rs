@@ -20,6 +20,7 @@ use serde::{Deserialize, Serialize};
 use super::FETCH_WAIT;
 use super::shape::AGENT;
 use crate::cli::CliError;
+use crate::cli::args::Isolation;
 use crate::cli::measure::Samples;
 use crate::log::kafka::reader_config;
 
@@ -123,7 +124,11 @@ pub struct Load {
 
 impl Load {
     /// Connects, and returns once the agent has its partitions. `tasks.bench` must exist.
-    pub async fn start(client: &ClientConfig, prefix: &str) -> Result<Self, CliError> {
+    pub async fn start(
+        client: &ClientConfig,
+        prefix: &str,
+        agent: Isolation,
+    ) -> Result<Self, CliError> {
         let producer = producer(client)?;
         let current: Arc<Mutex<Option<Arc<Clocks>>>> = Arc::default();
         let latencies: Arc<Mutex<Latencies>> = Arc::default();
@@ -133,6 +138,7 @@ impl Load {
         let consumer: BaseConsumer = reader_config(client.clone(), &group, FETCH_WAIT)
             // An agent commits what it has answered, as any consumer of a group does.
             .set("enable.auto.commit", "true")
+            .set("isolation.level", agent.name())
             .create()
             .map_err(|error| broken("the bench's agent", &error))?;
         consumer

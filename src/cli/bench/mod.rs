@@ -30,6 +30,7 @@ use super::measure::quantile_words;
 use super::serve::stop_signal;
 use super::{CliError, Context};
 use crate::config::Config;
+use crate::runtime::REST_ROUND;
 use crate::telemetry::names::STATE_OPERATION_SECONDS;
 use crate::topics::{Catalogue, Cluster};
 
@@ -51,6 +52,8 @@ const LATENCY_SECONDS: f64 = 20.0;
 const END_WITHIN: Duration = Duration::from_secs(30);
 /// Buffers on the way go back before memory is looked at.
 const SETTLE: Duration = Duration::from_secs(3);
+/// After so long without a step the entry of a run is in the store alone.
+const REST: Duration = REST_ROUND.saturating_mul(2).saturating_add(SETTLE);
 /// How long the broker may hold a fetch that finds nothing, for each reader of the bench:
 /// librdkafka's own default, which an agent that sets nothing has.
 const FETCH_WAIT: Duration = Duration::from_millis(500);
@@ -159,6 +162,16 @@ struct Loaded {
     census: Census,
 }
 
+/// Resident bytes of an engine with runs that wait.
+struct Memory {
+    /// Of the process, with all of them at rest.
+    whole: u64,
+    /// What each has added once all are started.
+    per_run_just_started: u64,
+    /// What each adds at rest.
+    per_run: u64,
+}
+
 type Census = BTreeMap<&'static str, Count>;
 
 impl Bench<'_> {
@@ -169,7 +182,7 @@ impl Bench<'_> {
             ground.kind, ground.brokers
         ));
         let mut loaded = self.loaded().await?;
-        let memory = self.memory_per_run().await?;
+        let memory = self.memory().await?;
         let ceiling = self.ceiling(&loaded).await?;
         let (saturation, state) = (&loaded.saturation, &loaded.state);
         let ratio = saturation.steps_per_second / ceiling.steps_per_second;
@@ -180,6 +193,7 @@ impl Bench<'_> {
             "start_to_task_ms": loaded.latency.start_to_task.quantiles(),
             "reply_to_task_ms": loaded.latency.reply_to_task.quantiles(),
             "runs_per_second_offered": self.args.rate,
+            "agent_isolation": self.args.agent_isolation.name(),
             "steps_per_second": rounded(saturation.steps_per_second),
             "shape": self.args.shape.name(),
             "steps_per_run": self.args.steps,
@@ -188,7 +202,9 @@ impl Bench<'_> {
             "ceiling_ratio": (ratio * 1_000.0).round() / 1_000.0,
             "engine_cpu_seconds": (loaded.cpu_seconds * 100.0).round() / 100.0,
             "steps_per_cpu_second": rounded(saturation.steps as f64 / loaded.cpu_seconds.max(0.01)),
-            "memory_bytes_per_live_run": memory,
+            "memory_bytes": memory.whole,
+            "memory_bytes_per_live_run": memory.per_run,
+            "memory_bytes_per_run_just_started": memory.per_run_just_started,
             "live_runs_measured": self.args.waiting,
             "state_op_ms": {
                 "p50": prometheus::quantile_ms(state, 0.5),
@@ -204,7 +220,7 @@ impl Bench<'_> {
         let workflow = definition["name"].as_str().unwrap_or_default().to_owned();
         let prefix = fresh_prefix("bench");
         let engine = self.engine(&prefix, &definition).await?;
-        let load = Load::start(&self.client, &prefix).await?;
+        let load = self.load(&prefix).await?;
         self.say("warming up");
         load.drive("warm", &workflow, WARM_UP_RUNS, steps, Pace::Window(50))
             .await?;
@@ -244,9 +260,9 @@ impl Bench<'_> {
         })
     }
 
-    /// Resident memory that each waiting run adds, in an engine that has done nothing else: one
-    /// that was busy has freed memory to spare, and would need less.
-    async fn memory_per_run(&self) -> Result<u64, CliError> {
+    /// Resident memory of waiting runs, in an engine that has done nothing else: one that was busy has
+    /// freed memory to spare, and would need less.
+    async fn memory(&self) -> Result<Memory, CliError> {
         let runs = self.args.waiting;
         self.say(&format!("memory: {runs} runs that wait"));
         let prefix = fresh_prefix("wait");
@@ -255,7 +271,7 @@ impl Bench<'_> {
             .await?;
         // Names the bench's agent whatever the number of steps, so that its topic is there.
         put(&engine.api, &self.args.shape.definition(self.args.steps)).await?;
-        let load = Load::start(&self.client, &prefix).await?;
+        let load = self.load(&prefix).await?;
         let flood = |name: &str, runs| {
             tokio::task::block_in_place(|| load.flood(name, "bench_waiting", runs))
         };
@@ -270,8 +286,15 @@ impl Bench<'_> {
             .until_live((WARM_UP_RUNS + runs) as u64, WAITING_WITHIN)
             .await?;
         tokio::time::sleep(SETTLE).await;
-        let after = engine.process.usage()?.memory_bytes;
-        Ok(after.saturating_sub(before) / runs as u64)
+        let just_started = engine.process.usage()?.memory_bytes;
+        tokio::time::sleep(REST).await;
+        let at_rest = engine.process.usage()?.memory_bytes;
+        let each = |bytes: u64| bytes.saturating_sub(before) / runs as u64;
+        Ok(Memory {
+            whole: at_rest,
+            per_run_just_started: each(just_started),
+            per_run: each(at_rest),
+        })
     }
 
     /// A bare loop that writes records of the size and number that the census counted.
@@ -305,7 +328,7 @@ impl Bench<'_> {
             .create(&catalogue, &prefix)
             .await?;
         let _process = start_bare_loop(&self.flags(&prefix), &bare)?;
-        let load = Load::start(&self.client, &prefix).await?;
+        let load = self.load(&prefix).await?;
         load.drive("warm", "bare", WARM_UP_RUNS, steps, Pace::Window(50))
             .await?;
         let figures = load
@@ -323,6 +346,10 @@ impl Bench<'_> {
         let engine = Engine::start(&self.flags(prefix), &data_dir, self.args.workers).await?;
         put(&engine.api, definition).await?;
         Ok(engine)
+    }
+
+    async fn load(&self, prefix: &str) -> Result<Load, CliError> {
+        Load::start(&self.client, prefix, self.args.agent_isolation).await
     }
 
     /// What the processes are told: the same brokers, a prefix of their own.
@@ -483,9 +510,10 @@ fn print(context: &Context, result: &Value) {
         (
             "memory per live run",
             format!(
-                "{} bytes over {} runs",
+                "{} bytes over {} runs at rest, {} just started",
                 number("/memory_bytes_per_live_run"),
-                number("/live_runs_measured")
+                number("/live_runs_measured"),
+                number("/memory_bytes_per_run_just_started")
             ),
         ),
         ("state operations", quantile_words(&result["state_op_ms"])),
