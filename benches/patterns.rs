@@ -61,8 +61,9 @@ fn run(name: &str, w: u64, keys: u64, records: &[Record]) {
         "a limit was met: matches are missing"
     );
     println!(
-        "{name:4} W={w:<7} K={keys:<6} {:>8.2} M events/s  matches {early} of the first 100,000, {matches} in all",
+        "{name:4} W={w:<7} K={keys:<6} {:>8.3} M events/s  matches {early} of the first 100,000, {matches} of all {}",
         records.len() as f64 / seconds / 1e6,
+        records.len(),
     );
 }
 
@@ -76,11 +77,11 @@ fn main() {
         run("p1", 0, keys, &records);
         for w in [100, 1_000, 10_000, 100_000] {
             run("p2a", w, keys, &records);
-            // At any contiguity an event of a single key then completes more than ten million matches, all
-            // of them in memory at once.
-            if w <= 10_000 || keys > 1 {
-                run("p2b", w, keys, &records);
-            }
+            // With a window as long as the stream one event of a single key completes more than ten million
+            // matches, all of them in memory at once; the beginning of the stream shows how fast they come.
+            let is_whole = w <= 10_000 || keys > 1;
+            let events = if is_whole { count } else { count.min(50_000) };
+            run("p2b", w, keys, &records[..events]);
             run("p3", w, keys, &records);
             run("p4", w, keys, &records);
         }

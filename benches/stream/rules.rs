@@ -59,7 +59,7 @@ pub fn rule(name: &str, w: u64, keys: u64) -> Option<Arc<Rule>> {
         _ => return None,
     };
     let text = format!(
-        "kind: rule\nname: {name}\ncorrelate: {{by: [key]}}\nmatch:\n  {shape}\nemit: {{after_match: {skip}}}\nlimits: {{max_results_per_event: 1000000}}\n"
+        "kind: rule\nname: {name}\ncorrelate: {{by: [key]}}\nmatch:\n  {shape}\nemit: {{after_match: {skip}}}\nlimits: {{max_results_per_event: 10000000}}\n"
     );
     let rules =
         syntax::parse(&text, Some(name)).unwrap_or_else(|violations| panic!("{violations}"));
