@@ -21,7 +21,7 @@ use crate::model::{Json, RunId, RunStatus, Timestamp};
 const OVERHEAD_BYTES: usize = 228;
 
 /// Runs that one look for those at rest goes through at most, so that nobody waits for it.
-const MOST_LOOKED_AT: usize = 16_384;
+const MOST_LOOKED_AT: Place = 16_384;
 
 /// Something that has fallen due.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -43,7 +43,7 @@ struct CachedRun {
     awaiting: Awaiting,
     /// The store has this very entry.
     is_stored: bool,
-    /// It has not moved since the hand came by.
+    /// It has not moved since it was looked at last for that.
     is_at_rest: bool,
 }
 
@@ -86,7 +86,7 @@ pub struct Cache {
     by_tag: TagIndex,
     /// Ended runs that the store has, oldest first: the first to go.
     disposable: VecDeque<RunId>,
-    /// The place that is looked at next for an entry to evict; it goes around.
+    /// The place that the next look for entries to evict begins at.
     hand: Place,
     live: usize,
     awaiting: Awaiting,
@@ -439,11 +439,12 @@ impl Cache {
         }
     }
 
-    /// Leaves to the store the entries of runs that rest: that have not moved since the last time that they
-    /// were looked at, a round ago. Looks at a part of all runs, of which `looks` make a round.
-    pub fn rest(&mut self, looks: usize) {
-        for _ in 0..self.runs.len().div_ceil(looks.max(1)).min(MOST_LOOKED_AT) {
-            let place = self.pass_hand();
+    /// Leaves to the store the entries of runs that rest: that have not moved since they were looked at in the
+    /// round before. Looks at a bounded number of runs from `first` on; where the next look of this round
+    /// begins, if it is not over.
+    pub fn rest(&mut self, first: Place) -> Option<Place> {
+        let next = first.saturating_add(MOST_LOOKED_AT);
+        for place in first..next {
             if let Some(run) = self.runs.at_mut(place) {
                 match run.is_at_rest {
                     true => self.bytes -= run.evict_entry(),
@@ -451,29 +452,24 @@ impl Cache {
                 }
             }
         }
+        ((next as usize) < self.runs.len()).then_some(next)
     }
 
-    /// Bytes of the entries evicted.
+    /// Goes on around the runs from where it stopped the last time; bytes of the entries evicted.
     fn evict_entries(&mut self, excess: usize, at_most: usize) -> usize {
         let mut freed = 0;
         for _ in 0..at_most.min(self.runs.len()) {
             if freed >= excess {
                 break;
             }
-            let place = self.pass_hand();
-            freed += self.runs.at_mut(place).map_or(0, CachedRun::evict_entry);
+            let run = self.runs.at_mut(self.hand);
+            freed += run.map_or(0, CachedRun::evict_entry);
+            self.hand = match self.hand as usize + 1 < self.runs.len() {
+                true => self.hand + 1,
+                false => 0,
+            };
         }
         freed
-    }
-
-    /// The place under the hand, which moves on to the next.
-    fn pass_hand(&mut self) -> Place {
-        let place = self.hand;
-        self.hand = match place as usize + 1 < self.runs.len() {
-            true => place + 1,
-            false => 0,
-        };
-        place
     }
 
     fn drop_values(&mut self, id: &RunId) {
@@ -572,16 +568,14 @@ mod tests {
             (0..4).filter(has_entry).collect::<Vec<_>>()
         };
         let bytes = cache.bytes();
-        // A round of two looks sees each run once.
-        cache.rest(2);
-        cache.rest(2);
+        // A round is over that has seen each run once, however few they are.
+        assert_eq!(cache.rest(0), None);
         assert_eq!(held(&cache), [0, 1, 2, 3]);
         // Run 1 moves, and the store does not have run 3.
         cache.put_run(&id(1), entry(), facts(1, Some(5)), true);
-        cache.rest(2);
-        cache.rest(2);
+        assert_eq!(cache.rest(0), None);
         assert_eq!((held(&cache), cache.bytes()), (vec![1, 3], bytes - 200));
-        cache.rest(1);
+        assert_eq!(cache.rest(0), None);
         assert_eq!((held(&cache), cache.bytes()), (vec![3], bytes - 300));
         assert_eq!(cache.due(Timestamp(5), 100).len(), 4);
     }

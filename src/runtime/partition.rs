@@ -293,6 +293,15 @@ impl Partition {
         Ok(changes.len())
     }
 
+    /// Looks at all runs once; one that has not moved since the last time is in the store alone from then on.
+    /// Lets others to the cache in between.
+    pub fn rest(&self) {
+        let mut next = Some(0);
+        while let Some(first) = next {
+            next = self.cache_mut().rest(first);
+        }
+    }
+
     /// The run as committed, from the cache, else from the store.
     pub fn run(&self, id: &RunId) -> Result<Option<RunState>, StoreError> {
         let (cached, has_evicted) = {

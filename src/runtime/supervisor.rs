@@ -239,9 +239,13 @@ pub(super) fn pause(span: Duration, stop: &AtomicBool) {
 }
 
 fn write_behind(shared: &Shared, every: Duration, stop: &AtomicBool) {
-    let looks = REST_ROUND.div_duration_f64(every) as usize;
+    let mut round_began = Instant::now();
     while !stop.load(Ordering::Acquire) {
         pause(every, stop);
+        let is_round_due = round_began.elapsed() >= REST_ROUND;
+        if is_round_due {
+            round_began = Instant::now();
+        }
         let mut snapshot = meters::Snapshot::default();
         for partition in shared.partitions() {
             let began = Instant::now();
@@ -251,8 +255,10 @@ fn write_behind(shared: &Shared, every: Duration, stop: &AtomicBool) {
                     tracing::error!(%error, partition = partition.number, "the store fails; it is left alone");
                 }
             }
-            let mut cache = partition.cache_mut();
-            cache.rest(looks);
+            if is_round_due {
+                partition.rest();
+            }
+            let cache = partition.cache();
             snapshot.live += cache.live();
             snapshot.pending += cache.pending_count();
             snapshot.awaiting += cache.awaiting();

@@ -5,20 +5,17 @@ use std::time::{Duration, Instant};
 use partita::runtime::DefinitionRegistry;
 use partita::runtime::definitions::{Registry, RegistrySettings};
 use partita::workflow::definition::Defaults;
-use partita_broker::{Broker, Config};
 use rdkafka::ClientConfig;
 use rdkafka::producer::{BaseRecord, Producer};
 
-use crate::intake::support::{LIMIT, create_declared, producer};
+use crate::intake::support::{LIMIT, broker_with, producer};
 
 const RULES: usize = 2_000;
 
 /// Some of the rules would be worse than none: what the intake reads by them is passed over for the others.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_registry_that_has_not_read_all_yet_has_no_rule_in_force() {
-    let broker = Broker::start(Config::memory()).await.expect("a broker");
-    let brokers = broker.bootstrap();
-    create_declared(&brokers).await;
+    let (_broker, brokers) = broker_with(&[]).await;
     let producer = producer(&brokers);
     for n in 0..RULES {
         let key = format!("rule/r{n}/1");
