@@ -80,7 +80,7 @@ fn run(filter: &Filter, events: &[String]) -> (f64, u64) {
         let event = decode(&raw, &NoSchemas, 1 << 20).expect("JSON");
         let event = event.expect("an event");
         of_topic.select(&event.payload, event.at, &mut |verdict| {
-            if let Verdict::Wanted { rule, key, at } = verdict {
+            if let Verdict::Wanted { rule, key, at, .. } = verdict {
                 signals += 1;
                 out.clear();
                 let parts = EventParts {
@@ -92,6 +92,7 @@ fn run(filter: &Filter, events: &[String]) -> (f64, u64) {
                     offset,
                     at,
                     payload: &event.payload,
+                    begins: true,
                 };
                 encode_event(&parts, &mut out);
             }

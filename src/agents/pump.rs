@@ -8,7 +8,8 @@ use std::time::{Duration, Instant};
 use tokio::sync::Notify;
 
 use super::feed::{Delivery, Done, Sink};
-use crate::model::{CancelTask, Timestamp};
+use crate::clock::{Clock, SystemClock};
+use crate::model::CancelTask;
 
 /// A task as a poller gets it.
 #[derive(Clone, Debug)]
@@ -193,14 +194,7 @@ fn is_over(delivery: &Delivery) -> bool {
     delivery
         .task
         .deadline
-        .is_some_and(|deadline| deadline <= wall_clock())
-}
-
-/// The wall clock, in the model's terms.
-pub fn wall_clock() -> Timestamp {
-    Timestamp(
-        chrono::DateTime::<chrono::Utc>::from(std::time::SystemTime::now()).timestamp_millis(),
-    )
+        .is_some_and(|deadline| deadline <= SystemClock.now())
 }
 
 impl Sink for Pump {

@@ -9,7 +9,8 @@ use rdkafka::ClientConfig;
 use tokio::time::Instant;
 
 use super::feed::{Feed, FeedError, FeedSettings, group_of};
-use super::pump::{HandedOut, Held, Pump, wall_clock};
+use super::pump::{HandedOut, Held, Pump};
+use crate::clock::{Clock, SystemClock};
 
 /// A task this old, or one that was handed out before, may have been answered behind the pump's
 /// back: it is asked for before it is handed out.
@@ -189,6 +190,6 @@ impl Pumps {
 }
 
 fn may_be_old(handed_out: &HandedOut) -> bool {
-    let age = wall_clock().0 - handed_out.delivery.timestamp;
+    let age = SystemClock.now().0 - handed_out.delivery.timestamp;
     handed_out.handed_out_before > 0 || age > i64::try_from(FRESH.as_millis()).unwrap_or(i64::MAX)
 }

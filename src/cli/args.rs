@@ -553,12 +553,10 @@ fn span(text: &str) -> Result<Span, String> {
 }
 
 fn point_in_time(text: &str) -> Result<String, String> {
+    use crate::clock::{Clock, SystemClock};
     use crate::model::Timestamp;
     if let Some(span) = Span::parse(text) {
-        let now = Timestamp(
-            chrono::DateTime::<chrono::Utc>::from(std::time::SystemTime::now()).timestamp_millis(),
-        );
-        return Ok((now - span.0).to_string());
+        return Ok((SystemClock.now() - span.0).to_string());
     }
     let time = Timestamp::parse(text)
         .ok_or("write a time such as 2026-01-31T12:00:00Z, or a span back from now such as 1h")?;

@@ -7,15 +7,19 @@ use crate::model::signal::Signal;
 use crate::model::{Json, TaskId, Timestamp, Watch};
 
 /// Version of the schema that this program knows; it reads all up to it.
-pub const VERSION: u8 = 2;
+pub const VERSION: u8 = 3;
 
 /// What an event and a watermark are written as: an instance that knows no watches reads them.
 const BEFORE_WATCHES: u8 = 1;
+
+/// What a watch is written as: an instance that knows no further events reads it.
+const BEFORE_FURTHER: u8 = 2;
 
 const EVENT: usize = 0;
 const WATERMARK: usize = 1;
 const WATCH: usize = 2;
 const UNWATCH: usize = 3;
+const FURTHER: usize = 4;
 
 /// What [`Signal::Event`] holds, borrowed.
 #[derive(Clone, Copy, Debug)]
@@ -28,6 +32,7 @@ pub struct EventParts<'a> {
     pub offset: i64,
     pub at: Timestamp,
     pub payload: &'a Json,
+    pub begins: bool,
 }
 
 /// What [`Signal::Watermark`] holds, borrowed.
@@ -52,6 +57,7 @@ pub fn encode(signal: &Signal, out: &mut Vec<u8>) {
             offset,
             at,
             payload,
+            begins,
         } => encode_event(
             &EventParts {
                 rule,
@@ -62,6 +68,7 @@ pub fn encode(signal: &Signal, out: &mut Vec<u8>) {
                 offset: *offset,
                 at: *at,
                 payload,
+                begins: *begins,
             },
             out,
         ),
@@ -87,7 +94,7 @@ pub fn encode(signal: &Signal, out: &mut Vec<u8>) {
 }
 
 fn encode_watch(watch: &Watch, branch: usize, out: &mut Vec<u8>) {
-    out.push(VERSION);
+    out.push(BEFORE_FURTHER);
     put_count(out, branch);
     put_bytes(out, watch.rule.as_bytes());
     put_long(out, watch.version.into());
@@ -114,8 +121,12 @@ fn json(reader: &mut Reader<'_>) -> Result<Json, CodecError> {
 
 /// Appends the value of an event's record.
 pub fn encode_event(event: &EventParts<'_>, out: &mut Vec<u8>) {
-    out.push(BEFORE_WATCHES);
-    put_count(out, EVENT);
+    let (version, branch) = match event.begins {
+        true => (BEFORE_WATCHES, EVENT),
+        false => (VERSION, FURTHER),
+    };
+    out.push(version);
+    put_count(out, branch);
     put_bytes(out, event.rule.as_bytes());
     put_long(out, event.version.into());
     put_bytes(out, event.key);
@@ -151,7 +162,7 @@ pub fn decode(bytes: &[u8]) -> Result<Signal, CodecError> {
         });
     }
     let signal = match reader.number::<usize>()? {
-        EVENT => Signal::Event {
+        branch @ (EVENT | FURTHER) => Signal::Event {
             rule: reader.text()?.to_owned(),
             version: reader.number()?,
             key: reader.text()?.as_bytes().to_vec(),
@@ -160,6 +171,7 @@ pub fn decode(bytes: &[u8]) -> Result<Signal, CodecError> {
             offset: reader.long()?,
             at: Timestamp(reader.long()?),
             payload: json(&mut reader)?,
+            begins: branch == EVENT,
         },
         WATERMARK => Signal::Watermark {
             topic: reader.text()?.to_owned(),
@@ -219,18 +231,21 @@ mod tests {
         let event = (
             ("[a-z_]{1,12}", any::<u32>(), key),
             place.clone(),
-            (0..i64::MAX, any::<i64>(), payload),
+            (0..i64::MAX, any::<i64>(), payload, any::<bool>()),
         )
             .prop_map(
-                |((rule, version, key), (topic, partition), (offset, at, payload))| Signal::Event {
-                    rule,
-                    version,
-                    key,
-                    topic,
-                    partition,
-                    offset,
-                    at: Timestamp(at),
-                    payload,
+                |((rule, version, key), (topic, partition), (offset, at, payload, begins))| {
+                    Signal::Event {
+                        rule,
+                        version,
+                        key,
+                        topic,
+                        partition,
+                        offset,
+                        at: Timestamp(at),
+                        payload,
+                        begins,
+                    }
                 },
             );
         let watermark = (
@@ -313,8 +328,8 @@ mod tests {
     #[test]
     fn a_newer_signal_and_trailing_bytes_are_told() {
         assert_eq!(
-            decode(&[3, 0]),
-            Err(CodecError::TooNew { found: 3, known: 2 })
+            decode(&[4, 0]),
+            Err(CodecError::TooNew { found: 4, known: 3 })
         );
         let mut bytes = Vec::new();
         let watermark = WatermarkParts {

@@ -25,6 +25,9 @@ pub enum Signal {
         at: Timestamp,
         /// An object.
         payload: Json,
+        /// Whether that version was in force when the event was read. Else another takes its place: the
+        /// event goes on with what began before, and begins nothing.
+        begins: bool,
     },
     /// How far event time has come at one partition of a source topic. Every partition of
     /// `signals` gets a copy.

@@ -73,6 +73,7 @@ struct Reader {
     topic: u16,
     predicates: Vec<u16>,
     every_event: bool,
+    begins: bool,
 }
 
 /// What event time is read from.
@@ -92,6 +93,8 @@ pub enum Verdict<'f> {
         /// The values of `correlate.by` as a JSON array. Equal keys have equal texts.
         key: String,
         at: Timestamp,
+        /// Whether the rule is in force: the event may begin something.
+        begins: bool,
     },
     /// A value of `correlate.by` is missing, null, a list or an object.
     Unkeyed { rule: &'f Arc<Rule> },
@@ -110,22 +113,34 @@ impl Verdict<'_> {
 }
 
 impl Filter {
+    /// For rules in force.
     pub fn new(rules: &[Arc<Rule>]) -> Self {
         let mut filter = Self::default();
         for rule in rules {
-            let matcher = Matcher::new(rule.clone(), false);
-            for (place, topic) in (0..).zip(&rule.topics) {
-                let (predicates, every_event) = matcher.interest(place);
-                let reader = Reader {
-                    rule: rule.clone(),
-                    topic: place,
-                    predicates: predicates.to_vec(),
-                    every_event,
-                };
-                filter.topics.entry(topic.clone()).or_default().add(reader);
-            }
+            filter.add(rule, true);
         }
         filter
+    }
+
+    /// A version that another takes the place of: events go on with what began before. Those that it
+    /// cannot read are not told of, for the other may say the same.
+    pub fn add_draining(&mut self, rule: &Arc<Rule>) {
+        self.add(rule, false);
+    }
+
+    fn add(&mut self, rule: &Arc<Rule>, begins: bool) {
+        let matcher = Matcher::new(rule.clone(), false);
+        for (place, topic) in (0..).zip(&rule.topics) {
+            let (predicates, every_event) = matcher.interest(place);
+            let reader = Reader {
+                rule: rule.clone(),
+                topic: place,
+                predicates: predicates.to_vec(),
+                every_event,
+                begins,
+            };
+            self.topics.entry(topic.clone()).or_default().add(reader);
+        }
     }
 
     /// The topics that rules read, in no order.
@@ -253,17 +268,20 @@ impl Reader {
         if !self.every_event && !self.predicates.iter().any(holds) {
             return None;
         }
-        if !key.iter().all(Scalar::is_key) {
-            return Some(Verdict::Unkeyed { rule });
-        }
-        Some(match rule.event_time(slots, recorded) {
-            Ok(at) => Verdict::Wanted {
-                rule,
-                key: key_text(&key),
-                at,
-            },
-            Err(why) => Verdict::Timeless { rule, why },
-        })
+        let verdict = if !key.iter().all(Scalar::is_key) {
+            Verdict::Unkeyed { rule }
+        } else {
+            match rule.event_time(slots, recorded) {
+                Ok(at) => Verdict::Wanted {
+                    rule,
+                    key: key_text(&key),
+                    at,
+                    begins: self.begins,
+                },
+                Err(why) => Verdict::Timeless { rule, why },
+            }
+        };
+        (self.begins || matches!(verdict, Verdict::Wanted { .. })).then_some(verdict)
     }
 }
 
@@ -336,7 +354,7 @@ mod tests {
         };
         filter.select(&payload, Some(Timestamp(7)), &mut |verdict| {
             found.push(match verdict {
-                Verdict::Wanted { rule, key, at } => format!("{}: {key} {}", rule.name, at.0),
+                Verdict::Wanted { rule, key, at, .. } => format!("{}: {key} {}", rule.name, at.0),
                 Verdict::Unkeyed { rule } => format!("{}: unkeyed", rule.name),
                 Verdict::Timeless { rule, .. } => format!("{}: timeless", rule.name),
             });

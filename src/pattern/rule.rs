@@ -68,6 +68,20 @@ impl Rule {
         name.is_some_and(|(name, _)| *name == *self.name)
     }
 
+    /// How long after what began it a match may take an event, or a window one after its first; `None`:
+    /// as long as it likes.
+    pub fn reach(&self) -> Option<Millis> {
+        match &self.shape {
+            Shape::Any { .. } => Some(Millis(0)),
+            Shape::All { within, .. } | Shape::Count { within, .. } => Some(*within),
+            Shape::Sequence(sequence) => sequence.within,
+            Shape::Window(window) => match window.span {
+                Span::Session { .. } => None,
+                span => Some(span.reach()),
+            },
+        }
+    }
+
     /// The workflows that matches start, with the version where one is asked for.
     pub fn workflows(&self) -> Vec<(&str, Option<u32>)> {
         let mut found: Vec<(&str, Option<u32>)> = Vec::new();

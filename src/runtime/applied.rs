@@ -4,8 +4,9 @@ use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 
 use super::kinds::{Definition, Kind, Program};
+use super::rules::{Draining, RuleSet};
 use crate::model::Timestamp;
-use crate::pattern::{Rule, Target};
+use crate::pattern::{OnUpdate, Rule, Target};
 
 /// One applied definition.
 #[derive(Debug)]
@@ -19,17 +20,14 @@ type Versions = BTreeMap<u32, Arc<Stored>>;
 /// All that is applied, as far as it was read.
 pub(super) struct Table {
     by_name: HashMap<Kind, BTreeMap<Arc<str>, Versions>>,
-    /// How often `live` became another list.
-    generation: u64,
-    live: Arc<[Arc<Rule>]>,
+    rules: RuleSet,
 }
 
 impl Default for Table {
     fn default() -> Self {
         Self {
             by_name: HashMap::new(),
-            generation: 0,
-            live: Arc::from([]),
+            rules: RuleSet::empty(),
         }
     }
 }
@@ -76,10 +74,10 @@ impl Table {
         self.note();
     }
 
-    /// The rules in force, by name, then those that steps of workflows imply: of every version that is
-    /// applied, since runs pin theirs. And how often that list changed.
-    pub(super) fn rules(&self) -> (u64, Arc<[Arc<Rule>]>) {
-        (self.generation, self.live.clone())
+    /// The rules as they stand. Of those that steps of workflows imply every version that is applied is
+    /// in force, since runs pin theirs.
+    pub(super) fn rules(&self) -> &RuleSet {
+        &self.rules
     }
 
     /// That version of a rule, in force or not, and when it was applied; one that a step of a workflow
@@ -96,24 +94,51 @@ impl Table {
     }
 
     fn note(&mut self) {
-        let names = self.by_name.get(&Kind::Rule).into_iter().flatten();
+        let (mut in_force, mut draining) = (Vec::new(), Vec::new());
+        for versions in self.by_name.get(&Kind::Rule).into_iter().flatten() {
+            let mut above: Option<&Stored> = None;
+            for stored in versions.1.values().rev() {
+                // Below one that is switched off nothing takes events.
+                let Some(rule) = stored.definition.rule().filter(|rule| rule.enabled) else {
+                    break;
+                };
+                match above {
+                    None => in_force.push(rule.clone()),
+                    Some(above)
+                        if rule.on_update == OnUpdate::Drain
+                            && stored.applied_at < above.applied_at =>
+                    {
+                        draining.push(Draining::new(rule, above.applied_at));
+                    }
+                    Some(_) => {}
+                }
+                above = Some(stored);
+            }
+        }
         let awaited = self.list(Kind::Workflow);
-        let awaited = awaited.flat_map(|stored| &stored.definition.awaited);
-        let live: Vec<Arc<Rule>> = names
-            .filter_map(|(_, versions)| versions.last_key_value())
-            .filter_map(|(_, stored)| stored.definition.rule())
-            .filter(|rule| rule.enabled)
-            .chain(awaited)
-            .cloned()
-            .collect();
-        let is_same = live.len() == self.live.len()
-            && live
+        in_force.extend(
+            awaited
+                .flat_map(|stored| &stored.definition.awaited)
+                .cloned(),
+        );
+        let known = &self.rules;
+        let is_same = in_force
+            .iter()
+            .map(|rule| &rule.source)
+            .eq(known.in_force.iter().map(|rule| &rule.source))
+            && draining
                 .iter()
-                .zip(self.live.iter())
-                .all(|(one, two)| one.source == two.source);
+                .map(|one| (&one.rule.source, one.until))
+                .eq(known
+                    .draining
+                    .iter()
+                    .map(|one| (&one.rule.source, one.until)));
         if !is_same {
-            self.live = live.into();
-            self.generation += 1;
+            self.rules = RuleSet {
+                generation: known.generation + 1,
+                in_force: in_force.into(),
+                draining: draining.into(),
+            };
         }
     }
 
@@ -170,8 +195,9 @@ mod tests {
     }
 
     fn live(table: &Table) -> (u64, Vec<String>) {
-        let (generation, rules) = table.rules();
-        (generation, rules.iter().map(|rule| rule.id()).collect())
+        let rules = table.rules();
+        let in_force = rules.in_force.iter().map(|rule| rule.id());
+        (rules.generation, in_force.collect())
     }
 
     fn rule(name: &str, more: &str) -> String {
@@ -194,6 +220,48 @@ mod tests {
         assert!(older.definition.rule().is_some_and(|rule| rule.enabled));
         table.remove(Kind::Rule, "a", 4);
         assert_eq!(live(&table), (5, vec!["a@3".into(), "b@1".into()]));
+    }
+
+    #[test]
+    fn versions_below_the_one_in_force_drain_if_they_were_in_force_and_say_so() {
+        let mut table = Table::default();
+        let draining = |table: &Table| -> Vec<(String, i64)> {
+            let draining = table.rules().draining.iter();
+            draining.map(|one| (one.rule.id(), one.until.0)).collect()
+        };
+        let lasting = |version: u32, more: &str| {
+            format!(
+                "kind: rule\nname: a\ntopic: t\nversion: {version}\n{more}\n\
+                 match: {{count: {{id: x, at_least: 2, within: 5m}}}}\n"
+            )
+        };
+        apply_at(&mut table, 1_000, &lasting(1, ""));
+        assert_eq!(draining(&table), []);
+        apply_at(&mut table, 2_000, &lasting(3, "time: {out_of_order: 7s}"));
+        let first = ("a@1".to_owned(), 2_000 + 300_000 + 60_000);
+        assert_eq!(draining(&table), std::slice::from_ref(&first));
+        apply_at(&mut table, 3_000, &lasting(2, ""));
+        let second = "it was never in force";
+        assert_eq!(draining(&table), std::slice::from_ref(&first), "{second}");
+        table.remove(Kind::Rule, "a", 2);
+        apply_at(&mut table, 4_000, &lasting(4, "on_update: drop"));
+        let third = ("a@3".to_owned(), 4_000 + 300_000 + 7_000 + 60_000);
+        assert_eq!(draining(&table), [third.clone(), first.clone()]);
+        apply_at(&mut table, 5_000, &lasting(5, ""));
+        assert_eq!(draining(&table), [third, first]);
+        let set = table.rules();
+        let reading = |at| set.reading(Timestamp(at)).map(|rule| rule.id()).collect();
+        let reading: Vec<Vec<String>> = [6_000, 362_000, 371_000].map(reading).into();
+        let read = [&["a@5", "a@3", "a@1"][..], &["a@5", "a@3"], &["a@5"]];
+        assert_eq!(reading, read);
+        apply_at(&mut table, 6_000, &lasting(6, "enabled: false"));
+        assert_eq!(draining(&table), [], "the rule is switched off");
+        let endless = "match: {sequence: [{id: x}, {id: y}]}";
+        let endless = format!("kind: rule\nname: b\ntopic: t\n{endless}\n");
+        apply_at(&mut table, 7_000, &endless);
+        apply_at(&mut table, 8_000, &format!("{endless}version: 2\n"));
+        let a_day = 8_000 + 86_400_000;
+        assert_eq!(draining(&table), [("b@1".to_owned(), a_day)]);
     }
 
     #[test]

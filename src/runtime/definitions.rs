@@ -21,6 +21,8 @@ pub use super::applied::Stored;
 use super::applied::Table;
 use super::follower::{Entry, FollowError, Follower};
 use super::kinds::{self, Definition, Kind};
+use super::rules::RuleSet;
+use crate::clock::{Clock, SystemClock};
 use crate::engine::Definitions;
 use crate::log::{ErrorClass, LogError};
 use crate::model::Timestamp;
@@ -259,13 +261,9 @@ impl Registry {
                 Some(definition.version),
             )
             .unwrap_or_else(|| {
-                let applied_at = Timestamp(
-                    chrono::DateTime::<chrono::Utc>::from(std::time::SystemTime::now())
-                        .timestamp_millis(),
-                );
                 Arc::new(Stored {
                     definition,
-                    applied_at,
+                    applied_at: SystemClock.now(),
                 })
             });
         Applied {
@@ -360,10 +358,10 @@ impl DefinitionRegistry for Registry {
 
     /// Of a part that was read, the rules are not those in force: what the intake reads by them it passes
     /// over for all others.
-    fn rules(&self) -> (u64, Arc<[Arc<Rule>]>) {
+    fn rules(&self) -> RuleSet {
         match self.restored() {
-            true => self.table().rules(),
-            false => (0, Arc::from([])),
+            true => self.table().rules().clone(),
+            false => RuleSet::empty(),
         }
     }
 

@@ -12,6 +12,7 @@ use super::intake::schemas::SchemaSettings;
 use super::list;
 use super::partition::Partition;
 use super::patterns::stats::RuleStats;
+use super::rules::RuleSet;
 use super::shared::Shared;
 use super::submit::Submitter;
 use super::supervisor::Supervisor;
@@ -112,13 +113,10 @@ pub trait DefinitionRegistry: Definitions + Send + Sync {
     /// The definitions could not be read to their end; to be tried again.
     fn catch_up(&self) -> Result<(), LogError>;
 
-    /// The rules in force, by name: of each the highest version, unless that says `enabled: false`;
-    /// and those that steps imply which await patterns, of all versions of workflows. None until all
-    /// that was applied before has been read.
-    /// The number grows whenever the list is another than before. A registry of workflows alone has
-    /// none.
-    fn rules(&self) -> (u64, Arc<[Arc<Rule>]>) {
-        (0, Arc::from([]))
+    /// The rules as they stand. None until all that was applied before has been read; a registry of
+    /// workflows alone has none.
+    fn rules(&self) -> RuleSet {
+        RuleSet::empty()
     }
 
     /// A version of a rule that is applied or implied, in force or not: what drains after an update is found

@@ -15,6 +15,7 @@ use tokio::sync::watch;
 
 use super::PartitionInfo;
 use super::follower::{Entry, Follower};
+use crate::clock::{Clock, SystemClock};
 use crate::model::Timestamp;
 
 /// Between two announcements.
@@ -162,7 +163,7 @@ impl Membership {
         let membership = Arc::new(Self {
             settings,
             runtime,
-            started_at: now(),
+            started_at: SystemClock.now(),
             seen,
             follower,
             producer,
@@ -285,7 +286,7 @@ impl Membership {
             api: self.settings.api.clone(),
             version: env!("CARGO_PKG_VERSION").to_owned(),
             started_at: self.started_at,
-            time: now(),
+            time: SystemClock.now(),
             partitions: self
                 .runtime
                 .owned()
@@ -298,12 +299,6 @@ impl Membership {
     fn key(&self) -> String {
         format!("instance/{}", self.settings.instance)
     }
-}
-
-fn now() -> Timestamp {
-    Timestamp(
-        chrono::DateTime::<chrono::Utc>::from(std::time::SystemTime::now()).timestamp_millis(),
-    )
 }
 
 /// Takes one announcement in. Only those found at the start may be old; their age is told by the
@@ -323,7 +318,7 @@ fn read(others: &Others, entry: &Entry<'_>) {
     match serde_json::from_slice::<Member>(value) {
         Ok(member) => {
             let age = if entry.restoring {
-                now().since(member.time).into()
+                SystemClock.now().since(member.time).into()
             } else {
                 Duration::ZERO
             };

@@ -13,7 +13,7 @@
 //!
 //! [`backtest`] tries rules over what lies in their topics already.
 //!
-//! [`definitions`] (what workflows and rules there are; [`kinds`] reads them) and [`membership`] (who
+//! [`definitions`] (what workflows and rules there are, and which `rules` are in force; [`kinds`] reads them) and [`membership`] (who
 //! owns which partition) stand
 //! beside the workers; each reads a small compacted topic whole, by a [`follower`].
 
@@ -34,6 +34,7 @@ mod meters;
 pub mod partition;
 pub mod patterns;
 mod recovery;
+mod rules;
 mod send;
 pub mod shared;
 mod slots;
@@ -51,4 +52,5 @@ pub use handle::{
     Answered, DefinitionRegistry, EventsTail, Handle, HistoryEvent, ListCursor, LiveEvent,
     PartitionInfo, Readiness, RunFilter, RunPage, RuntimeConfig, StartError, SubmitError, start,
 };
+pub use rules::{Draining, RuleSet};
 pub use supervisor::REST_ROUND;

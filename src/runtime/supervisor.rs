@@ -217,7 +217,7 @@ fn drive_once_there_are_rules(
     definitions: &dyn DefinitionRegistry,
     stop: &AtomicBool,
 ) {
-    while definitions.rules().1.is_empty() {
+    while definitions.rules().in_force.is_empty() {
         if stop.load(Ordering::Acquire) {
             return;
         }

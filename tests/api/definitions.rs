@@ -127,12 +127,12 @@ async fn a_rule_is_applied_as_a_workflow_is() {
     let changed = TAKEOVER.replace("at_least: 3", "at_least: 4");
     let (status, body) = put(&one, path, &changed).await;
     assert_eq!(status, StatusCode::CONFLICT, "{body}");
-    let (generation, live) = one.registry.rules();
-    assert_eq!((live.len(), live[0].version), (1, 1));
+    let first = one.registry.rules();
+    assert_eq!((first.in_force.len(), first.in_force[0].version), (1, 1));
     let second = format!("version: 2\nenabled: false\n{changed}");
     assert_eq!(put(&one, path, &second).await.0, StatusCode::CREATED);
-    let (later, live) = one.registry.rules();
-    assert!(live.is_empty() && later > generation);
+    let later = one.registry.rules();
+    assert!(later.in_force.is_empty() && later.generation > first.generation);
     assert!(one.registry.rule("takeover", 1).is_some());
 
     assert_eq!(one.get(path).await.1["version"], 2);
@@ -146,7 +146,7 @@ async fn a_rule_is_applied_as_a_workflow_is() {
     };
     assert_eq!(delete(2).await, StatusCode::NO_CONTENT);
     assert_eq!(
-        one.registry.rules().1.len(),
+        one.registry.rules().in_force.len(),
         1,
         "the version before is in force again"
     );
@@ -155,7 +155,7 @@ async fn a_rule_is_applied_as_a_workflow_is() {
     // Another instance reads them all back.
     let two = Instance::owning(&broker, "two", vec![]).await;
     until("the other instance knows the rule", async || {
-        two.registry.rules().1.len() == 1
+        two.registry.rules().in_force.len() == 1
     })
     .await;
     let (status, body) = put(&one, "/v1/definitions/rule/x", "kind: rule\nname: x\n").await;

@@ -7,6 +7,7 @@ mod drive;
 mod examples;
 mod random;
 mod reference;
+mod replaced;
 mod tables;
 
 use std::sync::Arc;

@@ -16,7 +16,7 @@ use partita::pattern::Rule;
 use partita::runtime::intake::schemas::{KnownSchemas, SchemaSettings};
 use partita::runtime::intake::{Intake, IntakeConfig};
 use partita::runtime::kinds::{self, Definition};
-use partita::runtime::{self, DefinitionRegistry, Handle, Readiness};
+use partita::runtime::{self, DefinitionRegistry, Handle, Readiness, RuleSet};
 use partita::topics::{Catalogue, Cluster};
 use partita::workflow::Workflow;
 use partita::workflow::definition::Defaults;
@@ -92,8 +92,8 @@ impl DefinitionRegistry for Applied {
         Ok(())
     }
 
-    fn rules(&self) -> (u64, Arc<[Arc<Rule>]>) {
-        (1, self.rules.clone())
+    fn rules(&self) -> RuleSet {
+        RuleSet::new(1, self.rules.clone())
     }
 
     fn rule(&self, name: &str, _: u32) -> Option<Arc<Rule>> {

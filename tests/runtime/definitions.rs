@@ -44,7 +44,7 @@ async fn a_registry_that_has_not_read_all_yet_has_no_rule_in_force() {
         let deadline = Instant::now() + LIMIT;
         loop {
             assert!(Instant::now() < deadline, "the definitions are not read");
-            let in_force = registry.rules().1.len();
+            let in_force = registry.rules().in_force.len();
             if in_force > 0 {
                 return in_force;
             }

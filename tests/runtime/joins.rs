@@ -15,7 +15,7 @@ use partita::log::LogError;
 use partita::log::partitioner::partition_of;
 use partita::model::{Millis, Timestamp};
 use partita::pattern::{Rule, syntax};
-use partita::runtime::{self, DefinitionRegistry, Handle, RuntimeConfig};
+use partita::runtime::{self, DefinitionRegistry, Handle, RuleSet, RuntimeConfig};
 use partita::workflow::Workflow;
 use partita_broker::{Broker, Config};
 use rdkafka::admin::{AdminOptions, NewPartitions};
@@ -62,8 +62,8 @@ impl DefinitionRegistry for Rules {
         Ok(())
     }
 
-    fn rules(&self) -> (u64, Arc<[Arc<Rule>]>) {
-        (1, self.rules.clone())
+    fn rules(&self) -> RuleSet {
+        RuleSet::new(1, self.rules.clone())
     }
 }
 
@@ -201,6 +201,7 @@ impl World {
                     offset: self.events,
                     at,
                     payload: &payload,
+                    begins: true,
                 },
                 &mut value,
             );

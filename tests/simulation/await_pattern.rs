@@ -16,12 +16,12 @@ use partita::model::signal::Signal;
 use partita::model::{Json, Millis, RunId, RunState, RunStatus, TaskId, Timestamp};
 use partita::pattern::Rule;
 use partita::pattern::filter::{Filter, Verdict};
-use partita::runtime::DefinitionRegistry;
 use partita::runtime::kinds;
 use partita::runtime::patterns::Patterns;
 use partita::runtime::shared::Shared;
 use partita::runtime::tables::NoTables;
 use partita::runtime::worker::{LoopConfig, Stepped, Worker, WorkerConfig};
+use partita::runtime::{DefinitionRegistry, RuleSet};
 use partita::store::memory::MemoryStores;
 use partita::workflow::Workflow;
 use partita::workflow::definition::Defaults;
@@ -73,8 +73,8 @@ impl DefinitionRegistry for Registry {
         Ok(())
     }
 
-    fn rules(&self) -> (u64, Arc<[Arc<Rule>]>) {
-        (1, self.rules.clone())
+    fn rules(&self) -> RuleSet {
+        RuleSet::new(1, self.rules.clone())
     }
 
     fn rule(&self, name: &str, _: u32) -> Option<Arc<Rule>> {
@@ -269,7 +269,7 @@ impl World {
         let payload = Json::from(event);
         let filter = self.filter.topic("events").expect("it is read");
         filter.select(&payload, Some(self.now), &mut |verdict| {
-            let Verdict::Wanted { rule, key, at } = verdict else {
+            let Verdict::Wanted { rule, key, at, .. } = verdict else {
                 panic!("{verdict:?}");
             };
             let parts = EventParts {
@@ -281,6 +281,7 @@ impl World {
                 offset: number as i64,
                 at,
                 payload: &payload,
+                begins: true,
             };
             let (mut name, mut value) = (Vec::new(), Vec::new());
             signal::put_event_key(&rule.name, rule.version, key.as_bytes(), &mut name);

@@ -3,14 +3,14 @@
 //! and at every step of its transactions, and what lies on `commands` in the end are the starts of
 //! the matches that the pure engine finds, each once.
 
+mod replaced;
+
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicBool, AtomicI32, Ordering};
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, OnceLock};
 use std::time::Duration;
 
-use partita::codec::event::{
-    self, AvroSchema, DecodedEvent, NoSchema, RawEvent, Schemas, WriterSchema,
-};
+use partita::codec::event::{self, AvroSchema, NoSchema, RawEvent, Schemas, WriterSchema};
 use partita::codec::pattern_state::{self, Piece};
 use partita::codec::signal::{self, EventParts, WatermarkParts};
 use partita::engine::Definitions;
@@ -19,11 +19,11 @@ use partita::log::{ErrorClass, LogError, Source, StageKind, Topics, partitioner}
 use partita::model::{Json, Millis, Timestamp};
 use partita::pattern::filter::{Filter, Verdict};
 use partita::pattern::{Matcher, Rule, Shape, replay, syntax};
-use partita::runtime::DefinitionRegistry;
 use partita::runtime::patterns::{Bounds, Patterns};
 use partita::runtime::shared::Shared;
 use partita::runtime::tables::{NoValue, Table, Tables};
 use partita::runtime::worker::{LoopConfig, Stepped, Worker};
+use partita::runtime::{DefinitionRegistry, Draining, RuleSet};
 use partita::workflow::Workflow;
 use serde_json::{Value, json};
 
@@ -46,6 +46,8 @@ const IN_VAIN: i32 = 4;
 /// it is told to catch up, and then not at once.
 struct OneRule {
     rule: Arc<Rule>,
+    /// The next version, once it is applied.
+    next: Arc<OnceLock<Arc<Rule>>>,
     /// How often it was told.
     told: AtomicI32,
 }
@@ -74,10 +76,17 @@ impl DefinitionRegistry for OneRule {
         }
     }
 
-    fn rules(&self) -> (u64, Arc<[Arc<Rule>]>) {
-        match self.told.load(Ordering::Acquire) >= Self::OFTEN {
-            true => (1, Arc::from([self.rule.clone()])),
-            false => (0, Arc::from([])),
+    fn rules(&self) -> RuleSet {
+        if self.told.load(Ordering::Acquire) < Self::OFTEN {
+            return RuleSet::empty();
+        }
+        match self.next.get() {
+            None => RuleSet::new(1, Arc::from([self.rule.clone()])),
+            Some(next) => RuleSet {
+                generation: 2,
+                in_force: Arc::from([next.clone()]),
+                draining: Arc::from([Draining::new(&self.rule, Timestamp(0))]),
+            },
         }
     }
 
@@ -128,12 +137,15 @@ impl Table for JoinedTopic {
 /// One installation: a cluster, and one worker that may die.
 struct World {
     rule: Arc<Rule>,
+    next: Arc<OnceLock<Arc<Rule>>>,
     joined: Joined,
     cluster: Cluster,
     filter: Filter,
     plan: Arc<Mutex<Plan>>,
     shared: Arc<Shared>,
     worker: Option<Worker<Patterns>>,
+    /// Whether the process reads the definitions before it works; its later lives do.
+    has_read_rules: bool,
     now: Timestamp,
     latest: Option<Timestamp>,
 }
@@ -142,12 +154,14 @@ impl World {
     fn new(rule: &Arc<Rule>) -> Self {
         let mut world = Self {
             rule: rule.clone(),
+            next: Arc::default(),
             joined: Joined::default(),
             cluster: Cluster::new(PARTITIONS),
             filter: Filter::new(std::slice::from_ref(rule)),
             plan: Arc::default(),
             shared: Arc::new(Shared::new("one")),
             worker: None,
+            has_read_rules: false,
             now: Timestamp(0),
             latest: None,
         };
@@ -175,8 +189,8 @@ impl World {
         };
         let registry = Arc::new(OneRule {
             rule: self.rule.clone(),
-            // A later life of the process has read the definitions before it works.
-            told: AtomicI32::new(if self.latest.is_some() {
+            next: self.next.clone(),
+            told: AtomicI32::new(if self.has_read_rules {
                 OneRule::OFTEN
             } else {
                 0
@@ -221,18 +235,16 @@ impl World {
         let Some(of_topic) = self.filter.topic(topic) else {
             return;
         };
-        let raw = RawEvent {
-            value: Some(value.as_str().as_bytes()),
-            headers: &[],
-            timestamp: Some(recorded),
-        };
-        let decoded = event::decode(&raw, &NoSchemas, 1 << 20);
-        let Ok(Some(DecodedEvent { payload, at, .. })) = decoded else {
-            panic!("{value:?} is no event");
-        };
+        let (payload, at) = decode(recorded, value).expect("an event");
         let payload = &payload;
         of_topic.select(payload, at, &mut |verdict| {
-            let Verdict::Wanted { rule, key, at } = verdict else {
+            let Verdict::Wanted {
+                rule,
+                key,
+                at,
+                begins,
+            } = verdict
+            else {
                 return;
             };
             let mut name = Vec::new();
@@ -247,6 +259,7 @@ impl World {
                 offset: line,
                 at,
                 payload,
+                begins,
             };
             signal::encode_event(&event, &mut value);
             let home = partitioner::partition_of(&name, PARTITIONS);
@@ -261,6 +274,7 @@ impl World {
     /// Every source has come to `at`.
     fn time(&mut self, at: Timestamp) {
         self.latest = Some(at);
+        self.has_read_rules = true;
         for topic in &self.rule.topics {
             let mut value = Vec::new();
             let watermark = WatermarkParts {
@@ -292,6 +306,17 @@ impl World {
             })
             .collect()
     }
+}
+
+/// What the intake makes of a record.
+fn decode(recorded: Timestamp, value: &Json) -> Option<(Json, Option<Timestamp>)> {
+    let raw = RawEvent {
+        value: Some(value.as_str().as_bytes()),
+        headers: &[],
+        timestamp: Some(recorded),
+    };
+    let decoded = event::decode(&raw, &NoSchemas, 1 << 20).ok()?;
+    decoded.map(|event| (event.payload, event.at))
 }
 
 /// The runs that matches start, as they are told on `events`.

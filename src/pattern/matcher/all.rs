@@ -36,6 +36,14 @@ fn rank(taken: &Taken) -> Rank {
     (taken.at, taken.order)
 }
 
+/// Events that nothing can begin with any more are of no use without one that something can.
+fn forget_useless(state: &mut State, step: &Step<'_>) {
+    let mut firsts = state.kept.iter().filter_map(VecDeque::front);
+    if !firsts.any(|first| step.may_begin(first.at)) {
+        state.kept.iter_mut().for_each(VecDeque::clear);
+    }
+}
+
 impl All {
     /// Events may come `lateness` after their turn.
     pub(super) fn new(within: Millis, lateness: Millis, conditions: &[Condition]) -> Self {
@@ -84,7 +92,7 @@ impl All {
         let mut after = place;
         while first <= after && first + count <= kept.len() {
             let is_short = kept[first + count - 1].at < kept[first].at + self.within;
-            if !is_short {
+            if !is_short || !step.may_begin(kept[first].at) {
                 first += 1;
                 continue;
             }
@@ -158,6 +166,7 @@ impl All {
 
     /// Matches that begin with `starts`.
     fn complete(&self, state: &mut State, mut starts: Vec<Rank>, step: &mut Step<'_>) {
+        starts.retain(|start| step.may_begin(start.0));
         starts.sort_unstable();
         starts.dedup();
         let most = step.rule.limits.max_results_per_event;
@@ -250,6 +259,7 @@ impl Shaped for All {
                 self.complete(state, starts, step);
             }
         }
+        forget_useless(state, step);
     }
 
     fn expire(&self, state: &mut State, step: &mut Step<'_>) {
@@ -280,6 +290,7 @@ impl Shaped for All {
                 }
             }
         }
+        forget_useless(state, step);
     }
 
     fn deadline(&self, state: &State) -> Option<Timestamp> {

@@ -22,6 +22,9 @@ impl Shaped for Any {
     type State = ();
 
     fn event(&self, (): &mut (), event: &Event<'_>, met: u64, step: &mut Step<'_>) {
+        if !step.may_begin(event.at) {
+            return;
+        }
         for condition in &self.conditions {
             if met >> condition.predicate & 1 == 1 {
                 let taken = Taken::new(event, step.order, false);

@@ -449,8 +449,10 @@ impl Shaped for Automaton {
             let branches = self.branches(&partial.ways, Some(partial), &moment);
             turn.go(branches, Some(partial));
         }
-        let branches = self.branches(self.ways.initial(), None, &moment);
-        turn.go(branches, None);
+        if step.may_begin(event.at) {
+            let branches = self.branches(self.ways.initial(), None, &moment);
+            turn.go(branches, None);
+        }
         let (found, too_long) = (turn.found, turn.too_long);
         state.partials = turn.next;
         if too_long > 0 {

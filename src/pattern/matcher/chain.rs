@@ -201,7 +201,10 @@ impl Shaped for Chain {
         }
         let mut taken: Option<Taken> = None;
         for (place, (_, predicate)) in self.steps.iter().enumerate().rev() {
-            let has_before = place == 0 || !state.kept[place - 1].is_empty();
+            let has_before = match place {
+                0 => step.may_begin(event.at),
+                _ => !state.kept[place - 1].is_empty(),
+            };
             if !has_before || !meets(*predicate) {
                 continue;
             }

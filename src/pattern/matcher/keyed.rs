@@ -3,7 +3,7 @@
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
-use super::keys::{Aside, Due, Held, Island, Keys};
+use super::keys::{Aside, Due, Entry, Held, Island, Keys};
 use super::{Shaped, Step};
 use crate::model::{Millis, Timestamp};
 use crate::pattern::event::{Event, Scalar};
@@ -30,6 +30,8 @@ pub(super) struct Context<'a> {
     pub(super) now: Timestamp,
     /// How long after its time a match may still come out.
     pub(super) patience: Millis,
+    /// Whether the event may begin something.
+    pub(super) begins: bool,
     pub(super) report_timed_out: bool,
 }
 
@@ -60,6 +62,10 @@ pub(super) trait Running: std::fmt::Debug + Send {
     fn len(&self) -> usize;
     /// Partial matches of all keys.
     fn partials(&self) -> usize;
+    /// Keys of which more is kept than what detectors have learned.
+    fn waiting(&self) -> usize;
+    /// Whether a key is one of those.
+    fn waits_at(&self, key: &[Scalar]) -> bool;
     /// The time of the earliest thing to be done, or before it.
     fn next_due(&self) -> Option<Timestamp>;
     /// Forgets a key and what is due of it.
@@ -86,6 +92,8 @@ pub(super) struct Keyed<M: Shaped> {
     ttl: Option<Millis>,
     /// The sum of those of the entries.
     partials: usize,
+    /// How many entries wait.
+    waiting: usize,
 }
 
 impl<M: Shaped> Keyed<M> {
@@ -95,6 +103,7 @@ impl<M: Shaped> Keyed<M> {
             keys: Keys::default(),
             ttl: None,
             partials: 0,
+            waiting: 0,
         }
     }
 
@@ -131,6 +140,7 @@ impl<M: Shaped> Keyed<M> {
         entry.touched = entry.touched.max(Some(event.at));
         let island = &mut entry.island;
         let mut step = step(&entry.key, island.applied, &mut island.aside, context, out);
+        step.begins_until = entry.begins_until;
         island.applied += 1;
         self.machine.event(&mut island.state, event, met, &mut step);
     }
@@ -143,6 +153,9 @@ impl<M: Shaped> Keyed<M> {
         self.partials = self.partials + partials - std::mem::replace(&mut entry.partials, partials);
         let island = &mut entry.island;
         island.aside.take_if(|aside| aside.is_idle());
+        let waits = partials > 0 || island.aside.is_some();
+        self.waiting += usize::from(waits);
+        self.waiting -= usize::from(std::mem::replace(&mut entry.waits, waits));
         let mut due: Option<Due> = self.machine.deadline(&island.state).map(|at| (at, 0));
         if let Some(aside) = &island.aside {
             let quiet = aside.suppress.deadline(patience).map(|at| (at, 0));
@@ -164,7 +177,9 @@ impl<M: Shaped> Keyed<M> {
     /// Forgets a key, its partial matches and what is due of it.
     fn remove(&mut self, place: usize) {
         self.keys.touch(place);
-        self.partials -= self.keys.entry(place).partials;
+        let entry = self.keys.entry(place);
+        self.partials -= entry.partials;
+        self.waiting -= usize::from(entry.waits);
         self.keys.remove(place);
     }
 
@@ -187,6 +202,24 @@ impl<M: Shaped> Keyed<M> {
     }
 }
 
+/// The state of a key, and behind it the times that are kept beside it: the last only where there is one.
+fn save<S: Serialize>(entry: &Entry<S>) -> Result<Vec<u8>, postcard::Error> {
+    let saved = postcard::to_extend(&entry.island, vec![SAVED])?;
+    let saved = postcard::to_extend(&entry.touched, saved)?;
+    match entry.begins_until {
+        None => Ok(saved),
+        some => postcard::to_extend(&some, saved),
+    }
+}
+
+/// One of the times behind the state of a key; earlier programs wrote fewer of them.
+fn time(saved: &[u8]) -> Result<(Option<Timestamp>, &[u8]), postcard::Error> {
+    match saved.is_empty() {
+        true => Ok((None, saved)),
+        false => postcard::take_from_bytes(saved),
+    }
+}
+
 fn step<'a>(
     key: &'a Key,
     order: u64,
@@ -199,6 +232,7 @@ fn step<'a>(
         key,
         now: context.now,
         order,
+        begins_until: None,
         report_timed_out: context.report_timed_out,
         aside,
         out,
@@ -219,6 +253,9 @@ where
         out: &mut Outputs,
     ) {
         if let Some(place) = self.find_or_insert(key, context, out) {
+            self.keys
+                .entry(place)
+                .note_beginning(event.at, context.begins);
             self.feed(place, event, met, context, out);
             self.settle(place, context.patience);
         }
@@ -234,8 +271,9 @@ where
         out: &mut Outputs,
     ) {
         if let Some(place) = self.find_or_insert(key, context, out) {
-            let aside = &mut self.keys.entry(place).island.aside;
-            let held = &mut aside.get_or_insert_default().held;
+            let entry = self.keys.entry(place);
+            entry.note_beginning(event.at, context.begins);
+            let held = &mut entry.island.aside.get_or_insert_default().held;
             held.insert((event.at, arrival), Held::new(event, met));
             self.settle(place, context.patience);
         }
@@ -252,13 +290,14 @@ where
                 }
             } else {
                 let entry = self.keys.entry(place);
-                let key = &entry.key;
+                let (key, begins_until) = (&entry.key, entry.begins_until);
                 let Island {
                     applied,
                     state,
                     aside,
                 } = &mut entry.island;
                 let mut step = step(key, *applied, aside, context, out);
+                step.begins_until = begins_until;
                 self.machine.expire(state, &mut step);
                 if let Some(aside) = aside {
                     let (emit, patience) = (&context.rule.emit, context.patience);
@@ -276,6 +315,15 @@ where
 
     fn partials(&self) -> usize {
         self.partials
+    }
+
+    fn waiting(&self) -> usize {
+        self.waiting
+    }
+
+    fn waits_at(&self, key: &[Scalar]) -> bool {
+        let place = self.keys.find(key);
+        place.is_some_and(|place| self.keys.waits(place))
     }
 
     fn next_due(&self) -> Option<Timestamp> {
@@ -297,16 +345,8 @@ where
     }
 
     fn take_changed(&mut self, visit: &mut dyn FnMut(&Key, Option<Vec<u8>>)) {
-        let has_ttl = self.ttl.is_some();
         self.keys.take_changed(&mut |key, entry| {
-            let saved = entry.map(|entry| {
-                let saved = postcard::to_extend(&entry.island, vec![SAVED]);
-                let saved = saved.expect("states are plain data");
-                match has_ttl {
-                    true => postcard::to_extend(&entry.touched, saved).expect("a time is a number"),
-                    false => saved,
-                }
-            });
+            let saved = entry.map(|entry| save(entry).expect("states are plain data"));
             visit(key, saved);
         });
     }
@@ -326,19 +366,15 @@ where
         }
         let (island, rest): (Island<M::State>, &[u8]) =
             postcard::take_from_bytes(saved).map_err(|error| malformed(error.to_string()))?;
-        let touched: Option<Timestamp> = match self.ttl {
-            None => None,
-            Some(_) => {
-                let touched = postcard::from_bytes(rest);
-                touched.map_err(|error| malformed(error.to_string()))?
-            }
-        };
+        let (touched, rest) = time(rest).map_err(|error| malformed(error.to_string()))?;
+        let (begins_until, _) = time(rest).map_err(|error| malformed(error.to_string()))?;
         let arrivals = island.aside.iter().flat_map(|aside| aside.held.keys());
         let last = arrivals.map(|(_, arrival)| *arrival).max().unwrap_or(0);
         let place = self.keys.find(key).unwrap_or_else(|| self.keys.insert(key));
         let entry = self.keys.entry(place);
         entry.island = island;
         entry.touched = touched;
+        entry.begins_until = begins_until;
         self.settle(place, patience);
         Ok(last)
     }

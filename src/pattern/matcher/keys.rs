@@ -9,7 +9,7 @@ use rustc_hash::{FxHashMap, FxHasher};
 use serde::{Deserialize, Serialize};
 
 use super::suppress::Suppress;
-use crate::model::{Json, Timestamp};
+use crate::model::{Json, Millis, Timestamp};
 use crate::pattern::event::{Event, Scalar};
 use crate::pattern::output::Key;
 
@@ -42,6 +42,26 @@ pub(super) struct Entry<S> {
     is_changed: bool,
     /// The time of its latest event; `None`: it has had none since it was dropped.
     pub(super) touched: Option<Timestamp>,
+    /// Event time up to which an event may begin something; `None`: any may.
+    pub(super) begins_until: Option<Timestamp>,
+    /// Whether anything but what detectors have learned is kept of it.
+    pub(super) waits: bool,
+}
+
+impl<S> Entry<S> {
+    /// An event at `at` comes, which may begin something, or else may only go on with what began
+    /// before.
+    pub(super) fn note_beginning(&mut self, at: Timestamp, begins: bool) {
+        if begins {
+            self.begins_until = self.begins_until.map(|until| until.max(at));
+        } else if self.begins_until.is_none() {
+            let held = self.island.aside.as_ref();
+            let held = held.and_then(|aside| aside.held.keys().next_back());
+            let latest = self.touched.max(held.map(|(at, _)| *at));
+            // What an earlier program saved does not tell.
+            self.begins_until = Some(latest.unwrap_or(at - Millis(1)));
+        }
+    }
 }
 
 /// All that is known of one key.
@@ -142,6 +162,8 @@ impl<S: Default> Keys<S> {
             armed: None,
             is_changed: false,
             touched: None,
+            begins_until: None,
+            waits: false,
         };
         if place == self.entries.len() {
             self.entries.push(entry);
@@ -201,6 +223,10 @@ impl<S: Default> Keys<S> {
             }
         }
         None
+    }
+
+    pub(super) fn waits(&self, place: usize) -> bool {
+        self.entries[place].waits
     }
 
     /// The time of the earliest timer. It may be one that nothing waits for any more.

@@ -54,6 +54,8 @@ pub struct Matcher {
     arrivals: u64,
     machine: Box<dyn Running>,
     key: Vec<Scalar>,
+    /// The event that is being taken begins nothing.
+    is_carrying_on: bool,
     report_timed_out: bool,
 }
 
@@ -70,12 +72,19 @@ struct Step<'a> {
     now: Timestamp,
     /// Dense number of the event among those of the key.
     order: u64,
+    /// Event time up to which an event of the key may begin something; `None`: any may.
+    begins_until: Option<Timestamp>,
     report_timed_out: bool,
     aside: &'a mut Option<Box<Aside>>,
     out: &'a mut Outputs,
 }
 
 impl Step<'_> {
+    /// Whether an event at `at` may begin something, and not only go on with what began before.
+    fn may_begin(&self, at: Timestamp) -> bool {
+        self.begins_until.is_none_or(|until| at <= until)
+    }
+
     fn emit(&mut self, at: Timestamp, events: Vec<(u16, Taken)>) {
         let key = self.key.clone();
         let found = Match { key, at, events };
@@ -203,6 +212,7 @@ impl Matcher {
             arrivals: 0,
             machine,
             key: Vec::new(),
+            is_carrying_on: false,
             report_timed_out,
             rule,
         }
@@ -307,6 +317,24 @@ impl Matcher {
         self.take_in(event, self.order.progress.watermark, out);
     }
 
+    /// As [`Matcher::offer`] for a rule that another takes the place of: the event goes on with what
+    /// its key began before, and begins nothing. What an event may begin is told by event time, for
+    /// each key: up to the latest that it was offered and that met a condition.
+    pub fn carry_on(&mut self, event: &Event<'_>, out: &mut Outputs) {
+        if !read_key(&self.rule, event, &mut self.key) || !self.machine.waits_at(&self.key) {
+            return;
+        }
+        self.is_carrying_on = true;
+        self.offer(event, out);
+        self.is_carrying_on = false;
+    }
+
+    /// Whether some key has partial matches, open windows, events that wait for their turn or matches
+    /// that are held back; what detectors have learned is none of these.
+    pub fn is_waiting(&self) -> bool {
+        self.machine.waiting() > 0
+    }
+
     /// Every source has come to `latest`: event time moves on to it, less `out_of_order`.
     pub fn observe(&mut self, latest: Timestamp, out: &mut Outputs) {
         let watermark = self.order.note(latest);
@@ -324,12 +352,11 @@ impl Matcher {
     /// events advances to it to see every deadline.
     pub fn end_of_windows(&self) -> Option<Timestamp> {
         let span = match &self.rule.shape {
-            Shape::Any { .. } => Some(Millis(0)),
             Shape::All { within, .. } | Shape::Count { within, .. } => {
                 Some(Millis(within.0 + self.rule.time.allowed_lateness.0))
             }
-            Shape::Sequence(sequence) => sequence.within,
             Shape::Window(window) => Some(window.span.reach()),
+            Shape::Any { .. } | Shape::Sequence(_) => self.rule.reach(),
         };
         let debounce = self.rule.emit.debounce.unwrap_or_default();
         let held = self.order.progress.latest;
@@ -351,6 +378,7 @@ impl Matcher {
             rule: &self.rule,
             now: time,
             patience: self.patience(),
+            begins: !self.is_carrying_on,
             report_timed_out: self.report_timed_out,
         };
         self.machine.fire(context, out);
@@ -365,15 +393,9 @@ impl Matcher {
         let Some(topic) = self.by_topic.get(usize::from(event.topic)) else {
             return;
         };
-        if !self.rule.correlate.is_empty() {
-            self.key.clear();
-            let slots = self.rule.correlate.iter();
-            self.key
-                .extend(slots.map(|(_, slot)| event.slots[usize::from(*slot)].clone()));
-            if !self.key.iter().all(Scalar::is_key) {
-                out.unkeyed.push(event.position);
-                return;
-            }
+        if !read_key(&self.rule, event, &mut self.key) {
+            out.unkeyed.push(event.position);
+            return;
         }
         let mut met = 0u64;
         for place in &topic.predicates {
@@ -390,6 +412,7 @@ impl Matcher {
             rule: &self.rule,
             now: self.order.progress.now.unwrap_or(event.at),
             patience: self.patience(),
+            begins: !self.is_carrying_on,
             report_timed_out: self.report_timed_out,
         };
         if is_early {
@@ -401,4 +424,12 @@ impl Matcher {
             self.machine.apply(event, met, &self.key, context, out);
         }
     }
+}
+
+/// Finds the values that the rule correlates by; whether they make a key.
+fn read_key(rule: &Rule, event: &Event<'_>, key: &mut Vec<Scalar>) -> bool {
+    key.clear();
+    let slots = rule.correlate.iter();
+    key.extend(slots.map(|(_, slot)| event.slots[usize::from(*slot)].clone()));
+    key.iter().all(Scalar::is_key)
 }

@@ -154,6 +154,9 @@ impl Windows {
     /// One match where the aggregates of a window meet the rule.
     fn judge(&self, state: &mut State, due: Due, at: i64, by: Cause, step: &mut Step<'_>) -> bool {
         let Due { window, values } = due;
+        if !step.may_begin(Timestamp(window.start)) {
+            return false;
+        }
         let reading = match &self.shape.gauge {
             None => None,
             Some((aggregate, gauge)) => {
@@ -376,6 +379,21 @@ impl Windows {
         }
     }
 
+    /// Whether an event at `at` is in a window that may begin.
+    fn is_of_use(&self, state: &State, at: i64, step: &Step<'_>) -> bool {
+        let first = match self.shape.span {
+            Span::Tumbling { size } => at.div_euclid(size).saturating_mul(size),
+            Span::Hopping { size, every } => {
+                let before = at.saturating_sub(size).div_euclid(every);
+                (before + 1).saturating_mul(every)
+            }
+            Span::Trailing { size } => at.saturating_sub(size).saturating_add(1),
+            Span::Session { gap } if at < state.newest.saturating_add(gap) => return true,
+            Span::Session { .. } => at,
+        };
+        step.may_begin(Timestamp(first))
+    }
+
     fn empty(&self, sample: usize) -> Kept {
         match &self.specs[sample] {
             Spec::Hopping(spec) => Kept::Hopping(Hopping::new(spec)),
@@ -396,6 +414,9 @@ impl Shaped for Windows {
 
     fn event(&self, state: &mut State, event: &Event<'_>, met: u64, step: &mut Step<'_>) {
         if met >> self.shape.predicate & 1 == 0 {
+            return;
+        }
+        if !self.is_of_use(state, event.at.0, step) {
             return;
         }
         if state.samples.is_empty() {

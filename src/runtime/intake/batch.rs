@@ -253,7 +253,12 @@ impl<'l> Sender<'l> {
         tally: &mut Tally<'_>,
     ) -> Result<(), LogError> {
         match verdict {
-            Verdict::Wanted { rule, key, at } => {
+            Verdict::Wanted {
+                rule,
+                key,
+                at,
+                begins,
+            } => {
                 count(&mut tally.signals, &rule.name);
                 self.event(&EventParts {
                     rule: &rule.name,
@@ -264,6 +269,7 @@ impl<'l> Sender<'l> {
                     offset: record.offset,
                     at,
                     payload: &event.payload,
+                    begins,
                 })
             }
             Verdict::Unkeyed { rule } => {

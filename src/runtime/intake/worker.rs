@@ -13,6 +13,7 @@ use super::gaps::Gap;
 use super::hold::Hold;
 use super::topics::SourceTopics;
 use super::watermarks::Watermarks;
+use crate::clock::{Clock, SystemClock};
 use crate::codec::event::Schemas;
 use crate::log::kafka::SourceLog;
 use crate::log::kafka::sources::{SourceChange, SourcePartition};
@@ -53,6 +54,8 @@ pub struct IntakeWorker {
     rules: Arc<dyn DefinitionRegistry>,
     pub(super) schemas: Arc<dyn Schemas + Send + Sync>,
     generation: Option<u64>,
+    /// When a version of a rule stops to take events, the first of them.
+    narrows_at: Option<Timestamp>,
     pub(super) filter: Filter,
     pub(super) topics: SourceTopics,
     subscribed: Vec<Arc<str>>,
@@ -84,6 +87,7 @@ impl IntakeWorker {
             rules,
             schemas,
             generation: None,
+            narrows_at: None,
             filter: Filter::default(),
             topics: SourceTopics::default(),
             subscribed: Vec::new(),
@@ -217,15 +221,23 @@ impl IntakeWorker {
         self.owned.get(at).is_some_and(|owned| owned.is_started)
     }
 
-    /// Goes by the rules in force; the partitions that go back for them to what was passed over.
+    /// Goes by the rules in force and those that drain; the partitions that go back for them to what was
+    /// passed over.
     fn look_at_rules(&mut self) -> Result<Vec<SourcePartition>, LogError> {
-        let (generation, rules) = self.rules.rules();
-        if self.generation == Some(generation) {
+        let rules = self.rules.rules();
+        let now = SystemClock.now();
+        let narrows = self.narrows_at.is_some_and(|at| at <= now);
+        if self.generation == Some(rules.generation) && !narrows {
             return Ok(Vec::new());
         }
-        self.generation = Some(generation);
-        self.filter = Filter::new(&rules);
-        self.topics.want(self.beginnings_of(&rules));
+        self.generation = Some(rules.generation);
+        self.filter = Filter::new(&rules.in_force);
+        let draining = || rules.draining.iter().filter(|one| now < one.until);
+        for one in draining() {
+            self.filter.add_draining(&one.rule);
+        }
+        self.narrows_at = draining().map(|one| one.until).min();
+        self.topics.want(self.beginnings_of(rules.reading(now)));
         let mut behind = Vec::new();
         for (at, owned) in &mut self.owned {
             if let Some(of_topic) = self.filter.topic(&at.topic) {
@@ -237,8 +249,9 @@ impl IntakeWorker {
         }
         tracing::info!(
             worker = self.number,
-            rules = rules.len(),
-            generation,
+            rules = rules.in_force.len(),
+            draining = draining().count(),
+            generation = rules.generation,
             "rules have changed"
         );
         if !behind.is_empty() {
@@ -248,7 +261,10 @@ impl IntakeWorker {
     }
 
     /// The topics of the rules, each with when the first of its rules was applied.
-    fn beginnings_of(&self, rules: &[Arc<Rule>]) -> BTreeMap<Arc<str>, Option<Timestamp>> {
+    fn beginnings_of<'r>(
+        &self,
+        rules: impl Iterator<Item = &'r Arc<Rule>>,
+    ) -> BTreeMap<Arc<str>, Option<Timestamp>> {
         let mut beginnings: BTreeMap<Arc<str>, Option<Timestamp>> = BTreeMap::new();
         for rule in rules {
             let applied = self.rules.rule_applied_at(&rule.name, rule.version);

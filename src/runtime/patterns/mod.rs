@@ -34,6 +34,7 @@ pub use partition::RulesPartition;
 use super::dead_letter::dead_letter;
 use super::handle::DefinitionRegistry;
 use super::meters;
+use super::rules::RuleSet;
 use super::send::{CLOUD_EVENT, JSON};
 use super::shared::Shared;
 use super::stage::{Owned, RECORDS_PER_STEP, Stage};
@@ -70,9 +71,6 @@ pub struct Patterns {
     seen: Seen,
 }
 
-/// The rules in force, and of which generation of the registry they are.
-type InForce = (u64, Arc<[Arc<Rule>]>);
-
 /// `<rule>@<version>` of rules, as of one generation of the registry.
 #[derive(Default)]
 struct Seen {
@@ -107,7 +105,7 @@ impl Patterns {
     ///
     /// # Errors
     /// They cannot: nobody knows whether those events have a rule.
-    fn rules_for(&mut self, records: &[Record]) -> Result<InForce, LogError> {
+    fn rules_for(&mut self, records: &[Record]) -> Result<RuleSet, LogError> {
         let current = self.definitions.rules();
         self.seen.note(&current);
         let of_event = |record: &Record| {
@@ -211,10 +209,12 @@ impl Patterns {
 }
 
 impl Seen {
-    fn note(&mut self, (generation, rules): &InForce) {
-        if self.generation != Some(*generation) {
-            self.generation = Some(*generation);
-            self.rules = rules.iter().map(|rule| rule.id()).collect();
+    fn note(&mut self, rules: &RuleSet) {
+        if self.generation != Some(rules.generation) {
+            self.generation = Some(rules.generation);
+            let draining = rules.draining.iter().map(|one| &one.rule);
+            let known = rules.in_force.iter().chain(draining);
+            self.rules = known.map(|rule| rule.id()).collect();
         }
     }
 }
@@ -345,8 +345,8 @@ impl Stage for Patterns {
         records: &[Record],
         now: Timestamp,
     ) -> Result<usize, LogError> {
-        let (generation, rules) = self.rules_for(records)?;
-        self.open_tables(generation, &rules);
+        let rules = self.rules_for(records)?;
+        self.open_tables(rules.generation, &rules.in_force);
         let known = |id: &str| -> Option<Arc<Rule>> {
             let (name, version) = id.rsplit_once('@')?;
             self.definitions.rule(name, version.parse().ok()?)
@@ -366,7 +366,7 @@ impl Stage for Patterns {
             }
             let mut batch = Batch::new(self.bounds);
             partition.is_pending = true;
-            if partition.apply_rules(generation, &rules, &known, now, &mut batch) {
+            if partition.apply_rules(&rules, &known, now, &mut batch) {
                 // What is too late is decided by how far time had come when the records were read.
                 partition.move_time(now, &mut batch);
             }

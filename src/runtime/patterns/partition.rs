@@ -12,11 +12,15 @@ use crate::codec::pattern_state::{self as state, PatternKey, SourceTime};
 use crate::codec::{CodecError, signal};
 use crate::model::signal::Signal;
 use crate::model::{Millis, Timestamp, Watch};
-use crate::pattern::{OnUpdate, Rule};
+use crate::pattern::Rule;
+use crate::runtime::rules::{Draining, RuleSet};
 use crate::runtime::tables::Tables;
 
 /// State of a rule that is not known is kept for so long: the definitions may have been read in part only.
 const ORPHANS_KEPT: Millis = Millis(60_000);
+
+/// How long after the last events were handed to a version that drains they may yet come.
+const IN_FLIGHT: Millis = Millis(60_000);
 
 /// `<rule>@<version>`.
 pub(super) type RuleId = String;
@@ -26,6 +30,8 @@ pub struct RulesPartition {
     tables: Arc<dyn Tables>,
     running: BTreeMap<RuleId, Running>,
     agenda: Agenda,
+    /// Versions that others have taken the place of, and which take events yet.
+    draining: BTreeMap<RuleId, Draining>,
     sources: Sources,
     /// The changelog while it is read, and what of it belongs to no rule that is known.
     pub(super) entries: BTreeMap<PatternKey, Vec<u8>>,
@@ -45,6 +51,7 @@ impl RulesPartition {
             tables,
             running: BTreeMap::new(),
             agenda: Agenda::default(),
+            draining: BTreeMap::new(),
             sources: Sources::default(),
             entries: BTreeMap::new(),
             generation: None,
@@ -92,26 +99,27 @@ impl RulesPartition {
 
     /// Puts the rules in force to work, from their saved state where there is one, and retires those
     /// that are not. A retired one goes at once where it says `on_update: drop`; else when it holds
-    /// nothing more, and until then gets no event but the deadlines that it waits for. Whether the rules
-    /// are others than before.
+    /// nothing more. Until then one that drains takes the events that come for it, and every other none
+    /// but the deadlines that it waits for. Whether the rules are others than before.
     pub(super) fn apply_rules(
         &mut self,
-        generation: u64,
-        rules: &[Arc<Rule>],
+        rules: &RuleSet,
         known: &dyn Fn(&str) -> Option<Arc<Rule>>,
         now: Timestamp,
         batch: &mut Batch,
     ) -> bool {
         let forgets = !self.entries.is_empty() && now.since(self.began) >= ORPHANS_KEPT;
-        if self.generation == Some(generation) && !forgets {
+        if self.generation == Some(rules.generation) && !forgets {
             return false;
         }
-        self.generation = Some(generation);
+        self.generation = Some(rules.generation);
+        let draining = rules.draining.iter();
+        self.draining = draining.map(|one| (one.rule.id(), one.clone())).collect();
         for (id, running) in &mut self.running {
             running.observe(id, self.agenda.come_to(running), batch);
         }
-        let in_force: BTreeSet<RuleId> = rules.iter().map(|rule| rule.id()).collect();
-        for rule in rules {
+        let in_force: BTreeSet<RuleId> = rules.in_force.iter().map(|rule| rule.id()).collect();
+        for rule in rules.in_force.iter() {
             let id = rule.id();
             match self.running.get_mut(&id) {
                 Some(running) => running.is_leaving = false,
@@ -136,12 +144,13 @@ impl RulesPartition {
             running.is_leaving = !in_force.contains(id);
             self.agenda.enter(id, running);
         }
-        let read: BTreeSet<(String, String)> = self
-            .running
-            .values()
-            .flat_map(|running| {
-                let topics = running.rule.topics.iter();
-                topics.map(|topic| (topic.to_string(), running.clock.clone()))
+        let at_work = self.running.values().map(|running| &running.rule);
+        let draining = self.draining.values().map(|one| &one.rule);
+        let read: BTreeSet<(String, String)> = at_work
+            .chain(draining)
+            .flat_map(|rule| {
+                let topics = rule.topics.iter();
+                topics.map(|topic| (topic.to_string(), rule.clock()))
             })
             .collect();
         self.sources
@@ -186,6 +195,23 @@ impl RulesPartition {
         self.running.insert(id.clone(), running);
     }
 
+    /// Where an event comes that was handed to a version before another took its place, and nothing is
+    /// left of that version: it begins anew.
+    fn take_up(&mut self, id: &RuleId, batch: &mut Batch) {
+        if self.running.contains_key(id) {
+            return;
+        }
+        let Some(rule) = self.draining.get(id).map(|one| one.rule.clone()) else {
+            return;
+        };
+        self.put_to_work(id, &rule);
+        if let Some(running) = self.running.get_mut(id) {
+            running.is_leaving = true;
+            self.agenda.enter(id, running);
+            running.observe(id, self.agenda.come_to(running), batch);
+        }
+    }
+
     /// Takes a record of `signals` in.
     ///
     /// # Errors
@@ -222,17 +248,23 @@ impl RulesPartition {
                 offset,
                 at,
                 payload,
+                begins,
             } => {
                 let id = format!("{rule}@{version}");
+                if begins {
+                    self.take_up(&id, batch);
+                }
+                let drains = self.draining.contains_key(&id);
                 let running = self.touch(&id, batch);
                 let place = |running: &Running| {
                     let mut topics = running.rule.topics.iter();
                     topics.position(|name| **name == *topic)
                 };
                 let found = running.and_then(|running| Some((place(running)?, running)));
-                let Some((place, running)) = found.filter(|(_, running)| !running.is_leaving)
-                else {
-                    batch.tally.ownerless += 1;
+                let takes = |running: &Running| drains || !running.is_leaving;
+                let Some((place, running)) = found.filter(|(_, running)| takes(running)) else {
+                    // One that only went on with something finds nothing to go on with.
+                    batch.tally.ownerless += u64::from(begins);
                     return Ok(false);
                 };
                 let arrival = Arrival {
@@ -243,6 +275,7 @@ impl RulesPartition {
                     offset,
                     at,
                     payload,
+                    begins,
                 };
                 running.take(&id, arrival, batch);
                 Ok(false)
@@ -297,11 +330,9 @@ impl RulesPartition {
                 continue;
             };
             running.save(&id, batch);
-            let drops = running.rule.on_update == OnUpdate::Drop;
-            let is_watched = running.watchers.as_ref();
-            let is_watched = is_watched.is_some_and(|watchers| !watchers.is_empty());
-            let is_done = drops || running.matcher.keys() == 0;
-            if running.is_leaving && is_done && !is_watched && running.held.is_empty() {
+            let until = self.draining.get(&id).map(|one| one.until);
+            let takes_events = until.is_some_and(|until| self.looked_at < until + IN_FLIGHT);
+            if running.is_leaving && running.is_done(takes_events) {
                 running.retire(&id, batch);
                 if let Some(gone) = self.running.remove(&id) {
                     self.agenda.remove(&id, gone);
@@ -354,7 +385,8 @@ kind: rule\nname: quiet\ntime: {idle_after: 10s}\nmatch: {absent: {within: 1m, a
             let partition = &mut world.partition;
             partition.begin(world.now).expect("nothing was saved");
             let nobody = |_: &str| None;
-            assert!(partition.apply_rules(1, &rules, &nobody, world.now, &mut world.batch));
+            let rules = RuleSet::new(1, rules.into());
+            assert!(partition.apply_rules(&rules, &nobody, world.now, &mut world.batch));
             world
         }
 
@@ -390,6 +422,7 @@ kind: rule\nname: quiet\ntime: {idle_after: 10s}\nmatch: {absent: {within: 1m, a
                 offset: at,
                 at: Timestamp(at),
                 payload: &Json::from_text("{}").expect("JSON"),
+                begins: true,
             };
             encode_event(&event, &mut value);
             self.take(&value);
@@ -450,7 +483,8 @@ kind: rule\nname: quiet\ntime: {idle_after: 10s}\nmatch: {absent: {within: 1m, a
         let rules: Vec<_> = syntax::parse(RULES, None).expect("valid");
         let known = |_: &str| None;
         let (partition, batch) = (&mut world.partition, &mut world.batch);
-        assert!(partition.apply_rules(2, &rules[..1], &known, world.now, batch));
+        let rules = RuleSet::new(2, Arc::from(&rules[..1]));
+        assert!(partition.apply_rules(&rules, &known, world.now, batch));
         assert_eq!(world.look(2_000), ["busy@1", "quiet@1"]);
         assert_eq!(
             world.look(2_000),

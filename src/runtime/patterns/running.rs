@@ -16,7 +16,7 @@ use crate::model::{Failure, Json, Timestamp};
 use crate::pattern::filter::key_text;
 use crate::pattern::matcher::Progress;
 use crate::pattern::predicate::key_values;
-use crate::pattern::{Event, Matcher, Outputs, Rule, Scalar};
+use crate::pattern::{Event, Matcher, OnUpdate, Outputs, Rule, Scalar};
 use crate::runtime::tables::{Joins, Tables};
 
 pub(super) struct Running {
@@ -54,6 +54,8 @@ pub(super) struct Arrival {
     pub(super) offset: i64,
     pub(super) at: Timestamp,
     pub(super) payload: Json,
+    /// Whether it may begin something.
+    pub(super) begins: bool,
 }
 
 impl Arrival {
@@ -154,7 +156,10 @@ impl Running {
         }
         let slots = self.rule.slots(&arrival.payload);
         let mut out = Outputs::default();
-        self.matcher.offer(&arrival.event(&slots), &mut out);
+        match arrival.begins {
+            true => self.matcher.offer(&arrival.event(&slots), &mut out),
+            false => self.matcher.carry_on(&arrival.event(&slots), &mut out),
+        }
         if !out.late.is_empty() {
             self.refuse_late(id, arrival, batch);
         }
@@ -267,6 +272,18 @@ impl Running {
             entries.push((PatternKey::Progress { rule: id.clone() }, Some(value)));
             self.saved = progress;
         }
+    }
+
+    /// Whether it may go now that it is not in force any more; `takes_events`: some may come for it yet.
+    pub(super) fn is_done(&self, takes_events: bool) -> bool {
+        let watchers = self.watchers.as_ref();
+        if !self.held.is_empty() || watchers.is_some_and(|watchers| !watchers.is_empty()) {
+            return false;
+        }
+        let matcher = &self.matcher;
+        // What waits neither for an event nor for a time waits in vain.
+        let is_vain = || !matcher.is_waiting() || matcher.next_due().is_none();
+        self.rule.on_update == OnUpdate::Drop || matcher.keys() == 0 || (!takes_events && is_vain())
     }
 
     /// Tombstones for all that is saved of it.

@@ -15,9 +15,9 @@ use partita::log::partitioner::partition_of;
 use partita::model::signal::Signal;
 use partita::model::{Millis, Timestamp};
 use partita::pattern::{Rule, syntax};
-use partita::runtime::DefinitionRegistry;
 use partita::runtime::intake::schemas::{KnownSchemas, SchemaSettings};
 use partita::runtime::intake::{Intake, IntakeConfig};
+use partita::runtime::{DefinitionRegistry, RuleSet};
 use partita::topics::{Catalogue, Cluster};
 use partita::workflow::Workflow;
 use partita_broker::{Broker, Config};
@@ -90,8 +90,9 @@ impl DefinitionRegistry for Rules {
         Ok(())
     }
 
-    fn rules(&self) -> (u64, Arc<[Arc<Rule>]>) {
-        self.current.lock().unwrap().clone()
+    fn rules(&self) -> RuleSet {
+        let (generation, rules) = self.current.lock().unwrap().clone();
+        RuleSet::new(generation, rules)
     }
 
     fn rule_applied_at(&self, _: &str, _: u32) -> Option<Timestamp> {
