@@ -4,6 +4,7 @@
 mod dev;
 mod offline;
 mod provenance;
+mod replaced;
 mod server;
 mod waiting;
 

@@ -81,7 +81,7 @@ start: {workflow: again_run}
 "#;
 
 /// Waits for what `look` finds.
-fn found<T>(what: &str, mut look: impl FnMut() -> Option<T>) -> T {
+pub fn found<T>(what: &str, mut look: impl FnMut() -> Option<T>) -> T {
     let deadline = Instant::now() + WITHIN;
     loop {
         if let Some(found) = look() {
@@ -92,7 +92,7 @@ fn found<T>(what: &str, mut look: impl FnMut() -> Option<T>) -> T {
     }
 }
 
-fn runs(dev: &Dev, filter: &[&str]) -> Vec<Value> {
+pub fn runs(dev: &Dev, filter: &[&str]) -> Vec<Value> {
     let mut arguments = vec!["list", "--limit", "1000", "--json"];
     arguments.extend(filter);
     let page = dev.run(&arguments).code(0).json();

@@ -3,13 +3,16 @@
 use std::ops::Range;
 use std::time::Duration;
 
-use partita::model::Timestamp;
+use partita::clock::{Clock, SystemClock};
+use partita::codec::signal;
+use partita::model::signal::Signal;
+use partita::model::{Millis, Timestamp};
 use rdkafka::admin::AdminOptions;
 use rdkafka::producer::Producer;
 
 use super::support::{
-    BASE, LIMIT, Rules, admin, all_of, broker_with, click, create, intake, producer, send, signals,
-    stop, until_anchored, until_signals,
+    BASE, LIMIT, Rules, admin, all_of, broker_with, click, create, intake, producer, read_all,
+    send, signals, stop, until_anchored, until_signals,
 };
 
 /// Rules come and go while the intake runs; a rule that comes back goes on where it was.
@@ -73,6 +76,50 @@ async fn a_rule_has_the_first_event_after_it_was_applied() {
     let both = |n: usize| [format!("of_a a {n}"), format!("r{n} a {n}")];
     assert_eq!(found, (1..=10).flat_map(both).collect());
     assert!(twice.is_empty(), "{twice:?}");
+    stop(intake).await;
+}
+
+/// Both versions have the event, the one that drains to go on with what it has begun, until its time is over.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_version_that_drains_gets_further_events_for_a_while() {
+    let (_broker, brokers) = broker_with(&[("a", 1)]).await;
+    let rules = Rules::of(&all_of("a"));
+    let intake = intake(&brokers, rules.clone(), None, None);
+    until_anchored(&brokers, &[("a", 1)]).await;
+    let producer = producer(&brokers);
+    let taken = || -> Vec<(u32, i64, bool)> {
+        let signals = read_all(&brokers, "p.signals").into_iter();
+        let signals = signals.map(|(_, _, value, _)| signal::decode(&value).expect("a signal"));
+        let mut taken: Vec<_> = signals
+            .filter_map(|signal| match signal {
+                Signal::Event {
+                    version,
+                    offset,
+                    begins,
+                    ..
+                } => Some((version, offset, begins)),
+                _ => None,
+            })
+            .collect();
+        taken.sort_unstable_by_key(|(version, offset, _)| (*offset, *version));
+        taken
+    };
+    let expected = [(1, 0, true), (1, 1, false), (2, 1, true), (2, 2, true)];
+    let until = SystemClock.now() + Millis(5_000);
+    for (n, count) in [(0, 1), (1, 3), (2, 4)] {
+        match n {
+            1 => rules.replace(&format!("version: 2\n{}", all_of("a")), until),
+            // The last is produced when the time of the first version is over.
+            2 => tokio::time::sleep(until.since(SystemClock.now()).into()).await,
+            _ => {}
+        }
+        send(&producer, "a", 1, n, &click(n));
+        let deadline = SystemClock.now() + Millis(LIMIT.as_millis() as u64);
+        while taken().len() < count && SystemClock.now() < deadline {
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+    }
+    assert_eq!(taken(), expected);
     stop(intake).await;
 }
 

@@ -14,10 +14,10 @@ use partita::log::kafka::ClientSettings;
 use partita::log::partitioner::partition_of;
 use partita::model::signal::Signal;
 use partita::model::{Millis, Timestamp};
-use partita::pattern::{Rule, syntax};
+use partita::pattern::syntax;
 use partita::runtime::intake::schemas::{KnownSchemas, SchemaSettings};
 use partita::runtime::intake::{Intake, IntakeConfig};
-use partita::runtime::{DefinitionRegistry, RuleSet};
+use partita::runtime::{DefinitionRegistry, Draining, RuleSet};
 use partita::topics::{Catalogue, Cluster};
 use partita::workflow::Workflow;
 use partita_broker::{Broker, Config};
@@ -51,7 +51,7 @@ pub(crate) fn all_of(topic: &str) -> String {
 
 /// Rules that a test applies by hand.
 pub(crate) struct Rules {
-    current: Mutex<(u64, Arc<[Arc<Rule>]>)>,
+    current: Mutex<RuleSet>,
     applied_at: Option<Timestamp>,
 }
 
@@ -62,7 +62,7 @@ impl Rules {
 
     pub fn applied_at(text: &str, applied_at: Option<Timestamp>) -> Arc<Self> {
         let rules = Self {
-            current: Mutex::new((0, Arc::from([]))),
+            current: Mutex::new(RuleSet::empty()),
             applied_at,
         };
         rules.set(text);
@@ -75,7 +75,16 @@ impl Rules {
             text => syntax::parse(text, None).expect("valid rules"),
         };
         let mut current = self.current.lock().unwrap();
-        *current = (current.0 + 1, rules.into());
+        *current = RuleSet::new(current.generation + 1, rules.into());
+    }
+
+    /// As [`Rules::set`]; those that were in force drain until then.
+    pub fn replace(&self, text: &str, until: Timestamp) {
+        let before = self.rules();
+        self.set(text);
+        let before = before.in_force.iter().cloned();
+        let draining: Vec<_> = before.map(|rule| Draining { rule, until }).collect();
+        self.current.lock().unwrap().draining = draining.into();
     }
 }
 
@@ -91,8 +100,7 @@ impl DefinitionRegistry for Rules {
     }
 
     fn rules(&self) -> RuleSet {
-        let (generation, rules) = self.current.lock().unwrap().clone();
-        RuleSet::new(generation, rules)
+        self.current.lock().unwrap().clone()
     }
 
     fn rule_applied_at(&self, _: &str, _: u32) -> Option<Timestamp> {
