@@ -98,16 +98,17 @@ impl Table {
         for versions in self.by_name.get(&Kind::Rule).into_iter().flatten() {
             let mut above: Option<&Stored> = None;
             for stored in versions.1.values().rev() {
+                // One that was applied below a higher one was never in force.
+                if above.is_some_and(|above| above.applied_at <= stored.applied_at) {
+                    continue;
+                }
                 // Below one that is switched off nothing takes events.
                 let Some(rule) = stored.definition.rule().filter(|rule| rule.enabled) else {
                     break;
                 };
                 match above {
                     None => in_force.push(rule.clone()),
-                    Some(above)
-                        if rule.on_update == OnUpdate::Drain
-                            && stored.applied_at < above.applied_at =>
-                    {
+                    Some(above) if rule.on_update == OnUpdate::Drain => {
                         draining.push(Draining::new(rule, above.applied_at));
                     }
                     Some(_) => {}
@@ -256,7 +257,8 @@ mod tests {
         assert_eq!(reading, read);
         apply_at(&mut table, 6_000, &lasting(6, "enabled: false"));
         assert_eq!(draining(&table), [], "the rule is switched off");
-        let endless = "match: {sequence: [{id: x}, {id: y}]}";
+        let endless =
+            "match: {window: {type: session, gap: 5m, aggregate: {n: count}, having: n > 1}}";
         let endless = format!("kind: rule\nname: b\ntopic: t\n{endless}\n");
         apply_at(&mut table, 7_000, &endless);
         apply_at(&mut table, 8_000, &format!("{endless}version: 2\n"));

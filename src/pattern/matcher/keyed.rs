@@ -3,7 +3,7 @@
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
-use super::keys::{Aside, Due, Entry, Held, Island, Keys};
+use super::keys::{ALWAYS, Aside, Due, Entry, Held, Island, Keys};
 use super::{Shaped, Step};
 use crate::model::{Millis, Timestamp};
 use crate::pattern::event::{Event, Scalar};
@@ -62,9 +62,9 @@ pub(super) trait Running: std::fmt::Debug + Send {
     fn len(&self) -> usize;
     /// Partial matches of all keys.
     fn partials(&self) -> usize;
-    /// Keys of which more is kept than what detectors have learned.
-    fn waiting(&self) -> usize;
-    /// Whether a key is one of those.
+    /// Whether more is kept of some key than what detectors have learned. Looks at all of them.
+    fn is_waiting(&self) -> bool;
+    /// Whether it is of this key.
     fn waits_at(&self, key: &[Scalar]) -> bool;
     /// The time of the earliest thing to be done, or before it.
     fn next_due(&self) -> Option<Timestamp>;
@@ -92,8 +92,6 @@ pub(super) struct Keyed<M: Shaped> {
     ttl: Option<Millis>,
     /// The sum of those of the entries.
     partials: usize,
-    /// How many entries wait.
-    waiting: usize,
 }
 
 impl<M: Shaped> Keyed<M> {
@@ -103,7 +101,6 @@ impl<M: Shaped> Keyed<M> {
             keys: Keys::default(),
             ttl: None,
             partials: 0,
-            waiting: 0,
         }
     }
 
@@ -137,7 +134,7 @@ impl<M: Shaped> Keyed<M> {
         out: &mut Outputs,
     ) {
         let entry = self.keys.entry(place);
-        entry.touched = entry.touched.max(Some(event.at));
+        entry.touch(event.at);
         let island = &mut entry.island;
         let mut step = step(&entry.key, island.applied, &mut island.aside, context, out);
         step.begins_until = entry.begins_until;
@@ -150,12 +147,11 @@ impl<M: Shaped> Keyed<M> {
         self.keys.touch(place);
         let entry = self.keys.entry(place);
         let partials = self.machine.partials(&entry.island.state);
-        self.partials = self.partials + partials - std::mem::replace(&mut entry.partials, partials);
+        let partials = u32::try_from(partials).unwrap_or(u32::MAX);
+        self.partials += partials as usize;
+        self.partials -= std::mem::replace(&mut entry.partials, partials) as usize;
         let island = &mut entry.island;
         island.aside.take_if(|aside| aside.is_idle());
-        let waits = partials > 0 || island.aside.is_some();
-        self.waiting += usize::from(waits);
-        self.waiting -= usize::from(std::mem::replace(&mut entry.waits, waits));
         let mut due: Option<Due> = self.machine.deadline(&island.state).map(|at| (at, 0));
         if let Some(aside) = &island.aside {
             let quiet = aside.suppress.deadline(patience).map(|at| (at, 0));
@@ -165,7 +161,7 @@ impl<M: Shaped> Keyed<M> {
             self.remove(place);
             return;
         }
-        if let Some((ttl, touched)) = self.ttl.zip(self.keys.entry(place).touched) {
+        if let Some((ttl, touched)) = self.ttl.zip(self.keys.entry(place).touched()) {
             let idle = (touched + ttl, 0);
             due = Some(due.map_or(idle, |due| due.min(idle)));
         }
@@ -177,9 +173,7 @@ impl<M: Shaped> Keyed<M> {
     /// Forgets a key, its partial matches and what is due of it.
     fn remove(&mut self, place: usize) {
         self.keys.touch(place);
-        let entry = self.keys.entry(place);
-        self.partials -= entry.partials;
-        self.waiting -= usize::from(entry.waits);
+        self.partials -= self.keys.entry(place).partials as usize;
         self.keys.remove(place);
     }
 
@@ -188,12 +182,12 @@ impl<M: Shaped> Keyed<M> {
         let entry = self.keys.entry(place);
         let idle_at = self
             .ttl
-            .zip(entry.touched)
+            .zip(entry.touched())
             .map(|(ttl, touched)| touched + ttl);
         if idle_at.is_none_or(|idle_at| idle_at > at) {
             return;
         }
-        entry.touched = None;
+        entry.set_touched(None);
         entry.island.state = M::State::default();
         if let Some(aside) = &mut entry.island.aside {
             aside.suppress = Default::default();
@@ -205,10 +199,10 @@ impl<M: Shaped> Keyed<M> {
 /// The state of a key, and behind it the times that are kept beside it: the last only where there is one.
 fn save<S: Serialize>(entry: &Entry<S>) -> Result<Vec<u8>, postcard::Error> {
     let saved = postcard::to_extend(&entry.island, vec![SAVED])?;
-    let saved = postcard::to_extend(&entry.touched, saved)?;
+    let saved = postcard::to_extend(&entry.touched(), saved)?;
     match entry.begins_until {
-        None => Ok(saved),
-        some => postcard::to_extend(&some, saved),
+        ALWAYS => Ok(saved),
+        until => postcard::to_extend(&Some(until), saved),
     }
 }
 
@@ -232,7 +226,7 @@ fn step<'a>(
         key,
         now: context.now,
         order,
-        begins_until: None,
+        begins_until: ALWAYS,
         report_timed_out: context.report_timed_out,
         aside,
         out,
@@ -317,13 +311,13 @@ where
         self.partials
     }
 
-    fn waiting(&self) -> usize {
-        self.waiting
+    fn is_waiting(&self) -> bool {
+        self.partials > 0 || self.keys.is_waiting()
     }
 
     fn waits_at(&self, key: &[Scalar]) -> bool {
         let place = self.keys.find(key);
-        place.is_some_and(|place| self.keys.waits(place))
+        place.is_some_and(|place| self.keys.entry_at(place).waits())
     }
 
     fn next_due(&self) -> Option<Timestamp> {
@@ -373,8 +367,8 @@ where
         let place = self.keys.find(key).unwrap_or_else(|| self.keys.insert(key));
         let entry = self.keys.entry(place);
         entry.island = island;
-        entry.touched = touched;
-        entry.begins_until = begins_until;
+        entry.set_touched(touched);
+        entry.begins_until = begins_until.unwrap_or(ALWAYS);
         self.settle(place, patience);
         Ok(last)
     }

@@ -17,6 +17,18 @@ use crate::pattern::output::Key;
 /// number of their arrival, from 1).
 pub(super) type Due = (Timestamp, u64);
 
+/// For an entry whose timer is not armed: after all that may be due.
+const NOT_ARMED: Due = (Timestamp(i64::MAX), u64::MAX);
+
+/// For a key without an event.
+const NEVER: Timestamp = Timestamp(i64::MIN);
+
+/// For a key with which any event may begin something.
+pub(super) const ALWAYS: Timestamp = Timestamp(i64::MAX);
+
+/// In place of an entry where none follows.
+const NONE: usize = usize::MAX;
+
 #[derive(Debug)]
 pub(super) struct Keys<S> {
     /// Hash of the key to the first entry with that hash.
@@ -29,23 +41,22 @@ pub(super) struct Keys<S> {
     changed: Option<Vec<Key>>,
 }
 
+/// There are many, and memory is what they wait for: what is not there is a value that cannot be, since an
+/// option would take a word more.
 #[derive(Debug)]
 pub(super) struct Entry<S> {
     pub(super) key: Key,
     pub(super) island: Island<S>,
-    /// Its part of the partial matches of all keys.
-    pub(super) partials: usize,
     hash: u64,
     /// The next entry with the same hash.
-    next: Option<usize>,
-    armed: Option<Due>,
+    next: usize,
+    armed: Due,
+    touched: Timestamp,
+    /// Event time up to which an event may begin something.
+    pub(super) begins_until: Timestamp,
+    /// Its part of the partial matches of all keys.
+    pub(super) partials: u32,
     is_changed: bool,
-    /// The time of its latest event; `None`: it has had none since it was dropped.
-    pub(super) touched: Option<Timestamp>,
-    /// Event time up to which an event may begin something; `None`: any may.
-    pub(super) begins_until: Option<Timestamp>,
-    /// Whether anything but what detectors have learned is kept of it.
-    pub(super) waits: bool,
 }
 
 impl<S> Entry<S> {
@@ -53,14 +64,35 @@ impl<S> Entry<S> {
     /// before.
     pub(super) fn note_beginning(&mut self, at: Timestamp, begins: bool) {
         if begins {
-            self.begins_until = self.begins_until.map(|until| until.max(at));
-        } else if self.begins_until.is_none() {
+            if self.begins_until != ALWAYS {
+                self.begins_until = self.begins_until.max(at);
+            }
+        } else if self.begins_until == ALWAYS {
             let held = self.island.aside.as_ref();
             let held = held.and_then(|aside| aside.held.keys().next_back());
-            let latest = self.touched.max(held.map(|(at, _)| *at));
+            let latest = self.touched().max(held.map(|(at, _)| *at));
             // What an earlier program saved does not tell.
-            self.begins_until = Some(latest.unwrap_or(at - Millis(1)));
+            self.begins_until = latest.unwrap_or(at - Millis(1));
         }
+    }
+
+    /// Whether more is kept of it than what detectors have learned.
+    pub(super) fn waits(&self) -> bool {
+        self.partials > 0 || self.island.aside.is_some()
+    }
+
+    /// An event at `at` was applied.
+    pub(super) fn touch(&mut self, at: Timestamp) {
+        self.touched = self.touched.max(at);
+    }
+
+    /// The time of its latest event; `None`: it has had none since it was dropped.
+    pub(super) fn touched(&self) -> Option<Timestamp> {
+        (self.touched != NEVER).then_some(self.touched)
+    }
+
+    pub(super) fn set_touched(&mut self, at: Option<Timestamp>) {
+        self.touched = at.unwrap_or(NEVER);
     }
 }
 
@@ -139,11 +171,10 @@ impl<S: Default> Keys<S> {
     }
 
     pub(super) fn find(&self, key: &[Scalar]) -> Option<usize> {
-        let mut at = self.places.get(&hash(key)).copied();
-        while let Some(place) = at {
-            let entry = &self.entries[place];
+        let mut at = self.places.get(&hash(key)).copied().unwrap_or(NONE);
+        while let Some(entry) = self.entries.get(at) {
             if *entry.key == *key {
-                return Some(place);
+                return Some(at);
             }
             at = entry.next;
         }
@@ -156,14 +187,13 @@ impl<S: Default> Keys<S> {
         let entry = Entry {
             key: key.into(),
             island: Island::default(),
-            partials: 0,
             hash,
-            next: self.places.insert(hash, place),
-            armed: None,
+            next: self.places.insert(hash, place).unwrap_or(NONE),
+            armed: NOT_ARMED,
+            touched: NEVER,
+            begins_until: ALWAYS,
+            partials: 0,
             is_changed: false,
-            touched: None,
-            begins_until: None,
-            waits: false,
         };
         if place == self.entries.len() {
             self.entries.push(entry);
@@ -177,34 +207,39 @@ impl<S: Default> Keys<S> {
         &mut self.entries[place]
     }
 
+    pub(super) fn entry_at(&self, place: usize) -> &Entry<S> {
+        &self.entries[place]
+    }
+
     pub(super) fn remove(&mut self, place: usize) {
         let (hash, next) = (self.entries[place].hash, self.entries[place].next);
         if self.places.get(&hash) == Some(&place) {
             match next {
-                Some(next) => self.places.insert(hash, next),
-                None => self.places.remove(&hash),
+                NONE => self.places.remove(&hash),
+                next => self.places.insert(hash, next),
             };
         } else {
-            let mut at = self.places.get(&hash).copied();
-            while let Some(before) = at {
-                at = self.entries[before].next;
-                if at == Some(place) {
-                    self.entries[before].next = next;
+            let mut at = self.places.get(&hash).copied().unwrap_or(NONE);
+            while let Some(before) = self.entries.get_mut(at) {
+                at = before.next;
+                if at == place {
+                    before.next = next;
                     break;
                 }
             }
         }
         let entry = &mut self.entries[place];
         entry.island = Island::default();
-        entry.armed = None;
+        entry.partials = 0;
+        entry.armed = NOT_ARMED;
         self.free.push(place);
     }
 
     /// Makes sure that a timer falls due at `due` or before.
     pub(super) fn arm(&mut self, place: usize, due: Due) {
         let entry = &mut self.entries[place];
-        if entry.armed.is_none_or(|armed| due < armed) {
-            entry.armed = Some(due);
+        if due < entry.armed {
+            entry.armed = due;
             self.timers.push(Reverse((due, place)));
         }
     }
@@ -217,16 +252,17 @@ impl<S: Default> Keys<S> {
             }
             self.timers.pop();
             let entry = &mut self.entries[place];
-            if entry.armed == Some(due) {
-                entry.armed = None;
+            if entry.armed == due {
+                entry.armed = NOT_ARMED;
                 return Some((due, place));
             }
         }
         None
     }
 
-    pub(super) fn waits(&self, place: usize) -> bool {
-        self.entries[place].waits
+    /// Whether some entry waits.
+    pub(super) fn is_waiting(&self) -> bool {
+        self.entries.iter().any(Entry::waits)
     }
 
     /// The time of the earliest timer. It may be one that nothing waits for any more.

@@ -72,8 +72,8 @@ struct Step<'a> {
     now: Timestamp,
     /// Dense number of the event among those of the key.
     order: u64,
-    /// Event time up to which an event of the key may begin something; `None`: any may.
-    begins_until: Option<Timestamp>,
+    /// Event time up to which an event of the key may begin something.
+    begins_until: Timestamp,
     report_timed_out: bool,
     aside: &'a mut Option<Box<Aside>>,
     out: &'a mut Outputs,
@@ -82,7 +82,7 @@ struct Step<'a> {
 impl Step<'_> {
     /// Whether an event at `at` may begin something, and not only go on with what began before.
     fn may_begin(&self, at: Timestamp) -> bool {
-        self.begins_until.is_none_or(|until| at <= until)
+        at <= self.begins_until
     }
 
     fn emit(&mut self, at: Timestamp, events: Vec<(u16, Taken)>) {
@@ -332,7 +332,7 @@ impl Matcher {
     /// Whether some key has partial matches, open windows, events that wait for their turn or matches
     /// that are held back; what detectors have learned is none of these.
     pub fn is_waiting(&self) -> bool {
-        self.machine.waiting() > 0
+        self.machine.is_waiting()
     }
 
     /// Every source has come to `latest`: event time moves on to it, less `out_of_order`.
