@@ -37,6 +37,9 @@ const LEAST_PARTITION_CACHE: usize = 1 << 20;
 /// Partitions that the cache is divided among, as long as nobody knows better.
 const EXPECTED_PARTITIONS: usize = 8;
 
+/// What falls due for rules in one transaction, at most: some megabytes of state and matches.
+const DUE_AT_ONCE: usize = 20_000;
+
 /// The running threads.
 pub(super) struct Supervisor {
     stop: Arc<AtomicBool>,
@@ -162,6 +165,7 @@ fn pattern_worker(
     let bounds = Bounds {
         max_depth: config.max_rule_depth,
         max_payload_bytes: config.max_payload_bytes,
+        due_at_once: DUE_AT_ONCE,
     };
     let stage = Patterns::new(number, topics, definitions, shared, tables, bounds);
     Worker::of(of_loop, log, stage)

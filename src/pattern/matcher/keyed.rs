@@ -56,8 +56,9 @@ pub(super) trait Running: std::fmt::Debug + Send {
         context: Context<'_>,
         out: &mut Outputs,
     );
-    /// Does all that is due by `context.now`, in the order of time.
-    fn fire(&mut self, context: Context<'_>, out: &mut Outputs);
+    /// Does what is due by `context.now`, in the order of time, as long as there is `room`; whether that
+    /// was all.
+    fn fire(&mut self, context: Context<'_>, room: &mut usize, out: &mut Outputs) -> bool;
     /// Keys that hold state.
     fn len(&self) -> usize;
     /// Partial matches of all keys.
@@ -273,8 +274,15 @@ where
         }
     }
 
-    fn fire(&mut self, context: Context<'_>, out: &mut Outputs) {
-        while let Some((due, place)) = self.keys.due(context.now) {
+    fn fire(&mut self, context: Context<'_>, room: &mut usize, out: &mut Outputs) -> bool {
+        loop {
+            if *room == 0 {
+                return self.keys.next_due().is_none_or(|due| due > context.now);
+            }
+            let Some((due, place)) = self.keys.due(context.now) else {
+                return true;
+            };
+            *room -= 1;
             let (at, arrival) = due;
             let context = Context { now: at, ..context };
             if arrival > 0 {

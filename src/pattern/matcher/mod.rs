@@ -341,6 +341,13 @@ impl Matcher {
         self.move_to(watermark, out);
     }
 
+    /// As [`Matcher::observe`], with at most `room` of what falls due, which is taken off it; whether that
+    /// was all. If not, the next event is yet to be offered when another call has said so.
+    pub fn observe_some(&mut self, latest: Timestamp, room: &mut usize, out: &mut Outputs) -> bool {
+        let watermark = self.order.note(latest);
+        self.move_some(watermark, room, out)
+    }
+
     /// Event time has come to `time`: nothing earlier arrives any more, save what
     /// `allowed_lateness` takes. Deadlines up to `time` fall due.
     pub fn advance(&mut self, time: Timestamp, out: &mut Outputs) {
@@ -370,10 +377,14 @@ impl Matcher {
     }
 
     fn move_to(&mut self, time: Timestamp, out: &mut Outputs) {
+        let mut room = usize::MAX;
+        self.move_some(time, &mut room, out);
+    }
+
+    fn move_some(&mut self, time: Timestamp, room: &mut usize, out: &mut Outputs) -> bool {
         if self.order.progress.now.is_some_and(|now| time <= now) {
-            return;
+            return true;
         }
-        self.order.progress.now = Some(time);
         let context = Context {
             rule: &self.rule,
             now: time,
@@ -381,7 +392,11 @@ impl Matcher {
             begins: !self.is_carrying_on,
             report_timed_out: self.report_timed_out,
         };
-        self.machine.fire(context, out);
+        let is_all = self.machine.fire(context, room, out);
+        if is_all {
+            self.order.progress.now = Some(time);
+        }
+        is_all
     }
 
     /// Applies an event, or keeps it until the watermark has come to it.

@@ -18,6 +18,9 @@ pub struct Bounds {
     /// Bytes of the JSON of a start's input or a signal's data, at most: the run would refuse more,
     /// and brokers have bounds as well.
     pub max_payload_bytes: usize,
+    /// Of what falls due as time goes on, so much in one transaction at most; at least 1. All keys may wait
+    /// for the same instant.
+    pub due_at_once: usize,
 }
 
 /// What a batch comes to, to be written in one transaction.

@@ -21,7 +21,7 @@ pub mod stats;
 mod told;
 mod watching;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use rustc_hash::FxHashSet;
@@ -77,6 +77,9 @@ struct Seen {
     generation: Option<u64>,
     rules: FxHashSet<String>,
 }
+
+/// By partition, each with the positions after it.
+type Batches = BTreeMap<i32, (Positions, Batch)>;
 
 impl Patterns {
     /// `number` tells it apart from all workers of the instance.
@@ -175,6 +178,70 @@ impl Patterns {
         Ok(())
     }
 
+    /// Hands records to their partition; whether sources have gone on by them.
+    fn take(
+        &self,
+        partition: &mut RulesPartition,
+        records: &[Record],
+        positions: &mut Positions,
+        now: Timestamp,
+        batch: &mut Batch,
+    ) -> Result<bool, LogError> {
+        let topic = self.topics.of(Source::Signals);
+        let position = &mut positions[Source::Signals.index()];
+        let mut has_new_times = false;
+        for record in records {
+            *position = (record.offset + 1).max(*position);
+            let value = record.value.as_deref().unwrap_or_default();
+            match partition.take(value, now, batch) {
+                Ok(is_new_time) => has_new_times |= is_new_time,
+                // An instance of that version will read it.
+                Err(error @ CodecError::TooNew { .. }) => {
+                    let (number, offset) = (record.partition, record.offset);
+                    return Err(LogError {
+                        class: ErrorClass::Retriable,
+                        doing: "reading a signal",
+                        reason: format!("{topic}/{number}, offset {offset}: {error}"),
+                    });
+                }
+                Err(error) => batch.refused.push(unreadable(topic, record, &error)),
+            }
+        }
+        Ok(has_new_times)
+    }
+
+    /// Writes the batches in one transaction.
+    fn commit(
+        &self,
+        log: &mut dyn Log,
+        owned: &mut Owned<RulesPartition>,
+        batches: Batches,
+        now: Timestamp,
+    ) -> Result<(), LogError> {
+        log.begin()?;
+        for (number, batch) in &batches {
+            self.send(log, *number, batch, now)?;
+        }
+        log.settle()?;
+        let positions: Vec<(i32, Positions)> = batches
+            .iter()
+            .map(|(number, (positions, _))| (*number, *positions))
+            .collect();
+        log.send_offsets(&positions)?;
+        log.commit()?;
+        for (number, (positions, batch)) in batches {
+            if let Some(owned) = owned.get_mut(&number) {
+                owned.positions = positions;
+                if let Some(partition) = &mut owned.partition {
+                    partition.is_pending = false;
+                }
+            }
+            self.shared.rules().count(&batch.tally);
+            batch.publish();
+        }
+        Ok(())
+    }
+
     fn order(&self, log: &mut dyn Log, order: &Order) -> Result<(), LogError> {
         let (run, command) = match order {
             Order::Run(run, command) => (run, command),
@@ -217,6 +284,13 @@ impl Seen {
             self.rules = known.map(|rule| rule.id()).collect();
         }
     }
+}
+
+/// Those of a partition; records are sorted by partition.
+fn of_partition(records: &[Record], number: i32) -> &[Record] {
+    let first = records.partition_point(|record| record.partition < number);
+    let last = records.partition_point(|record| record.partition <= number);
+    &records[first..last]
 }
 
 fn refuse(log: &mut dyn Log, refused: &Refused) -> Result<(), LogError> {
@@ -351,76 +425,56 @@ impl Stage for Patterns {
             let (name, version) = id.rsplit_once('@')?;
             self.definitions.rule(name, version.parse().ok()?)
         };
-        let mut batches: BTreeMap<i32, (Positions, Batch)> = BTreeMap::new();
-        let topic = self.topics.of(Source::Signals);
-        for (&number, owned) in owned.iter_mut() {
-            let mut positions = owned.positions;
-            let Some(partition) = owned.working_mut() else {
-                continue;
-            };
-            let first = records.partition_point(|record| record.partition < number);
-            let last = records.partition_point(|record| record.partition <= number);
-            let is_due = partition.looked_at + LOOK_EVERY <= now && partition.is_waiting();
-            if first == last && !is_due {
-                continue;
-            }
-            let mut batch = Batch::new(self.bounds);
-            partition.is_pending = true;
-            if partition.apply_rules(&rules, &known, now, &mut batch) {
-                // What is too late is decided by how far time had come when the records were read.
-                partition.move_time(now, &mut batch);
-            }
-            let mut has_new_times = false;
-            for record in &records[first..last] {
-                let position = &mut positions[Source::Signals.index()];
-                *position = (record.offset + 1).max(*position);
-                let value = record.value.as_deref().unwrap_or_default();
-                match partition.take(value, now, &mut batch) {
-                    Ok(is_new_time) => has_new_times |= is_new_time,
-                    // An instance of that version will read it.
-                    Err(error @ CodecError::TooNew { .. }) => {
-                        return Err(LogError {
-                            class: ErrorClass::Retriable,
-                            doing: "reading a signal",
-                            reason: format!("{topic}/{number}, offset {}: {error}", record.offset),
-                        });
+        let mut untaken: BTreeSet<i32> = records.iter().map(|record| record.partition).collect();
+        // Mostly one transaction. What is due at once may be more than fits into it, and events have to wait
+        // for that: then several.
+        loop {
+            let mut batches = Batches::new();
+            let mut room = self.bounds.due_at_once.max(1);
+            let mut is_over = true;
+            for (&number, owned) in owned.iter_mut() {
+                let mut positions = owned.positions;
+                let Some(partition) = owned.working_mut() else {
+                    continue;
+                };
+                let is_due = partition.looked_at + LOOK_EVERY <= now && partition.is_waiting();
+                if !untaken.contains(&number) && !is_due && !partition.is_behind {
+                    continue;
+                }
+                let mut batch = Batch::new(self.bounds);
+                let was_behind = partition.is_behind;
+                partition.is_pending = true;
+                if partition.apply_rules(&rules, &known, now, &mut batch) || was_behind {
+                    // What is too late is decided by how far time had come when the records were read.
+                    partition.move_time(now, &mut room, &mut batch);
+                }
+                let mut has_new_times = false;
+                if !partition.is_behind {
+                    let taken = match untaken.remove(&number) {
+                        true => of_partition(records, number),
+                        false => &[],
+                    };
+                    let taken = self.take(partition, taken, &mut positions, now, &mut batch);
+                    has_new_times = taken?;
+                    partition.move_time(now, &mut room, &mut batch);
+                }
+                is_over &= !partition.is_behind && !untaken.contains(&number);
+                partition.save(has_new_times, &mut batch);
+                if positions == owned.positions && batch.is_empty() {
+                    if let Some(partition) = &mut owned.partition {
+                        partition.is_pending = false;
                     }
-                    Err(error) => batch.refused.push(unreadable(topic, record, &error)),
+                    continue;
                 }
+                batches.insert(number, (positions, batch));
             }
-            partition.move_time(now, &mut batch);
-            partition.save(has_new_times, &mut batch);
-            if first == last && batch.is_empty() {
-                partition.is_pending = false;
-                continue;
+            if !batches.is_empty() {
+                self.commit(log, owned, batches, now)?;
             }
-            batches.insert(number, (positions, batch));
-        }
-        if batches.is_empty() {
-            return Ok(0);
-        }
-        log.begin()?;
-        for (number, batch) in &batches {
-            self.send(log, *number, batch, now)?;
-        }
-        log.settle()?;
-        let positions: Vec<(i32, Positions)> = batches
-            .iter()
-            .map(|(number, (positions, _))| (*number, *positions))
-            .collect();
-        log.send_offsets(&positions)?;
-        log.commit()?;
-        for (number, (positions, batch)) in batches {
-            if let Some(owned) = owned.get_mut(&number) {
-                owned.positions = positions;
-                if let Some(partition) = &mut owned.partition {
-                    partition.is_pending = false;
-                }
+            if is_over {
+                return Ok(records.len());
             }
-            self.shared.rules().count(&batch.tally);
-            batch.publish();
         }
-        Ok(records.len())
     }
 
     fn survives_abort(&self, partition: &RulesPartition) -> bool {

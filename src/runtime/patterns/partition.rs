@@ -19,6 +19,9 @@ use crate::runtime::tables::Tables;
 /// State of a rule that is not known is kept for so long: the definitions may have been read in part only.
 const ORPHANS_KEPT: Millis = Millis(60_000);
 
+/// Entries of a rule that is not known, in one transaction.
+const FORGOTTEN_AT_ONCE: usize = 10_000;
+
 /// How long after the last events were handed to a version that drains they may yet come.
 const IN_FLIGHT: Millis = Millis(60_000);
 
@@ -43,6 +46,8 @@ pub struct RulesPartition {
     pub(super) is_pending: bool,
     /// When time was last looked at, by the wall clock.
     pub(super) looked_at: Timestamp,
+    /// There was more due than there was room for: no event is to be taken before that is done.
+    pub(super) is_behind: bool,
 }
 
 impl RulesPartition {
@@ -58,6 +63,7 @@ impl RulesPartition {
             began: Timestamp::default(),
             is_pending: false,
             looked_at: Timestamp::default(),
+            is_behind: false,
         }
     }
 
@@ -116,7 +122,7 @@ impl RulesPartition {
         let draining = rules.draining.iter();
         self.draining = draining.map(|one| (one.rule.id(), one.clone())).collect();
         for (id, running) in &mut self.running {
-            running.observe(id, self.agenda.come_to(running), batch);
+            observe(id, running, &self.agenda, batch);
         }
         let in_force: BTreeSet<RuleId> = rules.in_force.iter().map(|rule| rule.id()).collect();
         for rule in rules.in_force.iter() {
@@ -133,7 +139,7 @@ impl RulesPartition {
             match known(&id) {
                 Some(rule) => self.put_to_work(&id, &rule),
                 None if forgets => {
-                    let gone = self.take_entries(&id).into_iter();
+                    let gone = self.take_entries(&id, FORGOTTEN_AT_ONCE).into_iter();
                     batch.entries.extend(gone.map(|(key, _)| (key, None)));
                 }
                 None => {}
@@ -158,9 +164,9 @@ impl RulesPartition {
         true
     }
 
-    /// What was read of a rule. Each kind of key goes by its rule first, and what else there is of the
-    /// kind is not looked at.
-    fn take_entries(&mut self, id: &RuleId) -> Vec<(PatternKey, Vec<u8>)> {
+    /// What was read of a rule, at most so much. Each kind of key goes by its rule first, and what else
+    /// there is of the kind is not looked at.
+    fn take_entries(&mut self, id: &RuleId, most: usize) -> Vec<(PatternKey, Vec<u8>)> {
         let (rule, none) = (|| id.clone(), String::new);
         let first_of_each = [
             entry(id, "", 0),
@@ -182,7 +188,8 @@ impl RulesPartition {
             let from = self.entries.range(first..).map(|(key, _)| key);
             let is_of_rule =
                 |key: &&PatternKey| std::mem::discriminant(*key) == kind && key.rule() == Some(id);
-            keys.extend(from.take_while(is_of_rule).cloned());
+            let room = most - keys.len();
+            keys.extend(from.take_while(is_of_rule).take(room).cloned());
         }
         let take = |key: PatternKey| Some((self.entries.remove(&key)?, key));
         let taken = keys.into_iter().filter_map(take);
@@ -190,7 +197,7 @@ impl RulesPartition {
     }
 
     fn put_to_work(&mut self, id: &RuleId, rule: &Arc<Rule>) {
-        let entries = self.take_entries(id);
+        let entries = self.take_entries(id, usize::MAX);
         let running = Running::restore(id, rule, entries, self.tables.as_ref());
         self.running.insert(id.clone(), running);
     }
@@ -208,7 +215,7 @@ impl RulesPartition {
         if let Some(running) = self.running.get_mut(id) {
             running.is_leaving = true;
             self.agenda.enter(id, running);
-            running.observe(id, self.agenda.come_to(running), batch);
+            observe(id, running, &self.agenda, batch);
         }
     }
 
@@ -305,20 +312,22 @@ impl RulesPartition {
     fn touch(&mut self, id: &RuleId, batch: &mut Batch) -> Option<&mut Running> {
         let running = self.running.get_mut(id)?;
         if self.agenda.touch(id, running) {
-            running.observe(id, self.agenda.come_to(running), batch);
+            observe(id, running, &self.agenda, batch);
         }
         Some(running)
     }
 
-    /// Moves event time on as far as the sources allow.
-    pub(super) fn move_time(&mut self, now: Timestamp, batch: &mut Batch) {
+    /// Moves event time on as far as the sources allow, or until so much was due as there is room for.
+    pub(super) fn move_time(&mut self, now: Timestamp, room: &mut usize, batch: &mut Batch) {
         self.looked_at = now;
         self.agenda.look(&self.sources, now);
+        self.is_behind = false;
         for id in self.agenda.touched() {
             let Some(running) = self.running.get_mut(id) else {
                 continue;
             };
-            running.observe(id, self.agenda.come_to(running), batch);
+            let come_to = self.agenda.come_to(running);
+            self.is_behind |= !running.observe(id, come_to, room, batch);
             running.release(id, batch);
         }
     }
@@ -332,8 +341,8 @@ impl RulesPartition {
             running.save(&id, batch);
             let until = self.draining.get(&id).map(|one| one.until);
             let takes_events = until.is_some_and(|until| self.looked_at < until + IN_FLIGHT);
-            if running.is_leaving && running.is_done(takes_events) {
-                running.retire(&id, batch);
+            let goes = running.is_leaving && running.is_done(takes_events);
+            if goes && running.retire(&id, batch) {
                 if let Some(gone) = self.running.remove(&id) {
                     self.agenda.remove(&id, gone);
                 }
@@ -348,6 +357,12 @@ impl RulesPartition {
             batch.entries.push((PatternKey::Sources, Some(bytes)));
         }
     }
+}
+
+/// Lets a rule come as far as the last look at time did. What was due by then is done.
+fn observe(id: &RuleId, running: &mut Running, agenda: &Agenda, batch: &mut Batch) {
+    let mut room = usize::MAX;
+    running.observe(id, agenda.come_to(running), &mut room, batch);
 }
 
 #[cfg(test)]
@@ -375,6 +390,7 @@ kind: rule\nname: quiet\ntime: {idle_after: 10s}\nmatch: {absent: {within: 1m, a
             let bounds = Bounds {
                 max_depth: 8,
                 max_payload_bytes: 1_000,
+                due_at_once: usize::MAX,
             };
             let mut world = Self {
                 partition: RulesPartition::new(Arc::new(NoTables)),
@@ -431,7 +447,9 @@ kind: rule\nname: quiet\ntime: {idle_after: 10s}\nmatch: {absent: {within: 1m, a
         /// The rules that a look at `now` found something to do for.
         fn look(&mut self, now: i64) -> Vec<RuleId> {
             self.now = Timestamp(now);
-            self.partition.move_time(self.now, &mut self.batch);
+            let mut room = usize::MAX;
+            self.partition
+                .move_time(self.now, &mut room, &mut self.batch);
             let touched = self.partition.agenda.touched().iter().cloned().collect();
             self.partition.save(true, &mut self.batch);
             touched
@@ -469,6 +487,25 @@ kind: rule\nname: quiet\ntime: {idle_after: 10s}\nmatch: {absent: {within: 1m, a
         );
         assert_eq!(world.batch.matched.len(), 1);
         assert!(!world.partition.is_waiting());
+    }
+
+    #[test]
+    fn what_is_due_at_once_is_done_as_far_as_there_is_room_and_then_the_rest() {
+        let mut world = World::new();
+        world.come_to(10_000);
+        world.look(0);
+        world.event("busy", 10_000);
+        world.event("quiet", 10_000);
+        world.look(0);
+        world.come_to(70_000);
+        for (matched, is_behind) in [(0, true), (1, true), (2, false), (2, false)] {
+            let mut room = usize::from(matched > 0);
+            let partition = &mut world.partition;
+            partition.move_time(Timestamp(1_000), &mut room, &mut world.batch);
+            partition.save(false, &mut world.batch);
+            assert_eq!(world.batch.matched.len(), matched);
+            assert_eq!(partition.is_behind, is_behind);
+        }
     }
 
     #[test]

@@ -40,6 +40,9 @@ pub(super) struct Running {
     pub(super) watchers: Option<Watchers>,
 }
 
+/// Keys of a rule that goes, in one transaction.
+const KEYS_RETIRED_AT_ONCE: usize = 10_000;
+
 /// Longest piece of what is saved in one record, in bytes: brokers take a megabyte.
 const PIECE_BYTES: usize = 512 << 10;
 
@@ -166,13 +169,22 @@ impl Running {
         self.conclude(id, out, batch);
     }
 
-    /// Its sources have come to `latest`; `None`: nobody can say.
-    pub(super) fn observe(&mut self, id: &RuleId, latest: Option<Timestamp>, batch: &mut Batch) {
-        if let Some(latest) = latest {
-            let mut out = Outputs::default();
-            self.matcher.observe(latest, &mut out);
-            self.conclude(id, out, batch);
-        }
+    /// Its sources have come to `latest`; `None`: nobody can say. At most `room` of what falls due is done and
+    /// taken off it; whether that was all.
+    pub(super) fn observe(
+        &mut self,
+        id: &RuleId,
+        latest: Option<Timestamp>,
+        room: &mut usize,
+        batch: &mut Batch,
+    ) -> bool {
+        let Some(latest) = latest else {
+            return true;
+        };
+        let mut out = Outputs::default();
+        let is_all = self.matcher.observe_some(latest, room, &mut out);
+        self.conclude(id, out, batch);
+        is_all
     }
 
     pub(super) fn refuse_late(&self, id: &RuleId, arrival: Arrival, batch: &mut Batch) {
@@ -286,14 +298,18 @@ impl Running {
         self.rule.on_update == OnUpdate::Drop || matcher.keys() == 0 || (!takes_events && is_vain())
     }
 
-    /// Tombstones for all that is saved of it.
-    pub(super) fn retire(&mut self, id: &RuleId, batch: &mut Batch) {
-        for (key, count) in std::mem::take(&mut self.pieces) {
+    /// Tombstones for what is saved of it, of so many keys in one transaction; whether nothing is left.
+    pub(super) fn retire(&mut self, id: &RuleId, batch: &mut Batch) -> bool {
+        for _ in 0..KEYS_RETIRED_AT_ONCE {
+            let Some((key, count)) = self.pieces.pop_first() else {
+                let progress = PatternKey::Progress { rule: id.clone() };
+                batch.entries.push((progress, None));
+                return true;
+            };
             let parts = (0..count).map(|part| (entry(id, &key, part), None));
             batch.entries.extend(parts);
         }
-        let progress = PatternKey::Progress { rule: id.clone() };
-        batch.entries.push((progress, None));
+        false
     }
 }
 
