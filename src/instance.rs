@@ -9,9 +9,10 @@
 
 mod brokers;
 mod intake;
+mod name;
 
 use std::net::SocketAddr;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -109,7 +110,7 @@ impl Instance {
                 listen: config.http.listen.clone(),
                 source,
             })?;
-        let name = instance_name(data_dir.as_deref())?;
+        let name = name::of(data_dir.as_deref())?;
         tracing::info!(instance = %name, brokers = %config.kafka.brokers, prefix = %config.topics.prefix, "starting");
         let catalogue = Catalogue::load(&config.topics)?;
         let settings = api_settings(config);
@@ -247,28 +248,6 @@ fn url_of(address: SocketAddr) -> String {
         address.set_ip(std::net::Ipv4Addr::LOCALHOST.into());
     }
     format!("http://{address}")
-}
-
-/// The name lives as long as the data folder, so that a restart fences what it left behind.
-fn instance_name(data_dir: Option<&Path>) -> Result<String, InstanceError> {
-    let fresh = || format!("i-{}", uuid::Uuid::now_v7().simple());
-    let Some(folder) = data_dir else {
-        return Ok(fresh());
-    };
-    let failed = |source| InstanceError::DataDir {
-        folder: folder.to_owned(),
-        source,
-    };
-    std::fs::create_dir_all(folder).map_err(failed)?;
-    let file = folder.join("instance");
-    match std::fs::read_to_string(&file) {
-        Ok(name) if !name.trim().is_empty() => Ok(name.trim().to_owned()),
-        _ => {
-            let name = fresh();
-            std::fs::write(&file, &name).map_err(failed)?;
-            Ok(name)
-        }
-    }
 }
 
 /// Where the schemas of users' events come from, as configured.
