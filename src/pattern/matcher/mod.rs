@@ -385,6 +385,11 @@ impl Matcher {
         if self.order.progress.now.is_some_and(|now| time <= now) {
             return true;
         }
+        // As it is with most events.
+        if self.machine.next_due().is_none_or(|due| due > time) {
+            self.order.progress.now = Some(time);
+            return true;
+        }
         let context = Context {
             rule: &self.rule,
             now: time,
