@@ -2,8 +2,7 @@
 //! behind; two at work under one name would fence each other for ever. So a copy of the folder takes a
 //! name of its own: beside the file with the name stands which file that was.
 
-use std::fs::{self, File};
-use std::io::Write as _;
+use std::fs;
 use std::os::unix::fs::MetadataExt as _;
 use std::path::Path;
 
@@ -45,10 +44,13 @@ fn in_folder(folder: &Path) -> std::io::Result<String> {
     if let Some(name) = kept {
         let here = inode(&name_file)?;
         // Folders of earlier programs do not tell.
-        let there = fs::read_to_string(&place_file).ok();
-        if there.as_deref().is_none_or(|there| there.trim() == here) {
-            fs::write(&place_file, &here)?;
-            return Ok(name);
+        match fs::read_to_string(&place_file) {
+            Ok(there) if there.trim() == here => return Ok(name),
+            Ok(_) => {}
+            Err(_) => {
+                fs::write(&place_file, here)?;
+                return Ok(name);
+            }
         }
         tracing::warn!(
             folder = %folder.display(), name,
@@ -58,8 +60,7 @@ fn in_folder(folder: &Path) -> std::io::Result<String> {
         fs::remove_file(&name_file)?;
     }
     let name = fresh();
-    let mut file = File::create(&name_file)?;
-    file.write_all(name.as_bytes())?;
+    fs::write(&name_file, &name)?;
     fs::write(&place_file, inode(&name_file)?)?;
     Ok(name)
 }

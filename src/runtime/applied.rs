@@ -95,9 +95,9 @@ impl Table {
 
     fn note(&mut self) {
         let (mut in_force, mut draining) = (Vec::new(), Vec::new());
-        for versions in self.by_name.get(&Kind::Rule).into_iter().flatten() {
+        for (_, versions) in self.by_name.get(&Kind::Rule).into_iter().flatten() {
             let mut above: Option<&Stored> = None;
-            for stored in versions.1.values().rev() {
+            for stored in versions.values().rev() {
                 // One that was applied below a higher one was never in force.
                 if above.is_some_and(|above| above.applied_at <= stored.applied_at) {
                     continue;

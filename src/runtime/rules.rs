@@ -48,11 +48,16 @@ impl RuleSet {
         Self::new(0, Arc::from([]))
     }
 
+    /// Versions that drain and take events yet at `now`.
+    pub fn draining_at(&self, now: Timestamp) -> impl Iterator<Item = &Draining> {
+        self.draining.iter().filter(move |one| now < one.until)
+    }
+
     /// Versions that take events at `now`: those that are in force, and those that go on with what they
     /// have begun.
     pub fn reading(&self, now: Timestamp) -> impl Iterator<Item = &Arc<Rule>> {
-        let draining = self.draining.iter().filter(move |one| now < one.until);
-        self.in_force.iter().chain(draining.map(|one| &one.rule))
+        let draining = self.draining_at(now).map(|one| &one.rule);
+        self.in_force.iter().chain(draining)
     }
 }
 
@@ -60,15 +65,15 @@ impl Draining {
     /// Where another version took its place at `replaced_at`.
     pub fn new(rule: &Arc<Rule>, replaced_at: Timestamp) -> Self {
         let time = &rule.time;
-        let lasts = match rule.reach() {
-            None => DRAINS_AT_MOST,
-            Some(reach) => [time.out_of_order, time.allowed_lateness, DRAINS_BEYOND]
-                .iter()
-                .fold(reach, |sum, more| Millis(sum.0.saturating_add(more.0))),
+        let until = match rule.reach() {
+            None => replaced_at + DRAINS_AT_MOST,
+            Some(reach) => {
+                replaced_at + reach + time.out_of_order + time.allowed_lateness + DRAINS_BEYOND
+            }
         };
         Self {
             rule: rule.clone(),
-            until: replaced_at + lasts,
+            until,
         }
     }
 }

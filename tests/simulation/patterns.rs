@@ -424,13 +424,17 @@ fn step(world: &mut World, random: &mut Option<Random>) {
     }
 }
 
-fn finish(world: &mut World, end: i64) {
-    let time = &world.rule.time;
-    let patience = match world.rule.shape {
-        Shape::Sequence(_) => time.out_of_order.0 + time.allowed_lateness.0,
-        _ => time.out_of_order.0,
+/// How far the sources must come for event time to come to `end`.
+fn sources_at(rule: &Rule, end: i64) -> Timestamp {
+    let patience = match rule.shape {
+        Shape::Sequence(_) => rule.time.out_of_order.0 + rule.time.allowed_lateness.0,
+        _ => rule.time.out_of_order.0,
     };
-    world.time(Timestamp(end + patience.cast_signed()));
+    Timestamp(end) + Millis(patience)
+}
+
+fn finish(world: &mut World, end: i64) {
+    world.time(sources_at(&world.rule, end));
     world.settle();
     let mut runs: Vec<String> = world.started().into_iter().map(|run| run.0).collect();
     let mut told = told(&world.cluster);

@@ -30,7 +30,7 @@ pub(super) struct Context<'a> {
     pub(super) now: Timestamp,
     /// How long after its time a match may still come out.
     pub(super) patience: Millis,
-    /// Whether the event may begin something.
+    /// Whether the event may begin something; where time alone moves on it does not matter.
     pub(super) begins: bool,
     pub(super) report_timed_out: bool,
 }
@@ -137,8 +137,8 @@ impl<M: Shaped> Keyed<M> {
         let entry = self.keys.entry(place);
         entry.touch(event.at);
         let island = &mut entry.island;
-        let mut step = step(&entry.key, island.applied, &mut island.aside, context, out);
-        step.begins_until = entry.begins_until;
+        let (key, until) = (&entry.key, entry.begins_until);
+        let mut step = step(key, island.applied, until, &mut island.aside, context, out);
         island.applied += 1;
         self.machine.event(&mut island.state, event, met, &mut step);
     }
@@ -218,6 +218,7 @@ fn time(saved: &[u8]) -> Result<(Option<Timestamp>, &[u8]), postcard::Error> {
 fn step<'a>(
     key: &'a Key,
     order: u64,
+    begins_until: Timestamp,
     aside: &'a mut Option<Box<Aside>>,
     context: Context<'a>,
     out: &'a mut Outputs,
@@ -227,7 +228,7 @@ fn step<'a>(
         key,
         now: context.now,
         order,
-        begins_until: ALWAYS,
+        begins_until,
         report_timed_out: context.report_timed_out,
         aside,
         out,
@@ -292,14 +293,13 @@ where
                 }
             } else {
                 let entry = self.keys.entry(place);
-                let (key, begins_until) = (&entry.key, entry.begins_until);
+                let (key, until) = (&entry.key, entry.begins_until);
                 let Island {
                     applied,
                     state,
                     aside,
                 } = &mut entry.island;
-                let mut step = step(key, *applied, aside, context, out);
-                step.begins_until = begins_until;
+                let mut step = step(key, *applied, until, aside, context, out);
                 self.machine.expire(state, &mut step);
                 if let Some(aside) = aside {
                     let (emit, patience) = (&context.rule.emit, context.patience);

@@ -54,8 +54,6 @@ pub struct Matcher {
     arrivals: u64,
     machine: Box<dyn Running>,
     key: Vec<Scalar>,
-    /// The event that is being taken begins nothing.
-    is_carrying_on: bool,
     report_timed_out: bool,
 }
 
@@ -212,7 +210,6 @@ impl Matcher {
             arrivals: 0,
             machine,
             key: Vec::new(),
-            is_carrying_on: false,
             report_timed_out,
             rule,
         }
@@ -303,18 +300,14 @@ impl Matcher {
             return;
         }
         let watermark = self.order.note(event.at);
-        self.take_in(event, Some(watermark), out);
+        self.take_in(event, true, out);
         self.move_to(watermark, out);
     }
 
     /// Takes an event of one source among several: it says nothing about how far time has come,
     /// which [`Matcher::observe`] does.
     pub fn offer(&mut self, event: &Event<'_>, out: &mut Outputs) {
-        if self.order.is_late(event.at) {
-            out.late.push(event.position);
-            return;
-        }
-        self.take_in(event, self.order.progress.watermark, out);
+        self.take(event, true, out);
     }
 
     /// As [`Matcher::offer`] for a rule that another takes the place of: the event goes on with what
@@ -324,9 +317,7 @@ impl Matcher {
         if !read_key(&self.rule, event, &mut self.key) || !self.machine.waits_at(&self.key) {
             return;
         }
-        self.is_carrying_on = true;
-        self.offer(event, out);
-        self.is_carrying_on = false;
+        self.take(event, false, out);
     }
 
     /// Whether some key has partial matches, open windows, events that wait for their turn or matches
@@ -394,7 +385,7 @@ impl Matcher {
             rule: &self.rule,
             now: time,
             patience: self.patience(),
-            begins: !self.is_carrying_on,
+            begins: true,
             report_timed_out: self.report_timed_out,
         };
         let is_all = self.machine.fire(context, room, out);
@@ -404,8 +395,17 @@ impl Matcher {
         is_all
     }
 
+    /// Takes an event that says nothing about how far time has come, unless it is late.
+    fn take(&mut self, event: &Event<'_>, begins: bool, out: &mut Outputs) {
+        match self.order.is_late(event.at) {
+            true => out.late.push(event.position),
+            false => self.take_in(event, begins, out),
+        }
+    }
+
     /// Applies an event, or keeps it until the watermark has come to it.
-    fn take_in(&mut self, event: &Event<'_>, watermark: Option<Timestamp>, out: &mut Outputs) {
+    fn take_in(&mut self, event: &Event<'_>, begins: bool, out: &mut Outputs) {
+        let watermark = self.order.progress.watermark;
         let is_early = watermark.is_none_or(|watermark| event.at > watermark);
         if !is_early {
             self.move_to(event.at, out);
@@ -432,7 +432,7 @@ impl Matcher {
             rule: &self.rule,
             now: self.order.progress.now.unwrap_or(event.at),
             patience: self.patience(),
-            begins: !self.is_carrying_on,
+            begins,
             report_timed_out: self.report_timed_out,
         };
         if is_early {

@@ -232,11 +232,10 @@ impl IntakeWorker {
         }
         self.generation = Some(rules.generation);
         self.filter = Filter::new(&rules.in_force);
-        let draining = || rules.draining.iter().filter(|one| now < one.until);
-        for one in draining() {
+        for one in rules.draining_at(now) {
             self.filter.add_draining(&one.rule);
         }
-        self.narrows_at = draining().map(|one| one.until).min();
+        self.narrows_at = rules.draining_at(now).map(|one| one.until).min();
         self.topics.want(self.beginnings_of(rules.reading(now)));
         let mut behind = Vec::new();
         for (at, owned) in &mut self.owned {
@@ -250,7 +249,7 @@ impl IntakeWorker {
         tracing::info!(
             worker = self.number,
             rules = rules.in_force.len(),
-            draining = draining().count(),
+            draining = rules.draining_at(now).count(),
             generation = rules.generation,
             "rules have changed"
         );

@@ -21,7 +21,7 @@ pub mod stats;
 mod told;
 mod watching;
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use rustc_hash::FxHashSet;
@@ -178,6 +178,26 @@ impl Patterns {
         Ok(())
     }
 
+    /// Puts the rules as they stand to work, and does what is left of what was due; whether events may be taken.
+    fn catch_up(
+        &self,
+        partition: &mut RulesPartition,
+        rules: &RuleSet,
+        now: Timestamp,
+        room: &mut usize,
+        batch: &mut Batch,
+    ) -> bool {
+        let known = |id: &str| -> Option<Arc<Rule>> {
+            let (name, version) = id.rsplit_once('@')?;
+            self.definitions.rule(name, version.parse().ok()?)
+        };
+        if partition.apply_rules(rules, &known, now, batch) || partition.is_behind {
+            // What is too late is decided by how far time had come when the records were read.
+            partition.move_time(now, room, batch);
+        }
+        !partition.is_behind
+    }
+
     /// Hands records to their partition; whether sources have gone on by them.
     fn take(
         &self,
@@ -284,13 +304,6 @@ impl Seen {
             self.rules = known.map(|rule| rule.id()).collect();
         }
     }
-}
-
-/// Those of a partition; records are sorted by partition.
-fn of_partition(records: &[Record], number: i32) -> &[Record] {
-    let first = records.partition_point(|record| record.partition < number);
-    let last = records.partition_point(|record| record.partition <= number);
-    &records[first..last]
 }
 
 fn refuse(log: &mut dyn Log, refused: &Refused) -> Result<(), LogError> {
@@ -421,11 +434,9 @@ impl Stage for Patterns {
     ) -> Result<usize, LogError> {
         let rules = self.rules_for(records)?;
         self.open_tables(rules.generation, &rules.in_force);
-        let known = |id: &str| -> Option<Arc<Rule>> {
-            let (name, version) = id.rsplit_once('@')?;
-            self.definitions.rule(name, version.parse().ok()?)
-        };
-        let mut untaken: BTreeSet<i32> = records.iter().map(|record| record.partition).collect();
+        let runs = records.chunk_by(|one, next| one.partition == next.partition);
+        let mut untaken: BTreeMap<i32, &[Record]> =
+            runs.map(|run| (run[0].partition, run)).collect();
         // Mostly one transaction. What is due at once may be more than fits into it, and events have to wait
         // for that: then several.
         loop {
@@ -433,40 +444,31 @@ impl Stage for Patterns {
             let mut room = self.bounds.due_at_once.max(1);
             let mut is_over = true;
             for (&number, owned) in owned.iter_mut() {
-                let mut positions = owned.positions;
+                let before = owned.positions;
                 let Some(partition) = owned.working_mut() else {
                     continue;
                 };
                 let is_due = partition.looked_at + LOOK_EVERY <= now && partition.is_waiting();
-                if !untaken.contains(&number) && !is_due && !partition.is_behind {
+                if !untaken.contains_key(&number) && !is_due && !partition.is_behind {
                     continue;
                 }
-                let mut batch = Batch::new(self.bounds);
-                let was_behind = partition.is_behind;
                 partition.is_pending = true;
-                if partition.apply_rules(&rules, &known, now, &mut batch) || was_behind {
-                    // What is too late is decided by how far time had come when the records were read.
-                    partition.move_time(now, &mut room, &mut batch);
-                }
+                let mut batch = Batch::new(self.bounds);
+                let mut positions = before;
                 let mut has_new_times = false;
-                if !partition.is_behind {
-                    let taken = match untaken.remove(&number) {
-                        true => of_partition(records, number),
-                        false => &[],
-                    };
+                if self.catch_up(partition, &rules, now, &mut room, &mut batch) {
+                    let taken = untaken.remove(&number).unwrap_or_default();
                     let taken = self.take(partition, taken, &mut positions, now, &mut batch);
                     has_new_times = taken?;
                     partition.move_time(now, &mut room, &mut batch);
                 }
-                is_over &= !partition.is_behind && !untaken.contains(&number);
+                is_over &= !partition.is_behind;
                 partition.save(has_new_times, &mut batch);
-                if positions == owned.positions && batch.is_empty() {
-                    if let Some(partition) = &mut owned.partition {
-                        partition.is_pending = false;
-                    }
-                    continue;
+                if positions == before && batch.is_empty() {
+                    partition.is_pending = false;
+                } else {
+                    batches.insert(number, (positions, batch));
                 }
-                batches.insert(number, (positions, batch));
             }
             if !batches.is_empty() {
                 self.commit(log, owned, batches, now)?;

@@ -133,8 +133,8 @@ impl RulesPartition {
             }
         }
         // What an earlier owner left of rules that are not in force any more.
-        let left = self.entries.keys().filter_map(PatternKey::rule);
-        let left: BTreeSet<RuleId> = left.map(str::to_owned).collect();
+        let left: BTreeSet<&str> = self.entries.keys().filter_map(PatternKey::rule).collect();
+        let left: Vec<RuleId> = left.into_iter().map(str::to_owned).collect();
         for id in left {
             match known(&id) {
                 Some(rule) => self.put_to_work(&id, &rule),
@@ -205,10 +205,9 @@ impl RulesPartition {
     /// Where an event comes that was handed to a version before another took its place, and nothing is
     /// left of that version: it begins anew.
     fn take_up(&mut self, id: &RuleId, batch: &mut Batch) {
-        if self.running.contains_key(id) {
-            return;
-        }
-        let Some(rule) = self.draining.get(id).map(|one| one.rule.clone()) else {
+        // Mostly nothing drains, and that is quickly found.
+        let draining = self.draining.get(id).map(|one| one.rule.clone());
+        let Some(rule) = draining.filter(|_| !self.running.contains_key(id)) else {
             return;
         };
         self.put_to_work(id, &rule);

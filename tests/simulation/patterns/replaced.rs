@@ -112,12 +112,7 @@ fn what_a_version_has_begun_goes_on_when_another_takes_its_place() {
         cases += 1;
         let seed = cases as u64;
         let old = 1 + Random::new(seed).below(events - 1);
-        let patience = match rule.shape {
-            Shape::Sequence(_) => rule.time.out_of_order.0 + rule.time.allowed_lateness.0,
-            _ => rule.time.out_of_order.0,
-        };
-        let last = Timestamp(end + patience.cast_signed());
-        let expected = count_of_matches(&rule, &case, old, last);
+        let expected = count_of_matches(&rule, &case, old, sources_at(&rule, end));
         starts += expected;
         assert!(
             expected <= whole.len(),
