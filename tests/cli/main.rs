@@ -2,6 +2,7 @@
 //! life of definitions and runs against `partita dev`.
 
 mod dev;
+mod measured;
 mod offline;
 mod provenance;
 mod replaced;

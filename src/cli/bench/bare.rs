@@ -21,6 +21,9 @@ use crate::log::kafka::reader_config;
 
 const BATCH_RECORDS: usize = 2_000;
 const CALL_WITHIN: Duration = Duration::from_secs(20);
+/// Producers of a worker, which take turns as those of the engine do: one whose last markers are still
+/// being written would be held up by the client for 20 ms.
+const PRODUCERS: usize = 3;
 /// Deliveries are awaited in slices of this; `flush` would poll in slices of 100 ms.
 const DELIVERY_SLICE: Duration = Duration::from_micros(100);
 
@@ -60,7 +63,9 @@ struct Reply<'a> {
 
 struct Worker {
     consumer: BaseConsumer,
-    producer: Producer,
+    producers: Vec<Producer>,
+    /// Whose transaction is open, or was last.
+    turn: usize,
     topics: Topics,
     args: BareLoopArgs,
     /// Run → steps answered.
@@ -84,6 +89,32 @@ struct Topics {
     state: String,
 }
 
+impl Topics {
+    /// The inputs of one of several workers: every so-manieth partition, by hand. A group would share
+    /// them out while the first runs come, and a transaction under way would then fail.
+    fn share_of(
+        &self,
+        consumer: &BaseConsumer,
+        worker: usize,
+        workers: usize,
+    ) -> Result<TopicPartitionList, KafkaError> {
+        let mut share = TopicPartitionList::new();
+        for topic in [&self.commands, &self.replies] {
+            let metadata = consumer.fetch_metadata(Some(topic), CALL_WITHIN)?;
+            for partition in metadata
+                .topics()
+                .iter()
+                .flat_map(|topic| topic.partitions())
+            {
+                if partition.id() as usize % workers == worker {
+                    share.add_partition_offset(topic, partition.id(), Offset::Beginning)?;
+                }
+            }
+        }
+        Ok(share)
+    }
+}
+
 impl Worker {
     fn start(
         client: &ClientConfig,
@@ -100,27 +131,36 @@ impl Worker {
             state: topic("state"),
         };
         let group = format!("{prefix}bare-loop");
-        let consumer: BaseConsumer = reader_config(client.clone(), &group, FETCH_WAIT)
-            .set("partition.assignment.strategy", "cooperative-sticky")
-            .create()?;
-        let producer: Producer = client
-            .clone()
-            .set("transactional.id", format!("{prefix}bare-loop-{worker}"))
-            .set("linger.ms", "0")
-            .set("queue.buffering.max.messages", "1000000")
-            .create()?;
-        producer.init_transactions(CALL_WITHIN)?;
-        consumer.subscribe(&[&topics.commands, &topics.replies])?;
+        let consumer: BaseConsumer = reader_config(client.clone(), &group, FETCH_WAIT).create()?;
+        consumer.assign(&topics.share_of(&consumer, worker, args.workers)?)?;
+        let producers = (0..PRODUCERS)
+            .map(|number| {
+                let id = format!("{prefix}bare-loop-{worker}-{number}");
+                let producer: Producer = client
+                    .clone()
+                    .set("transactional.id", id)
+                    .set("linger.ms", "0")
+                    .set("queue.buffering.max.messages", "1000000")
+                    .create()?;
+                producer.init_transactions(CALL_WITHIN)?;
+                Ok(producer)
+            })
+            .collect::<Result<_, KafkaError>>()?;
         let filler = "x".repeat(args.event_bytes.max(args.state_bytes).max(args.task_bytes));
         Ok(Self {
             consumer,
-            producer,
+            producers,
+            turn: 0,
             topics,
             args,
             runs: HashMap::new(),
             filler,
             owed: Owed::default(),
         })
+    }
+
+    fn producer(&self) -> &Producer {
+        &self.producers[self.turn]
     }
 
     fn work(mut self) -> Result<(), KafkaError> {
@@ -140,14 +180,15 @@ impl Worker {
     }
 
     fn transaction(&mut self, batch: &[OwnedMessage]) -> Result<(), KafkaError> {
-        self.producer.begin_transaction()?;
+        self.turn = (self.turn + 1) % self.producers.len();
+        self.producer().begin_transaction()?;
         let mut positions: HashMap<(&str, i32), i64> = HashMap::new();
         for message in batch {
             self.step(message)?;
             positions.insert((message.topic(), message.partition()), message.offset() + 1);
         }
         let deadline = Instant::now() + CALL_WITHIN;
-        while self.producer.in_flight_count() > 0 && Instant::now() < deadline {
+        while self.producer().in_flight_count() > 0 && Instant::now() < deadline {
             std::thread::sleep(DELIVERY_SLICE);
         }
         let mut offsets = TopicPartitionList::new();
@@ -155,9 +196,9 @@ impl Worker {
             offsets.add_partition_offset(topic, partition, Offset::Offset(next))?;
         }
         let group = self.consumer.group_metadata().ok_or(KafkaError::Canceled)?;
-        self.producer
+        self.producer()
             .send_offsets_to_transaction(&offsets, &group, CALL_WITHIN)?;
-        self.producer.commit_transaction(CALL_WITHIN)
+        self.producer().commit_transaction(CALL_WITHIN)
     }
 
     /// What the engine writes for one input, in bytes and number.
@@ -240,6 +281,6 @@ impl Worker {
             .key(key)
             .payload(value);
         record.headers = headers;
-        self.producer.send(record).map_err(|(error, _)| error)
+        self.producer().send(record).map_err(|(error, _)| error)
     }
 }

@@ -183,7 +183,7 @@ impl Bench<'_> {
         ));
         let mut loaded = self.loaded().await?;
         let memory = self.memory().await?;
-        let ceiling = self.ceiling(&loaded).await?;
+        let mut ceiling = self.ceiling(&loaded).await?;
         let (saturation, state) = (&loaded.saturation, &loaded.state);
         let ratio = saturation.steps_per_second / ceiling.steps_per_second;
         Ok(json!({
@@ -226,14 +226,7 @@ impl Bench<'_> {
             .await?;
 
         self.say(&format!("latency at {} runs a second", args.rate));
-        let lasting = |seconds: f64| ((args.rate * seconds) as usize).clamp(20, args.runs.max(20));
-        let pace = Pace::Rate(args.rate);
-        let settling = load
-            .drive("settle", &workflow, lasting(SETTLING_SECONDS), steps, pace)
-            .await?;
-        let latency = load
-            .drive("rate", &workflow, lasting(LATENCY_SECONDS), steps, pace)
-            .await?;
+        let (settling, latency) = self.latency(&load, &workflow).await?;
         engine.until_live(0, END_WITHIN).await?;
 
         self.say(&format!("saturation: {} runs of {steps} steps", args.runs));
@@ -258,6 +251,20 @@ impl Bench<'_> {
             state,
             census,
         })
+    }
+
+    /// What comes at the rate that was asked for: first what nobody measures, then what counts.
+    async fn latency(&self, load: &Load, workflow: &str) -> Result<(Figures, Figures), CliError> {
+        let (args, steps) = (self.args, self.args.steps);
+        let lasting = |seconds: f64| ((args.rate * seconds) as usize).clamp(20, args.runs.max(20));
+        let pace = Pace::Rate(args.rate);
+        let settling = load
+            .drive("settle", workflow, lasting(SETTLING_SECONDS), steps, pace)
+            .await?;
+        let latency = load
+            .drive("rate", workflow, lasting(LATENCY_SECONDS), steps, pace)
+            .await?;
+        Ok((settling, latency))
     }
 
     /// Resident memory of waiting runs, in an engine that has done nothing else: one that was busy has
@@ -331,10 +338,12 @@ impl Bench<'_> {
         let load = self.load(&prefix).await?;
         load.drive("warm", "bare", WARM_UP_RUNS, steps, Pace::Window(50))
             .await?;
+        let (_, latency) = self.latency(&load, "bare").await?;
         let figures = load
             .drive("full", "bare", args.runs, steps, Pace::Window(WINDOW))
             .await?;
         Ok(Ceiling {
+            latency,
             steps_per_second: figures.steps_per_second,
             records_per_step: all.records as f64 / loaded.saturation.steps.max(1) as f64,
             record_bytes: all.mean_bytes(),
@@ -422,14 +431,17 @@ async fn outcome(api: &Api, workflow: &str) -> Result<(u64, u64), CliError> {
 
 /// What the broker would let a loop reach that does nothing but write these records.
 struct Ceiling {
+    latency: Figures,
     steps_per_second: f64,
     records_per_step: f64,
     record_bytes: usize,
 }
 
 impl Ceiling {
-    fn to_json(&self) -> Value {
+    fn to_json(&mut self) -> Value {
         json!({
+            "start_to_task_ms": self.latency.start_to_task.quantiles(),
+            "reply_to_task_ms": self.latency.reply_to_task.quantiles(),
             "steps_per_second": rounded(self.steps_per_second),
             "records_per_second": rounded(self.steps_per_second * self.records_per_step),
             "record_bytes": self.record_bytes,
@@ -450,6 +462,13 @@ fn print(context: &Context, result: &Value) {
             .map_or_else(|| "-".to_owned(), Value::to_string)
     };
     let offered = number("/runs_per_second_offered");
+    let latency = |name: &str| {
+        format!(
+            "{}   at {offered} runs/s; the bare loop {}",
+            quantile_words(&result[name]),
+            quantile_words(&result["ceiling"][name])
+        )
+    };
     for (what, figure) in [
         (
             "broker",
@@ -467,20 +486,8 @@ fn print(context: &Context, result: &Value) {
                 number("/runs_failed")
             ),
         ),
-        (
-            "start → first task",
-            format!(
-                "{}   at {offered} runs/s",
-                quantile_words(&result["start_to_task_ms"])
-            ),
-        ),
-        (
-            "reply → next task",
-            format!(
-                "{}   at {offered} runs/s",
-                quantile_words(&result["reply_to_task_ms"])
-            ),
-        ),
+        ("start → first task", latency("start_to_task_ms")),
+        ("reply → next task", latency("reply_to_task_ms")),
         ("steps per second", number("/steps_per_second")),
         (
             "broker's ceiling",
