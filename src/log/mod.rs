@@ -209,6 +209,9 @@ pub enum ErrorClass {
     /// The session is lost, and perhaps nobody knows how the transaction ended: make a new one
     /// and read everything again.
     Fatal,
+    /// Another took this member's place in its group under the same name, and has its work: a new session
+    /// would take it back, and the two would go on like that.
+    Replaced,
 }
 
 #[derive(Clone, Debug, thiserror::Error)]

@@ -10,8 +10,8 @@ use crate::model::Millis;
 /// time for those that work.
 pub(super) const TRY_AGAIN_AFTER: Millis = Millis(1_000);
 
-/// Longest wait between two tries.
-const MAX_BACKOFF: Duration = Duration::from_secs(5);
+/// Longest wait between two tries, and the rest of one whose place was taken.
+pub(super) const MAX_BACKOFF: Duration = Duration::from_secs(5);
 
 /// A session that can be mended.
 pub(super) trait Recover {
@@ -22,6 +22,9 @@ pub(super) trait Recover {
 
     /// Nobody knows how the last transaction ended: committed positions will tell.
     fn lose_session(&mut self);
+
+    /// Another has taken the place of this one: gives up what it owns, and tries nothing more.
+    fn retire(&mut self);
 }
 
 /// Mends a session after an error: an abortable one gives up the transaction, a fatal one the session.
@@ -39,6 +42,7 @@ pub(super) fn recover(session: &mut impl Recover, class: ErrorClass) {
             meters::aborted("fatal");
             session.lose_session();
         }
+        ErrorClass::Replaced => session.retire(),
     }
 }
 

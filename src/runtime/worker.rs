@@ -16,7 +16,7 @@ use std::collections::VecDeque;
 use std::time::Duration;
 
 use super::meters;
-use super::recovery::{Recover, TRY_AGAIN_AFTER, backoff, recover};
+use super::recovery::{MAX_BACKOFF, Recover, TRY_AGAIN_AFTER, backoff, recover};
 use super::stage::{Owned, OwnedPartition, Phase, Restoring, Stage};
 use super::workflows::Workflows;
 use crate::log::{ErrorClass, Log, LogError, OwnershipChange, PollLimits, Record};
@@ -46,6 +46,8 @@ pub struct Worker<S: Stage = Workflows> {
     has_share: bool,
     records: Vec<Record>,
     failures: u32,
+    /// Another took its place: it does nothing any more.
+    is_retired: bool,
     put_off: PutOff,
 }
 
@@ -97,6 +99,7 @@ impl<S: Stage> Worker<S> {
             has_share: false,
             records: Vec::new(),
             failures: 0,
+            is_retired: false,
             put_off: PutOff::default(),
         }
     }
@@ -104,6 +107,11 @@ impl<S: Stage> Worker<S> {
     /// Does what there is to do at `now`; waits at most `wait` for input where nothing else is
     /// to be done.
     pub fn step(&mut self, now: Timestamp, wait: Duration) -> Stepped {
+        if self.is_retired {
+            return Stepped::Failed {
+                retry_after: MAX_BACKOFF,
+            };
+        }
         match self.try_step(now, wait) {
             Ok(applied) => {
                 if std::mem::take(&mut self.failures) > 0 && self.put_off.is_empty() {
@@ -356,10 +364,15 @@ impl<S: Stage> Worker<S> {
     fn recover(&mut self, error: LogError) -> Stepped {
         self.failures = self.failures.saturating_add(1);
         let retry_after = backoff(self.failures);
-        tracing::warn!(
-            worker = self.config.number, %error, class = ?error.class, attempt = self.failures,
-            retry_ms = retry_after.as_millis() as u64, "trying again"
-        );
+        match error.class {
+            ErrorClass::Replaced => {
+                tracing::error!(worker = self.config.number, %error, "giving up for good");
+            }
+            class => tracing::warn!(
+                worker = self.config.number, %error, ?class, attempt = self.failures,
+                retry_ms = retry_after.as_millis() as u64, "trying again"
+            ),
+        }
         self.stage.set_trouble(Some(error.to_string()));
         recover(self, error.class);
         Stepped::Failed { retry_after }
@@ -394,5 +407,10 @@ impl<S: Stage> Recover for Worker<S> {
                 self.stage.session_lost(*number, partition);
             }
         }
+    }
+
+    fn retire(&mut self) {
+        self.leave();
+        self.is_retired = true;
     }
 }

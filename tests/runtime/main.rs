@@ -9,6 +9,7 @@ mod http_agent;
 mod intake;
 mod joins;
 mod log;
+mod replaced;
 mod scenarios;
 mod signals;
 mod world;

@@ -183,7 +183,7 @@ impl Bench<'_> {
         ));
         let mut loaded = self.loaded().await?;
         let memory = self.memory().await?;
-        let mut ceiling = self.ceiling(&loaded).await?;
+        let ceiling = self.ceiling(&loaded).await?;
         let (saturation, state) = (&loaded.saturation, &loaded.state);
         let ratio = saturation.steps_per_second / ceiling.steps_per_second;
         Ok(json!({
@@ -198,7 +198,7 @@ impl Bench<'_> {
             "shape": self.args.shape.name(),
             "steps_per_run": self.args.steps,
             "broker": {"kind": ground.kind, "version": ground.version},
-            "ceiling": ceiling.to_json(),
+            "ceiling": ceiling.into_json(),
             "ceiling_ratio": (ratio * 1_000.0).round() / 1_000.0,
             "engine_cpu_seconds": (loaded.cpu_seconds * 100.0).round() / 100.0,
             "steps_per_cpu_second": rounded(saturation.steps as f64 / loaded.cpu_seconds.max(0.01)),
@@ -438,7 +438,7 @@ struct Ceiling {
 }
 
 impl Ceiling {
-    fn to_json(&mut self) -> Value {
+    fn into_json(mut self) -> Value {
         json!({
             "start_to_task_ms": self.latency.start_to_task.quantiles(),
             "reply_to_task_ms": self.latency.reply_to_task.quantiles(),

@@ -72,7 +72,7 @@ pub(super) fn drain<C: Notes>(
                 }
             }
             Err(KafkaError::MessageConsumptionFatal(code)) => {
-                return Err(errors::fatal("consuming", code));
+                return Err(errors::of_membership(code));
             }
             Err(error) => tracing::debug!(%error, "consuming"),
         }

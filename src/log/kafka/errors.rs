@@ -21,6 +21,20 @@ pub(super) fn fatal(doing: &'static str, error: impl ToString) -> LogError {
     }
 }
 
+/// A consumer that is in its group no more, and never will be.
+pub(super) fn of_membership(code: RDKafkaErrorCode) -> LogError {
+    if code != RDKafkaErrorCode::FencedInstanceId {
+        return fatal("consuming", code);
+    }
+    LogError {
+        class: ErrorClass::Replaced,
+        doing: "consuming",
+        reason: "another process runs under the name of this instance (`group.instance.id`) and took its \
+                 place: give one of the two another name, and restart this one"
+            .to_owned(),
+    }
+}
+
 pub(super) fn abortable(doing: &'static str, error: impl ToString) -> LogError {
     LogError {
         class: ErrorClass::Abortable,

@@ -23,7 +23,7 @@ use crate::pattern::Rule;
 use crate::pattern::filter::Filter;
 use crate::runtime::DefinitionRegistry;
 use crate::runtime::meters;
-use crate::runtime::recovery::{Recover, TRY_AGAIN_AFTER, backoff, recover};
+use crate::runtime::recovery::{MAX_BACKOFF, Recover, TRY_AGAIN_AFTER, backoff, recover};
 pub use crate::runtime::worker::Stepped;
 
 /// A source partition and how far it is.
@@ -64,6 +64,8 @@ pub struct IntakeWorker {
     /// When positions were last committed.
     pub(super) committed_at: Instant,
     failures: u32,
+    /// Another took its place: it does nothing any more.
+    is_retired: bool,
 }
 
 impl IntakeWorker {
@@ -95,11 +97,17 @@ impl IntakeWorker {
             owned: BTreeMap::new(),
             committed_at: Instant::now(),
             failures: 0,
+            is_retired: false,
         }
     }
 
     /// Does what there is to do; waits at most `wait` for input where nothing else is to be done.
     pub fn step(&mut self, wait: Duration) -> Stepped {
+        if self.is_retired {
+            return Stepped::Failed {
+                retry_after: MAX_BACKOFF,
+            };
+        }
         match self.try_step(wait) {
             Ok(taken) => {
                 self.failures = 0;
@@ -360,10 +368,15 @@ impl IntakeWorker {
     fn recover(&mut self, error: &LogError) -> Stepped {
         self.failures = self.failures.saturating_add(1);
         let retry_after = backoff(self.failures);
-        tracing::warn!(
-            worker = self.number, %error, class = ?error.class, attempt = self.failures,
-            retry_ms = retry_after.as_millis() as u64, "the intake tries again"
-        );
+        match error.class {
+            ErrorClass::Replaced => {
+                tracing::error!(worker = self.number, %error, "the intake gives up for good");
+            }
+            class => tracing::warn!(
+                worker = self.number, %error, ?class, attempt = self.failures,
+                retry_ms = retry_after.as_millis() as u64, "the intake tries again"
+            ),
+        }
         recover(self, error.class);
         Stepped::Failed { retry_after }
     }
@@ -395,6 +408,11 @@ impl Recover for IntakeWorker {
             owned.is_started = false;
             owned.watermarks.go_back();
         }
+    }
+
+    fn retire(&mut self) {
+        self.leave();
+        self.is_retired = true;
     }
 }
 
