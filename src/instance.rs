@@ -286,6 +286,7 @@ fn registry_settings(config: &Config, catalogue: &Catalogue) -> RegistrySettings
             .tasks
             .retention
             .map_or(Duration::from_secs(7 * 86_400), |span| span.duration()),
+        task_config: catalogue.tasks.config.clone(),
         defaults: definition_defaults(config),
     }
 }

@@ -293,6 +293,13 @@ impl Reader {
         {
             tracing::warn!(topic = self.shared.topic, %error, "could not take up reading again, trying on");
             *paused = Some(partitions);
+        } else if let Some(known) = paused
+            && let Ok(assigned) = self.consumer.assignment()
+            && assigned != *known
+            && self.consumer.pause(&assigned).is_ok()
+        {
+            // A rebalance has brought some since, and they are read unless they are told not to be.
+            *known = assigned;
         }
     }
 

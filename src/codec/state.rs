@@ -23,6 +23,9 @@ const FIRST_VERSION_WITH_AWAITING: u8 = 4;
 
 /// A JSON text longer than this has an entry of its own.
 pub const INLINE_BYTES: usize = 4 << 10;
+/// Where the shorter ones of a run come to more than this, the further ones have entries of their own as well: a
+/// record of the changelog has bounds.
+pub const INLINE_BYTES_OF_RUN: usize = 256 << 10;
 
 const SLOT_INPUT: u32 = 0;
 const SLOT_OUTPUT: u32 = 1;
@@ -54,6 +57,7 @@ impl EntryFacts {
 
 /// Appends the run's entry; values too large for it go to `large`, with their numbers.
 pub fn encode(run: &RunState, out: &mut Vec<u8>, large: &mut Vec<(u32, Json)>) {
+    let values = &mut Values { large, short: 0 };
     out.push(VERSION);
     put_count(out, place(&RunStatus::ALL, run.status));
     put_long(out, run.created_at.0);
@@ -68,7 +72,7 @@ pub fn encode(run: &RunState, out: &mut Vec<u8>, large: &mut Vec<(u32, Json)>) {
     put_optional(out, run.requested_version, |out, version| {
         put_long(out, version.into())
     });
-    put_value(out, 0, SLOT_INPUT, &run.input, large);
+    put_value(out, 0, SLOT_INPUT, &run.input, values);
     if !run.tags.is_empty() {
         put_count(out, run.tags.len());
         for (name, value) in &run.tags {
@@ -79,7 +83,7 @@ pub fn encode(run: &RunState, out: &mut Vec<u8>, large: &mut Vec<(u32, Json)>) {
     put_count(out, 0);
     put_time(out, run.started_at);
     put_time(out, run.deadline);
-    put_optional_value(out, SLOT_OUTPUT, run.output.as_ref(), large);
+    put_optional_value(out, SLOT_OUTPUT, run.output.as_ref(), values);
     put_optional(out, run.error.as_ref(), put_failure);
     put_long(out, run.revision.cast_signed());
     put_long(out, run.epoch.into());
@@ -90,7 +94,7 @@ pub fn encode(run: &RunState, out: &mut Vec<u8>, large: &mut Vec<(u32, Json)>) {
     if !run.steps.is_empty() {
         put_count(out, run.steps.len());
         for (slot, step) in (SLOT_FIRST_STEP..).zip(&run.steps) {
-            put_step(out, slot, step, large);
+            put_step(out, slot, step, values);
         }
     }
     put_count(out, 0);
@@ -98,7 +102,7 @@ pub fn encode(run: &RunState, out: &mut Vec<u8>, large: &mut Vec<(u32, Json)>) {
         out,
         first_slot_of_signals(run.steps.len()),
         &run.inbox,
-        large,
+        values,
     );
     if !run.watches.is_empty() {
         put_count(out, run.watches.len());
@@ -112,12 +116,30 @@ pub fn encode(run: &RunState, out: &mut Vec<u8>, large: &mut Vec<(u32, Json)>) {
     put_long(out, run.depth.into());
 }
 
+/// Where the values of a run go.
+struct Values<'v> {
+    large: &'v mut Vec<(u32, Json)>,
+    /// Bytes of the short ones so far, wherever they went: outputs come and stay, so that what once has an
+    /// entry of its own keeps it.
+    short: usize,
+}
+
+impl Values<'_> {
+    fn is_inline(&mut self, value: &Json) -> bool {
+        let is_short = value.len() <= INLINE_BYTES;
+        if is_short {
+            self.short += value.len();
+        }
+        is_short && self.short <= INLINE_BYTES_OF_RUN
+    }
+}
+
 /// After the outputs of the steps.
 fn first_slot_of_signals(steps: usize) -> u32 {
     SLOT_FIRST_STEP.saturating_add(u32::try_from(steps).unwrap_or(u32::MAX))
 }
 
-fn put_inbox(out: &mut Vec<u8>, first_slot: u32, inbox: &Inbox, large: &mut Vec<(u32, Json)>) {
+fn put_inbox(out: &mut Vec<u8>, first_slot: u32, inbox: &Inbox, values: &mut Values<'_>) {
     if !inbox.waiting.is_empty() {
         put_count(out, inbox.waiting.len());
         for signal in &inbox.waiting {
@@ -128,7 +150,7 @@ fn put_inbox(out: &mut Vec<u8>, first_slot: u32, inbox: &Inbox, large: &mut Vec<
             put_long(out, signal.received_at.0);
             put_long(out, signal.place.into());
             let slot = first_slot.saturating_add(signal.place);
-            put_value(out, 0, slot, &signal.data, large);
+            put_value(out, 0, slot, &signal.data, values);
         }
     }
     put_count(out, 0);
@@ -142,7 +164,7 @@ fn put_inbox(out: &mut Vec<u8>, first_slot: u32, inbox: &Inbox, large: &mut Vec<
     put_long(out, inbox.places.into());
 }
 
-fn put_step(out: &mut Vec<u8>, slot: u32, step: &StepState, large: &mut Vec<(u32, Json)>) {
+fn put_step(out: &mut Vec<u8>, slot: u32, step: &StepState, values: &mut Values<'_>) {
     put_count(out, place(&StepStatus::ALL, step.status));
     put_long(out, step.attempt.into());
     let times = [
@@ -159,7 +181,7 @@ fn put_step(out: &mut Vec<u8>, slot: u32, step: &StepState, large: &mut Vec<(u32
     put_optional(out, step.progress, |out, progress| {
         out.extend_from_slice(&progress.to_le_bytes())
     });
-    put_optional_value(out, slot, step.output.as_ref(), large);
+    put_optional_value(out, slot, step.output.as_ref(), values);
     put_optional(out, step.error.as_ref(), put_failure);
 }
 
@@ -167,33 +189,22 @@ fn put_time(out: &mut Vec<u8>, time: Option<Timestamp>) {
     put_optional(out, time, |out, time| put_long(out, time.0));
 }
 
-fn put_optional_value(
-    out: &mut Vec<u8>,
-    slot: u32,
-    value: Option<&Json>,
-    large: &mut Vec<(u32, Json)>,
-) {
+fn put_optional_value(out: &mut Vec<u8>, slot: u32, value: Option<&Json>, values: &mut Values<'_>) {
     match value {
         None => put_count(out, 0),
-        Some(value) => put_value(out, 1, slot, value, large),
+        Some(value) => put_value(out, 1, slot, value, values),
     }
 }
 
 /// `branch` is the place of `string` in the union; that of `int` follows.
-fn put_value(
-    out: &mut Vec<u8>,
-    branch: usize,
-    slot: u32,
-    value: &Json,
-    large: &mut Vec<(u32, Json)>,
-) {
-    if value.len() <= INLINE_BYTES {
+fn put_value(out: &mut Vec<u8>, branch: usize, slot: u32, value: &Json, values: &mut Values<'_>) {
+    if values.is_inline(value) {
         put_count(out, branch);
         put_bytes(out, value.as_str().as_bytes());
     } else {
         put_count(out, branch + 1);
         put_long(out, slot.into());
-        large.push((slot, value.clone()));
+        values.large.push((slot, value.clone()));
     }
 }
 

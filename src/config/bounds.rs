@@ -42,7 +42,7 @@ pub const BOUNDS: &[Bound] = &[
     count("runtime.workers", 1, 64),
     count("runtime.batch_records", 1, 100_000),
     count("runtime.batch_bytes", KIB, 256 * MIB),
-    count("runtime.max_payload_bytes", KIB, 16 * MIB),
+    count("runtime.max_payload_bytes", KIB, MIB),
     count("runtime.max_concurrent_runs", 1, 10_000_000),
     count("runtime.max_pending_runs", 0, 10_000_000),
     time("runtime.retention", Span::seconds(60), Span::days(3_650)),

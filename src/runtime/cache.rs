@@ -393,9 +393,18 @@ impl Cache {
         if run.entry.as_ref().is_some_and(is_this) {
             run.is_stored = true;
             if run.status.is_ended() {
-                self.disposable.push_back(id.clone());
+                self.note_disposable(id.clone());
             }
         }
+    }
+
+    /// Those whose retention is over are not taken out one by one: now and then all are.
+    fn note_disposable(&mut self, id: RunId) {
+        if self.disposable.len() >= 2 * self.runs.len() + 1_000 {
+            let runs = &self.runs;
+            self.disposable.retain(|id| runs.get(id).is_some());
+        }
+        self.disposable.push_back(id);
     }
 
     /// Makes room: ended runs that the store has go first, then entries of live runs that it has

@@ -6,6 +6,7 @@
 //! says must stay. Applying the same content again changes nothing; other content under the same
 //! version is refused, and the remedy is a higher version.
 
+use std::collections::BTreeMap;
 use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard};
 use std::time::Duration;
 
@@ -49,6 +50,8 @@ pub struct RegistrySettings {
     pub replication_factor: i32,
     /// How long records of a new `tasks.<agent>` topic are kept.
     pub task_retention: Duration,
+    /// Further configuration of the topics of agents at creation, by Kafka's own names.
+    pub task_config: BTreeMap<String, String>,
     /// What definitions leave open.
     pub defaults: Defaults,
 }
@@ -313,6 +316,8 @@ impl Registry {
             )
             .set("cleanup.policy", "delete")
             .set("retention.ms", &retention);
+            let config = self.settings.task_config.iter();
+            let wanted = config.fold(wanted, |wanted, (name, value)| wanted.set(name, value));
             let refused = |reason: String| RegistryError::Topic {
                 agent: agent.to_owned(),
                 topic: topic.clone(),

@@ -13,6 +13,9 @@ use super::shared::Shared;
 use crate::codec::header;
 use crate::log::kafka::ClientSettings;
 
+/// `max.message.bytes` of `commands` and `replies`, as `topics.yaml` has them.
+const LARGEST_RECORD: usize = 2 << 20;
+
 /// Produces for callers. Idempotent, not transactional.
 pub(super) struct Submitter {
     producer: ThreadedProducer<FailCallers>,
@@ -46,6 +49,7 @@ impl Submitter {
         client.set("linger.ms", "0");
         client.set("enable.idempotence", "true");
         client.set("message.timeout.ms", "20000");
+        client.set("message.max.bytes", LARGEST_RECORD.to_string());
         let producer = client.create_with_context(FailCallers(Arc::clone(&shared)))?;
         Ok(Self { producer, shared })
     }

@@ -49,6 +49,7 @@ impl Whole {
             task_partitions: 2,
             replication_factor: 1,
             task_retention: Duration::from_secs(3_600),
+            task_config: Default::default(),
             defaults: Defaults::default(),
         })
         .expect("a registry");

@@ -37,6 +37,7 @@ async fn a_registry_that_has_not_read_all_yet_has_no_rule_in_force() {
         task_partitions: 1,
         replication_factor: 1,
         task_retention: Duration::from_secs(60),
+        task_config: Default::default(),
         defaults: Defaults::default(),
     })
     .expect("a registry");

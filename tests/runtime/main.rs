@@ -8,6 +8,7 @@ mod follower;
 mod http_agent;
 mod intake;
 mod joins;
+mod large;
 mod log;
 mod replaced;
 mod scenarios;

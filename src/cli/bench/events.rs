@@ -137,7 +137,7 @@ impl<'a> Bench<'a> {
         let failed = |error: LogError| CliError::Failed(format!("the topic of events: {error}"));
         let settings = self.settings();
         let admin = admin(&settings).map_err(failed)?;
-        create_topic(&admin, &self.topic, PARTITIONS)
+        create_topic(&admin, &self.topic, PARTITIONS, None)
             .await
             .map_err(failed)?;
         let engine = self.engine().await?;

@@ -46,7 +46,7 @@ pub async fn make_topics(settings: &ClientSettings) -> Result<(), CliError> {
     let failed = |error: LogError| CliError::Failed(format!("the market example: {error}"));
     let admin = admin(settings).map_err(failed)?;
     for topic in TOPICS.into_iter().chain([TABLE]) {
-        create_topic(&admin, topic, 1).await.map_err(failed)?;
+        create_topic(&admin, topic, 1, None).await.map_err(failed)?;
     }
     Ok(())
 }

@@ -55,9 +55,12 @@ const OF_CHANGELOG: usize = 1;
 /// Opaque value of a dead letter, of which we want to know whether it was too large.
 const OF_LETTER: usize = 2;
 
-/// What a producer takes, in bytes: what a broker takes by default, with room for the headers of a dead
-/// letter.
-pub(super) const LARGEST_RECORD: usize = 2 << 20;
+/// What a producer takes, in bytes: `max.message.bytes` of the topics that it writes to, as `topics.yaml` has
+/// them.
+pub(super) const LARGEST_RECORD: usize = 8 << 20;
+
+/// The same for dead letters.
+pub(super) const LARGEST_LETTER: usize = 2 << 20;
 
 impl ProducerContext for Deliveries {
     type DeliveryOpaque = usize;

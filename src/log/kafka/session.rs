@@ -13,6 +13,7 @@ use rdkafka::{ClientConfig, Message, Offset, TopicPartitionList};
 use super::drain::drain;
 use super::errors;
 use super::ownership::Ownership;
+use super::producer::LARGEST_RECORD;
 use super::restore::ChangelogOfKafka;
 use super::settings::{ClientSettings, reader_config};
 use super::turns::TurnsOfProducers;
@@ -487,8 +488,8 @@ pub(super) fn ensure_topic<C: ClientContext>(
         Ok(Some(_)) => Ok(()),
         Ok(None) => {
             tracing::warn!(topic, "creating a task topic that has disappeared");
-            let created =
-                admin(settings).and_then(|admin| block_on(create_topic(&admin, topic, -1)));
+            let created = admin(settings)
+                .and_then(|admin| block_on(create_topic(&admin, topic, -1, Some(LARGEST_RECORD))));
             created.map_err(|error| errors::abortable("producing a task", error))
         }
         Err(error) => Err(errors::abortable("producing a task", error)),
@@ -505,14 +506,21 @@ pub(crate) fn admin(
         .map_err(|error| errors::fatal("making an admin client", error))
 }
 
-/// Creates one topic with the broker's default replication; existing is fine.
+/// Creates one topic with the broker's default replication, and with room for records of so many bytes;
+/// existing is fine.
 pub(crate) async fn create_topic(
     admin: &AdminClient<DefaultClientContext>,
     topic: &str,
     partitions: i32,
+    room: Option<usize>,
 ) -> Result<(), LogError> {
     const DOING: &str = "creating a topic";
+    let room = room.map(|bytes| bytes.to_string());
     let new = NewTopic::new(topic, partitions, TopicReplication::Fixed(-1));
+    let new = match &room {
+        Some(room) => new.set("max.message.bytes", room),
+        None => new,
+    };
     let results = admin
         .create_topics(
             [&new],

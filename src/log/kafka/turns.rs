@@ -13,7 +13,7 @@ use rdkafka::TopicPartitionList;
 use rdkafka::consumer::ConsumerGroupMetadata;
 
 use super::letters::LetterBound;
-use super::producer::{LARGEST_RECORD, TransactionalProducer};
+use super::producer::{LARGEST_LETTER, TransactionalProducer};
 use super::session::KafkaLogConfig;
 use crate::log::{ChangelogPositions, LogError, Outgoing, Topics};
 
@@ -35,7 +35,7 @@ impl TurnsOfProducers {
     /// Initialises the sessions of all, which fences every predecessor and ends what it left open. All at
     /// once: each takes some round trips to the brokers, and half a second where one was too early.
     pub(super) fn connect(config: &KafkaLogConfig, topics: &Arc<Topics>) -> Result<Self, LogError> {
-        let letters = Arc::new(LetterBound::new(LARGEST_RECORD - MARGIN));
+        let letters = Arc::new(LetterBound::new(LARGEST_LETTER - MARGIN));
         let connect = &|number: usize| {
             let id = format!("{}-{number}", config.transactional_id);
             TransactionalProducer::connect(config, &id, Arc::clone(topics), Arc::clone(&letters))

@@ -87,6 +87,9 @@ impl Transition<'_> {
             Ok(task) => task,
             Err(error) => return self.fail_expression(step, "task", &error),
         };
+        if let Some(failure) = self.too_large("task", &task) {
+            return self.fail_undispatched(step, failure);
+        }
         let inputs = match inputs.render(&self.bindings()) {
             Ok(inputs) => inputs,
             Err(error) => return self.fail_expression(step, "inputs", &error),

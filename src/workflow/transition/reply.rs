@@ -8,8 +8,11 @@ use crate::workflow::Workflow;
 use crate::workflow::effect::IgnoredReply;
 use crate::workflow::program::{StepIndex, StepKind};
 
-/// Of an agent's error message and progress note, in bytes; what is longer is cut, and says so.
-const MAX_TEXT_BYTES: usize = 4_096;
+/// Of an agent's error message and progress note, and of the reason of a verb, in bytes; what is longer is
+/// cut, and says so.
+pub(super) const MAX_TEXT_BYTES: usize = 4_096;
+/// Of the JSON of an agent's error details, which lie in the run's entry, in bytes.
+const MAX_DETAILS_BYTES: usize = 16 << 10;
 /// Of an agent's error class, in bytes.
 const MAX_CLASS_BYTES: usize = 128;
 
@@ -63,12 +66,12 @@ impl Transition<'_> {
     fn bounded(&self, error: Failure) -> Failure {
         let mut message = cut(error.message, MAX_TEXT_BYTES);
         let mut details = error.details;
-        if let Some(too_large) = details
-            .as_ref()
-            .and_then(|value| self.too_large("details", value))
-        {
-            details = None;
-            message.push_str(&format!(" [{}]", too_large.message));
+        let limit = self.max_payload_bytes.min(MAX_DETAILS_BYTES);
+        if let Some(too_large) = details.take_if(|details| details.len() > limit) {
+            let bytes = too_large.len();
+            message.push_str(&format!(
+                " [`details` left out: {bytes} bytes of JSON; at most {limit} are kept]"
+            ));
         }
         let class = match error.class.is_empty() {
             true => class::ERROR.to_owned(),
@@ -142,7 +145,7 @@ fn task_of_reply(text: &str, reply: &Reply) -> Result<TaskId, IgnoredReply> {
 }
 
 /// At most `limit` bytes of `text`, with a word on what was cut.
-fn cut(mut text: String, limit: usize) -> String {
+pub(super) fn cut(mut text: String, limit: usize) -> String {
     if text.len() <= limit {
         return text;
     }

@@ -2,6 +2,7 @@
 
 use super::Transition;
 use super::emit::Details;
+use super::reply::{MAX_TEXT_BYTES, cut};
 use crate::model::{EventKind, RunStatus, StepStatus};
 use crate::workflow::effect::{Outcome, Refusal};
 
@@ -44,6 +45,8 @@ impl Transition<'_> {
             return outcome;
         }
         self.run.depth = self.run.depth.max(depth);
+        let reason = reason.map(|reason| cut(reason.to_owned(), MAX_TEXT_BYTES));
+        let reason = reason.as_deref();
         match verb {
             Steer::Pause => {
                 self.set_run_status(RunStatus::Paused);
