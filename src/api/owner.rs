@@ -10,7 +10,7 @@ use axum::response::Response;
 
 use super::Api;
 use super::incoming::{FORWARDED, Incoming};
-use super::problem::Problem;
+use super::problem::{MAYBE_DONE, Problem};
 use crate::model::RunId;
 use crate::runtime::SubmitError;
 use crate::runtime::membership::Owner;
@@ -134,7 +134,7 @@ async fn pass_on(
         Err(error) if error.is_connect() => return Ok(None),
         Err(error) => {
             return Err(Problem::unavailable(format!(
-                "the instance that owns the run broke off ({error}); the request may have been carried out, and repeating it is safe"
+                "the instance that owns the run broke off ({error}); {MAYBE_DONE}"
             )));
         }
     };

@@ -183,6 +183,10 @@ impl IntoResponse for Problem {
     }
 }
 
+/// What is to be done where nobody knows whether a request was carried out.
+pub const MAYBE_DONE: &str = "the request may still be carried out; to repeat it is safe, for a start and a \
+                              signal with the same `id`";
+
 impl From<SubmitError> for Problem {
     fn from(error: SubmitError) -> Self {
         match error {
@@ -194,7 +198,7 @@ impl From<SubmitError> for Problem {
             )
             .retry_after(1),
             SubmitError::Timeout(after) => Self::unavailable(format!(
-                "no answer within {} s; the request may still be carried out, and repeating it is safe",
+                "no answer within {} s; {MAYBE_DONE}",
                 after.as_secs()
             )),
             other @ (SubmitError::NotOwner { .. }

@@ -106,6 +106,11 @@ pub async fn start(State(api): State<Api>, mut request: Incoming) -> Result<Resp
         }
     })
     .await
+    // Who let us choose the id learns it, so that repeating the start is no second run.
+    .map_err(|problem| match problem.status {
+        StatusCode::SERVICE_UNAVAILABLE => problem.with("run_id", id.as_str()),
+        _ => problem,
+    })
 }
 
 /// Before anything is written.

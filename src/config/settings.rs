@@ -265,7 +265,7 @@ impl Default for RuntimeSettings {
             cache_bytes: 256 * 1024 * 1024,
             write_behind: Span::seconds(1),
             park_for: Span::seconds(5),
-            transaction_timeout: Span::seconds(60),
+            transaction_timeout: Span::seconds(10),
             session_timeout: Span::seconds(10),
             static_membership: false,
             retry: RetrySettings::default(),

@@ -1,7 +1,8 @@
 //! What the runtime counts, and when. Numbers of a partition are summed over the instance by
 //! [`Snapshot`], from time to time.
 
-use std::sync::Arc;
+use std::collections::BTreeSet;
+use std::sync::{Arc, Mutex, PoisonError};
 
 use metrics::{Histogram, counter, gauge, histogram};
 
@@ -29,9 +30,28 @@ pub fn run_ended(run: &RunState) {
     if run.status == RunStatus::Completed {
         counter!(names::WORKFLOW_SUCCESS_TOTAL, "workflow" => workflow).increment(1);
     } else {
+        let class = told_class(class);
         counter!(names::WORKFLOW_FAILURE_TOTAL, "workflow" => workflow, "class" => class)
             .increment(1);
     }
+}
+
+/// Classes that the failures of one process are told apart by. Agents name their own, and one that puts an id
+/// into them would make a time series of each.
+const TOLD_CLASSES: usize = 100;
+
+/// The class, or `other` where there were so many already.
+fn told_class(class: String) -> String {
+    static TOLD: Mutex<BTreeSet<String>> = Mutex::new(BTreeSet::new());
+    let mut told = TOLD.lock().unwrap_or_else(PoisonError::into_inner);
+    if told.contains(&class) {
+        return class;
+    }
+    if told.len() >= TOLD_CLASSES {
+        return "other".to_owned();
+    }
+    told.insert(class.clone());
+    class
 }
 
 /// How long agents took. An agent's histogram is looked up once for a batch, in which most tasks are of
@@ -301,5 +321,24 @@ impl Snapshot {
             gauge!(names::STEPS_WAITING, "kind" => kind).set(f64::from(steps));
         }
         gauge!(names::CACHE_BYTES).set(self.cache_bytes as f64);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn failures_are_told_apart_by_so_many_classes() {
+        let told: Vec<String> = (0..2 * TOLD_CLASSES)
+            .map(|number| told_class(format!("class-{number}")))
+            .collect();
+        assert!(
+            told[..TOLD_CLASSES / 2]
+                .iter()
+                .all(|class| class != "other")
+        );
+        assert!(told[TOLD_CLASSES..].iter().all(|class| class == "other"));
+        assert_eq!(told_class("class-0".to_owned()), "class-0");
     }
 }

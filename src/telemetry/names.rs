@@ -194,7 +194,7 @@ pub const METRICS: &[Metric] = &[
     ),
     counter(
         WORKFLOW_FAILURE_TOTAL,
-        "Runs that failed or were cancelled, by error class.",
+        "Runs that failed or were cancelled, by error class; `other` beyond 100 of them.",
         &["workflow", "class"],
     ),
     gauge(

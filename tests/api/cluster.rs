@@ -177,6 +177,10 @@ async fn health_metrics_and_the_document_are_served() {
             &json!(["no partition is owned"])
         )
     );
+    // Who let us choose the id learns it: a start that is repeated under it is no second run.
+    let (status, body) = one.post("/v1/runs", r#"{"workflow":"two_steps"}"#).await;
+    assert_eq!(status, StatusCode::SERVICE_UNAVAILABLE, "{body}");
+    assert!(body["run_id"].is_string(), "{body}");
     let metrics = one
         .http
         .get(format!("{}/metrics", one.url))

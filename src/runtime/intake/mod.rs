@@ -69,7 +69,7 @@ impl IntakeConfig {
             batch_records: 20_000,
             batch_bytes: 8 << 20,
             max_payload_bytes: 256 << 10,
-            transaction_timeout: Millis(60_000),
+            transaction_timeout: Millis(10_000),
             session_timeout: Millis(10_000),
             static_membership: false,
         }
