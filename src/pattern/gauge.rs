@@ -128,6 +128,16 @@ impl Gauge {
     }
 }
 
+impl Memory {
+    /// How many values were forgotten early because of the bound of the series.
+    pub fn dropped(&self) -> u64 {
+        match &self.kept {
+            Kept::Change(series) => series.dropped(),
+            Kept::Ewma(_) | Kept::RobustZ(_) | Kept::Seasonal(_) | Kept::Spot(_) => 0,
+        }
+    }
+}
+
 impl Reading {
     /// As rules show it; infinite edges and relative changes are null.
     pub fn to_json(&self) -> Value {

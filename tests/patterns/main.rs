@@ -3,6 +3,7 @@
 //! `agreement` holds both against each other on random rules and streams.
 
 mod agreement;
+mod bounds;
 mod drive;
 mod examples;
 mod random;

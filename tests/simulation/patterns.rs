@@ -3,6 +3,7 @@
 //! and at every step of its transactions, and what lies on `commands` in the end are the starts of
 //! the matches that the pure engine finds, each once.
 
+mod canary;
 mod replaced;
 
 use std::collections::BTreeMap;
@@ -321,16 +322,22 @@ fn decode(recorded: Timestamp, value: &Json) -> Option<(Json, Option<Timestamp>)
     decoded.map(|event| (event.payload, event.at))
 }
 
-/// The runs that matches start, as they are told on `events`.
-fn told(cluster: &Cluster) -> Vec<String> {
+/// What `events` tells of each match.
+fn matches_told(cluster: &Cluster) -> Vec<Value> {
     let records = (0..PARTITIONS)
         .flat_map(|partition| cluster.read_committed(&TopicKey::Events, partition, 0));
     let events = records.filter_map(|record| {
         let event: Value = serde_json::from_slice(&record.value.expect("an event")).expect("JSON");
-        (event["type"] == "partita.rule.matched").then_some(event)
+        (event["type"] == "partita.rule.matched").then(|| event["data"].clone())
     });
-    events
-        .filter_map(|event| event["data"]["run"].as_str().map(str::to_owned))
+    events.collect()
+}
+
+/// The runs that matches start, as they are told on `events`.
+fn told(cluster: &Cluster) -> Vec<String> {
+    let matches = matches_told(cluster).into_iter();
+    matches
+        .filter_map(|data| data["run"].as_str().map(str::to_owned))
         .collect()
 }
 

@@ -3,6 +3,7 @@
 //! have taken follows from the order of the events.
 
 use std::collections::VecDeque;
+use std::ops::ControlFlow;
 
 use serde::{Deserialize, Serialize};
 
@@ -105,75 +106,156 @@ impl Chain {
         events
     }
 
-    /// The last step's event came; whether nothing may begin with it any more.
+    /// The last step's event came; whether nothing may begin with it any more. Every start that it ends is
+    /// gone, also where its match is over the bound: a later event would make a match that a relaxed
+    /// sequence does not have.
     fn complete(&self, state: &mut State, last: &Taken, step: &mut Step<'_>) -> bool {
         let name = self.steps[self.steps.len() - 1].0;
         let most = step.rule.limits.max_results_per_event;
         let past_last = step.rule.emit.after_match == Skip::PastLast;
-        let mut done = 0;
-        while done < state.kept[0].len() {
-            let path = self.path(state, done);
+        let mut ended = 0;
+        while ended < state.kept[0].len() {
+            let path = self.path(state, ended);
             if path.len() < state.kept.len() {
                 break;
             }
-            if done >= most {
-                step.overflow("max_results_per_event", 1);
+            if ended < most {
+                let mut events = self.events(state, &path);
+                events.push((name, last.clone()));
+                step.emit(last.at, events);
+            }
+            ended += 1;
+            if past_last {
                 break;
             }
-            let mut events = self.events(state, &path);
-            events.push((name, last.clone()));
-            step.emit(last.at, events);
-            done += 1;
-            if past_last {
-                done = state.kept[0].len();
-            }
         }
-        if done > 0 {
-            state.kept[0].drain(..done);
+        if ended > most {
+            step.overflow("max_results_per_event", (ended - most) as u64);
+        }
+        if ended > 0 {
+            let gone = if past_last {
+                state.kept[0].len()
+            } else {
+                ended
+            };
+            state.kept[0].drain(..gone);
             prune(state);
         }
-        past_last && done > 0
+        past_last && ended > 0
     }
 
-    /// Every way through the kept events, one of each step, that `visit` is called with.
-    fn every(&self, state: &State, path: &mut Vec<usize>, visit: &mut dyn FnMut(&[usize]) -> bool) {
+    /// Calls `visit` with every way on from `path` through the kept events, one of each step and of each
+    /// only those before its place in `ends`: the longer before the shorter, as partial matches are
+    /// reported. Where `visit` breaks, the walk is over.
+    fn walk(
+        &self,
+        state: &State,
+        ends: &[usize],
+        path: &mut Vec<usize>,
+        visit: &mut dyn FnMut(&[usize]) -> ControlFlow<()>,
+    ) -> ControlFlow<()> {
         let step = path.len();
-        let order = state.kept[step - 1][path[step - 1]].order;
-        if !visit(path) || step == state.kept.len() {
-            return;
+        if step < state.kept.len() {
+            for place in first_after(state, path)..ends[step] {
+                path.push(place);
+                let flow = self.walk(state, ends, path, visit);
+                path.pop();
+                flow?;
+            }
         }
-        let first = state.kept[step].partition_point(|taken| taken.order <= order);
-        for place in first..state.kept[step].len() {
-            path.push(place);
-            self.every(state, path, visit);
-            path.pop();
-        }
+        visit(path)
     }
 
     fn complete_any(&self, state: &State, last: &Taken, step: &mut Step<'_>) {
         let name = self.steps[self.steps.len() - 1].0;
         let most = step.rule.limits.max_results_per_event;
-        let (mut found, mut over) = (0, 0);
-        for start in 0..state.kept[0].len() {
-            self.every(state, &mut vec![start], &mut |path| {
-                if path.len() == state.kept.len() {
-                    if found >= most {
-                        over += 1;
-                        return false;
-                    }
-                    found += 1;
-                    let mut events = self.events(state, path);
-                    events.push((name, last.clone()));
-                    step.emit(last.at, events);
-                }
-                true
-            });
-            if over > 0 {
-                step.overflow("max_results_per_event", over);
-                return;
+        let mut found = 0;
+        let mut emit = |path: &[usize]| {
+            if path.len() < state.kept.len() {
+                return ControlFlow::Continue(());
             }
+            if found == most {
+                return ControlFlow::Break(());
+            }
+            found += 1;
+            let mut events = self.events(state, path);
+            events.push((name, last.clone()));
+            step.emit(last.at, events);
+            ControlFlow::Continue(())
+        };
+        let flow = self.walk(state, &ends_of_whole(state), &mut Vec::new(), &mut emit);
+        if flow.is_break() {
+            let all = counts(state, false)
+                .into_iter()
+                .fold(0, u64::saturating_add);
+            step.overflow("max_results_per_event", all - most as u64);
         }
     }
+
+    /// The partial matches of the first start ran out; there is one for each way that it went.
+    fn time_out_any(&self, state: &State, end: Timestamp, step: &mut Step<'_>) {
+        let most = step.rule.limits.max_results_per_event;
+        let mut found = 0;
+        let mut report = |path: &[usize]| {
+            if found == most {
+                return ControlFlow::Break(());
+            }
+            found += 1;
+            let events = self.events(state, path);
+            step.time_out(end, events);
+            ControlFlow::Continue(())
+        };
+        let ends: Vec<usize> = state.kept.iter().map(VecDeque::len).collect();
+        let flow = self.walk(state, &ends, &mut vec![0], &mut report);
+        if flow.is_break() {
+            let all = counts(state, true)[0];
+            step.overflow("max_results_per_event", all - most as u64);
+        }
+    }
+}
+
+/// The place of the first event that the step behind `path` may take.
+fn first_after(state: &State, path: &[usize]) -> usize {
+    let step = path.len();
+    let Some(place) = path.last() else { return 0 };
+    let order = state.kept[step - 1][*place].order;
+    state.kept[step].partition_point(|taken| taken.order <= order)
+}
+
+/// For each step the end of its events that all later steps can follow: every way through the events
+/// before these ends goes on to the last step.
+fn ends_of_whole(state: &State) -> Vec<usize> {
+    let mut ends = vec![0; state.kept.len()];
+    let mut before = u64::MAX;
+    for (step, kept) in state.kept.iter().enumerate().rev() {
+        ends[step] = kept.partition_point(|taken| taken.order < before);
+        let last = ends[step].checked_sub(1);
+        before = last.map_or(0, |last| kept[last].order);
+    }
+    ends
+}
+
+/// For each start, how many ways there are to go through the kept events: to the last step, or as far
+/// as any, where `with_partial`. They are counted without a walk along each of them.
+fn counts(state: &State, with_partial: bool) -> Vec<u64> {
+    let mut counts: Vec<u64> = Vec::new();
+    for (step, kept) in state.kept.iter().enumerate().rev() {
+        let next = state.kept.get(step + 1);
+        let here = u64::from(with_partial || next.is_none());
+        // Of the events of the next step, those from a place on.
+        let mut from = vec![0; counts.len() + 1];
+        for (place, count) in counts.iter().enumerate().rev() {
+            from[place] = count.saturating_add(from[place + 1]);
+        }
+        let count = |taken: &Taken| {
+            let first = next.map_or(0, |next| {
+                next.partition_point(|other| other.order <= taken.order)
+            });
+            from[first].saturating_add(here)
+        };
+        counts = kept.iter().map(count).collect();
+    }
+    counts
 }
 
 /// Forgets what no start is left for.
@@ -245,22 +327,7 @@ impl Shaped for Chain {
                 let events = self.events(state, &[0]);
                 step.emit(end, events);
             } else if step.report_timed_out && self.is_any {
-                let mut paths = Vec::new();
-                self.every(state, &mut vec![0], &mut |path| {
-                    paths.push(path.to_vec());
-                    paths.len() < step.rule.limits.max_results_per_event
-                });
-                // A path comes behind those that go further.
-                paths.sort_by(|one: &Vec<usize>, two| {
-                    let place = one.iter().zip(two).position(|(one, two)| one != two);
-                    place.map_or(two.len().cmp(&one.len()), |place| {
-                        one[place].cmp(&two[place])
-                    })
-                });
-                for path in paths {
-                    let events = self.events(state, &path);
-                    step.time_out(end, events);
-                }
+                self.time_out_any(state, end, step);
             } else if step.report_timed_out {
                 let events = self.events(state, &self.path(state, 0));
                 step.time_out(end, events);

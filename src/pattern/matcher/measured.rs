@@ -9,7 +9,7 @@ use serde_json::{Map, Value};
 use super::{Shaped, Step};
 use crate::model::{Json, Timestamp};
 use crate::pattern::event::{Event, Scalar};
-use crate::pattern::gauge::{Memory, Reading};
+use crate::pattern::gauge::{Gauge, Memory, Reading};
 use crate::pattern::rule::{Measure, Rule};
 
 #[derive(Debug)]
@@ -64,7 +64,7 @@ impl<M> Measured<M> {
             series.insert(name.clone(), measure.gauge.memory());
         }
         let memory = series.get_mut(&*name)?;
-        let reading = measure.gauge.observe(memory, event.at.0, value);
+        let reading = observe(&measure.gauge, memory, event.at.0, value, step);
         let due = measure.gauge.forgotten_at(memory);
         state.due = Some(state.due.map_or(due, |before| before.min(due)));
         reading
@@ -144,6 +144,24 @@ impl<M: Shaped> Shaped for Measured<M> {
     fn partials(&self, state: &State<M::State>) -> usize {
         self.inner.partials(&state.inner)
     }
+}
+
+/// Judges a value, and says so where the series forgot another for its bound.
+pub(super) fn observe(
+    gauge: &Gauge,
+    memory: &mut Memory,
+    at: i64,
+    value: f64,
+    step: &mut Step<'_>,
+) -> Option<Reading> {
+    let before = memory.dropped();
+    let reading = gauge.observe(memory, at, value);
+    // A memory of another method begins anew, and counts from nothing.
+    let dropped = memory.dropped().saturating_sub(before);
+    if dropped > 0 {
+        step.overflow("max_partials_per_key", dropped);
+    }
+    reading
 }
 
 /// A number that can be compared, if it is one.

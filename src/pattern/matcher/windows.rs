@@ -8,7 +8,7 @@ use std::collections::VecDeque;
 
 use serde::{Deserialize, Serialize};
 
-use super::measured::number;
+use super::measured::{number, observe};
 use super::{Shaped, Step};
 use crate::model::{Json, Timestamp};
 use crate::pattern::aggregate::{Needs, Sample, Summary};
@@ -164,7 +164,7 @@ impl Windows {
                     return false;
                 };
                 let memory = state.memory.get_or_insert_with(|| gauge.memory());
-                let Some(reading) = gauge.observe(memory, window.end, value) else {
+                let Some(reading) = observe(gauge, memory, window.end, value, step) else {
                     return false;
                 };
                 Some(reading)

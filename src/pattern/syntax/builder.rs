@@ -161,19 +161,7 @@ impl<'n> Builder<'n> {
                 }
             }
             Some(node) => {
-                let text = match &node.value {
-                    Value::String(text) => text.as_str(),
-                    Value::Bool(true) => "true",
-                    Value::Bool(false) => "false",
-                    _ => {
-                        let message = format!(
-                            "a condition is an expression such as `event.amount > 100`, not {}",
-                            node.described()
-                        );
-                        report.add(node.at, &path, message);
-                        return None;
-                    }
-                };
+                let text = condition_text(node, &path, report)?;
                 let condition = match Condition::compile(text, &CONDITION_NAMES) {
                     Ok(condition) => condition,
                     Err(error) => {
@@ -294,6 +282,27 @@ impl Scope for Builder<'_> {
 
     fn name(&self, id: &str) -> Option<u16> {
         self.names.iter().position(|name| **name == *id).map(place)
+    }
+}
+
+/// What stands as a condition, as an expression.
+pub(super) fn condition_text<'n>(
+    node: &'n Node,
+    path: &str,
+    report: &mut Report<'_>,
+) -> Option<&'n str> {
+    match &node.value {
+        Value::String(text) => Some(text),
+        Value::Bool(true) => Some("true"),
+        Value::Bool(false) => Some("false"),
+        _ => {
+            let message = format!(
+                "a condition is an expression such as `event.amount > 100`, not {}",
+                node.described()
+            );
+            report.add(node.at, path, message);
+            None
+        }
     }
 }
 

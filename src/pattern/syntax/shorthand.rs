@@ -18,6 +18,7 @@
 //! | `context_enrichment: [T, …]` | `enrich` by the first correlation key |
 //! | `debounce_ms: N` | `emit.debounce` |
 
+use super::builder::condition_text;
 use super::shorthand_stream;
 use crate::document::fields::join;
 use crate::document::node::{Key, Node, Position, Value};
@@ -201,7 +202,10 @@ fn condition(
     for (key, node) in &rest.members {
         match key.name.as_str() {
             "id" | "topic" => out.push((key.name.as_str(), node.clone())),
-            "where" => tests.extend(node.as_str().map(|test| format!("({test})"))),
+            "where" => {
+                let test = condition_text(node, &join(path, "where"), report);
+                tests.extend(test.map(|test| format!("({test})")));
+            }
             "threshold" => {
                 let of = field.as_ref().and_then(Node::as_str).unwrap_or("value");
                 tests.push(format!("event.{of} >= {}", node.to_json()));

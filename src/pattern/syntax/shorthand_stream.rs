@@ -6,11 +6,11 @@
 //! | `windowing` | `{type, size, every, gap}` as of `match.window`, with `slide` and `advance` for `every`, `hopping` for `sliding`, `size_minutes` and `size_seconds`; or the type alone beside `window_minutes` |
 //! | `aggregations: [count, avg, percentile_95]` | aggregates of `field` (without it of `value`), each known by its name |
 //! | `trigger_workflows.threshold_exceeded: W` | start W where an aggregate is above its `threshold`: a mapping by aggregate, or one number for the first that is no `count` |
-//! | `trigger_workflows.anomaly_detected: W` | start W where `avg`, or the first aggregate, is an anomaly among those of the windows before; `anomaly` says how, by EWMA where nothing is said |
+//! | `trigger_workflows.anomaly_detected: W` | start W where `avg`, or the first aggregate, is an anomaly among those of the windows before; `anomaly` says how: a method (`ewma`, `robust_z`, `seasonal`, `spot`) or all that `anomaly` of a window takes, by EWMA where nothing is said |
 //! | `group_by` | `correlate` |
 
 use super::shorthand::{Members, map_of, start, text};
-use crate::document::node::{Node, Value};
+use crate::document::node::{Key, Node, Value};
 use crate::document::violation::Report;
 
 const TRIGGERS: [&str; 2] = ["threshold_exceeded", "anomaly_detected"];
@@ -27,7 +27,9 @@ pub(super) fn lower(mut rest: Members, report: &mut Report<'_>) -> Vec<Node> {
     let aggregations = rest.take("aggregations");
     let names = aggregations.as_ref().and_then(|node| names(node, report));
     let threshold = rest.take("threshold");
-    let anomaly = rest.take("anomaly");
+    let anomaly = rest
+        .take("anomaly")
+        .map_or(Some(Vec::new()), |node| anomaly(&node, report));
     let triggers = rest.take("trigger_workflows");
     let Some(Value::Map(triggers)) = triggers.as_ref().map(|node| &node.value) else {
         let at = triggers.map_or(rest.at, |node| node.at);
@@ -43,7 +45,7 @@ pub(super) fn lower(mut rest: Members, report: &mut Report<'_>) -> Vec<Node> {
         }
         return Vec::new();
     };
-    let Some(window) = window else {
+    let (Some(window), Some(anomaly)) = (window, anomaly) else {
         return Vec::new();
     };
     let main = |wanted: &str| names.iter().find(|name| *name == wanted);
@@ -75,10 +77,7 @@ pub(super) fn lower(mut rest: Members, report: &mut Report<'_>) -> Vec<Node> {
                 of_window.push(("having", text(at, having)));
             }
             "anomaly_detected" => {
-                let mut method = match anomaly.as_ref().map(|node| &node.value) {
-                    Some(Value::Map(members)) => Members::new(at, members),
-                    _ => Members::new(at, &[]),
-                };
+                let mut method = Members::new(at, &anomaly);
                 for (name, usual) in [("field", measured.as_str()), ("method", "ewma")] {
                     if method.get(name).is_none() {
                         method.put(name, text(at, usual), report);
@@ -179,6 +178,25 @@ fn names(node: &Node, report: &mut Report<'_>) -> Option<Vec<String>> {
         return None;
     }
     Some(names)
+}
+
+/// `anomaly: robust_z`, or what `anomaly` of a window has.
+fn anomaly(node: &Node, report: &mut Report<'_>) -> Option<Vec<(Key, Node)>> {
+    match &node.value {
+        Value::Map(members) => Some(members.clone()),
+        Value::String(_) => {
+            let name = "method".to_owned();
+            Some(vec![(Key { at: node.at, name }, node.clone())])
+        }
+        _ => {
+            let message = format!(
+                "`anomaly` is a method (ewma, robust_z, seasonal or spot) or a mapping such as `{{method: robust_z, values: 100}}`, not {}",
+                node.described()
+            );
+            report.add(node.at, "anomaly", message);
+            None
+        }
+    }
 }
 
 /// `threshold: 100`, or `{percentile_95: 500, count: 1000}`: any of them exceeded.
