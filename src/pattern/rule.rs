@@ -129,11 +129,22 @@ fn predicate_of(steps: &[Step], name: u16) -> Option<u16> {
     })
 }
 
+/// What event time is read from.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub enum TimeSource {
+    /// The record's own time.
+    #[default]
+    Record,
+    /// The field of this slot.
+    Field(u16),
+    /// The header of this name.
+    Header(Arc<str>),
+}
+
 /// Where event time comes from, and how far it may be out of order.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Time {
-    /// Slot of the field that holds it; `None`: the record's own time.
-    pub field: Option<u16>,
+    pub source: TimeSource,
     pub out_of_order: Millis,
     /// How long beyond `out_of_order` an event is still taken, after what it should have preceded.
     pub allowed_lateness: Millis,
@@ -144,7 +155,7 @@ pub struct Time {
 impl Default for Time {
     fn default() -> Self {
         Self {
-            field: None,
+            source: TimeSource::default(),
             out_of_order: Millis(0),
             allowed_lateness: Millis(0),
             idle_after: Millis(60_000),

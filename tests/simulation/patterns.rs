@@ -18,7 +18,7 @@ use partita::log::memory::{Cluster, TopicKey};
 use partita::log::{ErrorClass, LogError, Source, StageKind, Topics, partitioner};
 use partita::model::{Json, Millis, Timestamp};
 use partita::pattern::filter::{Filter, Verdict};
-use partita::pattern::{Matcher, Rule, Shape, replay, syntax};
+use partita::pattern::{Matcher, Recorded, Rule, Shape, replay, syntax};
 use partita::runtime::patterns::{Bounds, Patterns};
 use partita::runtime::shared::Shared;
 use partita::runtime::tables::{NoValue, Table, Tables};
@@ -239,7 +239,12 @@ impl World {
         };
         let (payload, at) = decode(recorded, value).expect("an event");
         let payload = &payload;
-        of_topic.select(payload, at, &mut |verdict| {
+        let headers = headers_of(value);
+        let recorded = Recorded {
+            at,
+            headers: &headers,
+        };
+        of_topic.select(payload, recorded, &mut |verdict| {
             let Verdict::Wanted {
                 rule,
                 key,
@@ -268,7 +273,7 @@ impl World {
             self.produce(home, Some(&name), &value);
         });
         let slots = self.rule.slots(payload);
-        if let Ok(at) = self.rule.event_time(&slots, at) {
+        if let Ok(at) = self.rule.event_time(&slots, recorded) {
             self.time(self.latest.map_or(at, |latest| latest.max(at)));
         }
     }
@@ -314,11 +319,16 @@ impl World {
 fn decode(recorded: Timestamp, value: &Json) -> Option<(Json, Option<Timestamp>)> {
     let raw = RawEvent {
         value: Some(value.as_str().as_bytes()),
-        headers: &[],
+        headers: &headers_of(value),
         timestamp: Some(recorded),
     };
     let decoded = event::decode(&raw, &NoSchemas, 1 << 20).ok()?;
     decoded.map(|event| (event.payload, event.at))
+}
+
+/// The headers that a case has for the record of an event.
+fn headers_of(event: &Json) -> Vec<(String, Vec<u8>)> {
+    tables::headers_of(&event.parse().expect("JSON"))
 }
 
 /// The runs that matches start, as they are told on `events`.
@@ -375,7 +385,9 @@ fn expected(case: &Value) -> Option<(Arc<Rule>, Vec<String>, i64)> {
         .enumerate()
         .map(|(place, event)| {
             let (topic, at, payload) = read_event(&rule, event, place);
-            json!({"topic": topic, "ts": at.0, "payload": payload.as_str()}).to_string()
+            let headers = tables::header_list(event);
+            json!({"topic": topic, "ts": at.0, "payload": payload.as_str(), "headers": headers})
+                .to_string()
         })
         .collect();
     let advance = case.get("advance_to").and_then(Value::as_i64);

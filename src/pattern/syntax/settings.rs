@@ -14,7 +14,7 @@ use crate::model::Millis;
 use crate::pattern::predicate::Scope as _;
 use crate::pattern::route::{Destination, Workflow};
 use crate::pattern::rule::{
-    Emit, Limits, Mode, OnOverflow, OnUpdate, Part, Shape, Skip, Start, Step, Time,
+    Emit, Limits, Mode, OnOverflow, OnUpdate, Part, Shape, Skip, Start, Step, Time, TimeSource,
 };
 
 /// `correlate: {by: […]}`, or the list itself.
@@ -51,6 +51,7 @@ pub(super) fn time(
     };
     let known = &[
         field("field"),
+        field("header"),
         field("out_of_order"),
         field("allowed_lateness"),
         field("idle_after"),
@@ -58,14 +59,39 @@ pub(super) fn time(
     let Some(inner) = Fields::read(node, "time", "`time`", known, &[], report) else {
         return Time::default();
     };
-    let named = inner.string("field", report);
+    let source = time_source(&inner, builder, report);
     let usual = Time::default();
     let mut span_or = |name: &str, usual| inner.duration(name, report).unwrap_or(usual);
     Time {
-        field: named.map(|(name, _)| builder.slot(&field_path(name))),
+        source,
         out_of_order: span_or("out_of_order", usual.out_of_order),
         allowed_lateness: span_or("allowed_lateness", usual.allowed_lateness),
         idle_after: span_or("idle_after", usual.idle_after),
+    }
+}
+
+/// `field` or `header`; without either the record's own time.
+fn time_source(
+    fields: &Fields<'_>,
+    builder: &mut Builder<'_>,
+    report: &mut Report<'_>,
+) -> TimeSource {
+    let field = fields.string("field", report);
+    let header = fields.string("header", report);
+    if let (Some((field, _)), Some((header, _))) = (fields.entry("field"), fields.entry("header")) {
+        let later = if field.at > header.at { field } else { header };
+        let message = "event time is read from a `field` or from a `header`, not from both";
+        let remedy = Some("give one of them".to_owned());
+        report.add_with(later.at, &fields.path_of(&later.name), message, remedy);
+    }
+    match (field, header) {
+        (Some((name, _)), _) => TimeSource::Field(builder.slot(&field_path(name))),
+        (None, Some(("", node))) => {
+            report.add(node.at, &fields.path_of("header"), "`header` is empty");
+            TimeSource::Record
+        }
+        (None, Some((name, _))) => TimeSource::Header(Arc::from(name)),
+        (None, None) => TimeSource::Record,
     }
 }
 

@@ -12,7 +12,7 @@ use crate::log::kafka::range::Span;
 use crate::model::Timestamp;
 use crate::pattern::filter::{Filter, Verdict};
 use crate::pattern::trial::{Findings, Trial};
-use crate::pattern::{Event, Rule};
+use crate::pattern::{Event, Recorded, Rule};
 use crate::runtime::intake::NO_EVENT_TIME;
 use crate::runtime::patterns::action::{place, position};
 use crate::runtime::patterns::sources::Sources;
@@ -83,7 +83,9 @@ impl Stage {
         }
         self.records += u64::from(head.is_event);
         match head.event {
-            Ok(Some(event)) if head.is_event => self.event(&part.span, head.offset, &event),
+            Ok(Some(event)) if head.is_event => {
+                self.event(&part.span, head.offset, &event, &head.headers);
+            }
             Ok(_) => {}
             // Neither an event of the range nor a row.
             Err(_) if !head.is_event && !part.is_joined => {}
@@ -95,7 +97,13 @@ impl Stage {
         }
     }
 
-    fn event(&mut self, from: &Span, offset: i64, event: &DecodedEvent) {
+    fn event(
+        &mut self,
+        from: &Span,
+        offset: i64,
+        event: &DecodedEvent,
+        headers: &[(String, Vec<u8>)],
+    ) {
         self.move_time();
         let Some(of_topic) = self.filter.topic(&from.at.topic) else {
             return;
@@ -107,7 +115,11 @@ impl Stage {
         };
         let position = position(from.at.partition, offset);
         let attributes = event.attributes.as_ref();
-        of_topic.select(&event.payload, event.at, &mut |verdict| match verdict {
+        let recorded = Recorded {
+            at: event.at,
+            headers,
+        };
+        of_topic.select(&event.payload, recorded, &mut |verdict| match verdict {
             own if own.rule().has_caused(attributes) => {
                 if let Some(running_at) = at_work(running, own.rule()) {
                     let trial = &mut running[running_at].trial;
@@ -140,7 +152,7 @@ impl Stage {
             }),
         });
         for clock in of_topic.clocks() {
-            if let Some(at) = clock.read(&event.payload, event.at) {
+            if let Some(at) = clock.read(&event.payload, recorded) {
                 let source = SourceTime {
                     topic: from.at.topic.to_string(),
                     partition: from.at.partition,

@@ -29,6 +29,11 @@ fn count_of_matches(rule: &Arc<Rule>, case: &Value, old: usize, end: Timestamp) 
             continue;
         };
         let slots = rule.slots(&payload);
+        let headers = tables::headers_of(event);
+        let recorded = Recorded {
+            at: recorded,
+            headers: &headers,
+        };
         of_topic.select(&payload, recorded, &mut |verdict| {
             let Verdict::Wanted { at, .. } = verdict else {
                 return;
