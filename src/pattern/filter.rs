@@ -79,7 +79,7 @@ struct Reader {
 /// What event time is read from.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Clock {
-    /// As [`Rule::clock`] has it.
+    /// As [`Rule::clocks`] has it.
     pub name: String,
     reads: Reads,
 }
@@ -161,7 +161,7 @@ impl Filter {
 
 impl TopicFilter {
     fn add(&mut self, reader: Reader) {
-        let clock = reader.rule.clock_of();
+        let clock = reader.rule.clock_of(reader.topic);
         if !self.clocks.contains(&clock) {
             self.clocks.push(clock);
         }
@@ -242,7 +242,8 @@ impl Reader {
         }
         let of = |place: &u16| {
             let (slot, values) = self.rule.predicates[usize::from(*place)].requires()?;
-            Some((&*self.rule.fields[usize::from(slot)], values))
+            let fields = self.rule.fields_in(self.topic);
+            Some((&*fields[usize::from(slot)], values))
         };
         self.predicates.iter().map(of).collect()
     }
@@ -254,7 +255,7 @@ impl Reader {
         slots: &mut Vec<Scalar>,
     ) -> Option<Verdict<'f>> {
         let rule = &self.rule;
-        values_at(payload.as_str(), &rule.fields, slots);
+        values_at(payload.as_str(), rule.fields_in(self.topic), slots);
         let key: Vec<Scalar> = rule
             .correlate
             .iter()
@@ -292,19 +293,22 @@ impl Reader {
 }
 
 impl Rule {
-    /// Names what the rule reads event time from: empty for the record's own time, the path of
+    /// Names what the rule reads event time from, by the places of its topics: empty for the record's own time, the path of
     /// `time.field`, such as `order.placed_at` or `times[0]`, or a dot and the name of
     /// `time.header`, for no path begins with a dot. Rules with one name share one watermark of a
     /// source.
-    pub fn clock(&self) -> String {
-        self.clock_of().name
+    pub fn clocks(&self) -> Vec<String> {
+        (0..)
+            .zip(&self.topics)
+            .map(|(topic, _)| self.clock_of(topic).name)
+            .collect()
     }
 
-    fn clock_of(&self) -> Clock {
+    fn clock_of(&self, topic: u16) -> Clock {
         let (name, reads) = match &self.time.source {
             TimeSource::Record => (String::new(), Reads::Record),
             TimeSource::Field(slot) => {
-                let path = &self.fields[usize::from(*slot)];
+                let path = &self.fields_in(topic)[usize::from(*slot)];
                 (path_text(path), Reads::Field(path.clone()))
             }
             TimeSource::Header(name) => (format!(".{name}"), Reads::Header(name.clone())),

@@ -21,10 +21,10 @@ pub struct LineError {
 }
 
 impl Rule {
-    /// The values of the rule's fields in an event.
-    pub fn slots(&self, payload: &Json) -> Vec<Scalar> {
+    /// The values of the rule's fields in an event of a topic, by the topic's place.
+    pub fn slots(&self, topic: u16, payload: &Json) -> Vec<Scalar> {
         let mut slots = Vec::with_capacity(self.fields.len());
-        values_at(payload.as_str(), &self.fields, &mut slots);
+        values_at(payload.as_str(), self.fields_in(topic), &mut slots);
         slots
     }
 
@@ -163,7 +163,7 @@ pub fn replay(
         let Some(record) = read_record(rule, tree).map_err(failed)? else {
             continue;
         };
-        let slots = rule.slots(&record.payload);
+        let slots = rule.slots(record.topic, &record.payload);
         let recorded = Recorded {
             at: record.at,
             headers: &record.headers,

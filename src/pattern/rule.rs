@@ -28,6 +28,8 @@ pub struct Rule {
     pub topics: Vec<Arc<str>>,
     /// Paths of fields within an event, without the leading `event`; a slot each.
     pub fields: Vec<Vec<Segment>>,
+    /// By topic, where some slot has another path in each: all paths as they are there. Else empty.
+    pub fields_by_topic: Vec<Vec<Vec<Segment>>>,
     /// `correlate.by`: names as written, and their slots.
     pub correlate: Vec<(Arc<str>, u16)>,
     pub time: Time,
@@ -66,6 +68,12 @@ impl Rule {
         let author = event.and_then(|event| event.rule.as_deref());
         let name = author.and_then(|id| id.rsplit_once('@'));
         name.is_some_and(|(name, _)| *name == *self.name)
+    }
+
+    /// The paths of the fields in events of a topic, by the topic's place.
+    pub fn fields_in(&self, topic: u16) -> &[Vec<Segment>] {
+        let of_topic = self.fields_by_topic.get(usize::from(topic));
+        of_topic.unwrap_or(&self.fields)
     }
 
     /// How long after what began it a match may take an event, or a window one after its first; `None`:

@@ -314,7 +314,7 @@ pub fn inputs(rule: &Rule, events: &[Value]) -> Vec<Input> {
             recorded = envelope.attributes.time.or(recorded);
             payload = envelope.payload();
         }
-        let slots = rule.slots(&payload);
+        let slots = rule.slots(topic as u16, &payload);
         let recorded = Recorded {
             at: recorded,
             headers: &tables::headers_of(event),

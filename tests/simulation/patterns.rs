@@ -272,7 +272,9 @@ impl World {
             let home = partitioner::partition_of(&name, PARTITIONS);
             self.produce(home, Some(&name), &value);
         });
-        let slots = self.rule.slots(payload);
+        let place = self.rule.topics.iter().position(|name| **name == *topic);
+        let place = place.expect("it is read") as u16;
+        let slots = self.rule.slots(place, payload);
         if let Ok(at) = self.rule.event_time(&slots, recorded) {
             self.time(self.latest.map_or(at, |latest| latest.max(at)));
         }
@@ -282,13 +284,13 @@ impl World {
     fn time(&mut self, at: Timestamp) {
         self.latest = Some(at);
         self.has_read_rules = true;
-        for topic in &self.rule.topics {
+        for (topic, clock) in self.rule.topics.iter().zip(self.rule.clocks()) {
             let mut value = Vec::new();
             let watermark = WatermarkParts {
                 topic,
                 partition: 0,
                 partitions: 1,
-                clock: &self.rule.clock(),
+                clock: &clock,
                 at,
             };
             signal::encode_watermark(&watermark, &mut value);

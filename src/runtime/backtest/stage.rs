@@ -32,7 +32,7 @@ pub(super) struct Stage {
 
 struct Running {
     set: usize,
-    clock: String,
+    clocks: Vec<String>,
     trial: Trial,
 }
 
@@ -49,7 +49,7 @@ impl Stage {
         let running = places.flat_map(|(set, rules)| {
             rules.iter().map(move |rule| Running {
                 set,
-                clock: rule.clock(),
+                clocks: rule.clocks(),
                 trial: Trial::new(rule.clone(), shown, most),
             })
         });
@@ -134,7 +134,7 @@ impl Stage {
                         topic: topic as u16,
                         at,
                         position,
-                        slots: &rule.slots(&event.payload),
+                        slots: &rule.slots(topic as u16, &event.payload),
                         payload: &event.payload,
                     });
                 }
@@ -169,7 +169,7 @@ impl Stage {
     fn move_time(&mut self) {
         for running in &mut self.running {
             let rule = running.trial.rule();
-            if let Some(time) = self.sources.time_of(rule, &running.clock, self.now) {
+            if let Some(time) = self.sources.time_of(rule, &running.clocks, self.now) {
                 running.trial.observe(time);
             }
         }
@@ -184,8 +184,8 @@ impl Stage {
         for mut running in self.running {
             let rule = running.trial.rule();
             let is_read = |source: &&SourceTime| {
-                let mut topics = rule.topics.iter();
-                source.clock == running.clock && topics.any(|topic| **topic == *source.topic)
+                let mut sources = rule.topics.iter().zip(&running.clocks);
+                sources.any(|(topic, clock)| **topic == *source.topic && *clock == source.clock)
             };
             let latest = saved.iter().filter(is_read).map(|source| source.at).max();
             if let Some(latest) = latest {

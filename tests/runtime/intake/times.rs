@@ -1,4 +1,4 @@
-//! Event time from a header of the record.
+//! Event time from a header of the record, and fields that topics call differently.
 
 use partita::codec::signal;
 use partita::model::signal::Signal;
@@ -92,5 +92,75 @@ async fn event_time_is_read_from_the_header_that_the_rule_names() {
         )
     };
     assert_eq!(dead, [letter("1"), letter("3")]);
+    drop(intake);
+}
+
+const MAPPED: &str = "{kind: rule, name: r, \
+    correlate: {by: [shop, {name: user, field: {a: user, b: account.id}}]}, \
+    time: {field: {a: ts, b: made.at}}, \
+    match: {all: {within: 1m, conditions: [{id: x, topic: a}, {id: y, topic: b}]}}}";
+
+/// The same key from both topics, each with a clock of its own.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn fields_are_found_under_the_names_that_each_topic_has_for_them() {
+    let (_broker, brokers) = broker_with(&[("a", 1), ("b", 1)]).await;
+    let intake = intake(&brokers, Rules::of(MAPPED), None, None);
+    until_anchored(&brokers, &[("a", 1), ("b", 1)]).await;
+    let producer = producer(&brokers);
+    for (place, (topic, value)) in [
+        ("a", r#"{"shop":1,"user":"u","ts":12,"made":{"at":1}}"#),
+        (
+            "b",
+            r#"{"shop":1,"user":"v","ts":1,"made":{"at":13},"account":{"id":"u"}}"#,
+        ),
+        ("b", r#"{"shop":1,"user":"v","ts":1,"made":{"at":14}}"#),
+        ("a", r#"{"shop":1,"user":"v","made":{"at":15}}"#),
+        ("a", r#"{"shop":2,"user":"v","ts":16}"#),
+        ("b", r#"{"shop":2,"made":{"at":17},"account":{"id":"v"}}"#),
+    ]
+    .into_iter()
+    .enumerate()
+    {
+        let sent = Sent {
+            value: value.into(),
+            ..Sent::default()
+        };
+        send(&producer, topic, 1, place, &sent);
+    }
+    producer.flush(LIMIT).expect("deliveries");
+    let deadline = std::time::Instant::now() + LIMIT;
+    let found = loop {
+        let mut found = Vec::new();
+        for (_, _, value, _) in read_all(&brokers, "p.signals") {
+            match signal::decode(&value).expect("a signal") {
+                Signal::Event { key, topic, at, .. } => {
+                    let key = String::from_utf8(key).expect("JSON");
+                    found.push(format!("{topic} {key} {}", at.0));
+                }
+                Signal::Watermark { topic, clock, .. } => {
+                    assert_eq!(clock, if topic == "a" { "ts" } else { "made.at" });
+                }
+                Signal::Watch(_) | Signal::Unwatch(_) => {}
+            }
+        }
+        if found.len() >= 4 || std::time::Instant::now() > deadline {
+            found.sort();
+            break found;
+        }
+        tokio::time::sleep(std::time::Duration::from_millis(50)).await;
+    };
+    let expected = [
+        r#"a [1,"u"] 12"#,
+        r#"a [2,"v"] 16"#,
+        r#"b [1,"u"] 13"#,
+        r#"b [2,"v"] 17"#,
+    ];
+    assert_eq!(found, expected);
+    let dead = read_all(&brokers, "p.dead-letter");
+    let classes: Vec<_> = dead
+        .iter()
+        .map(|(_, _, _, headers)| headers["partita-error-class"].as_str())
+        .collect();
+    assert_eq!(classes, ["no_event_time"]);
     drop(intake);
 }
