@@ -79,7 +79,7 @@ fn run(filter: &Filter, events: &[String]) -> (f64, u64) {
         };
         let event = decode(&raw, &NoSchemas, 1 << 20).expect("JSON");
         let event = event.expect("an event");
-        of_topic.select(&event.payload, event.at, &mut |verdict| {
+        of_topic.select(&event.payload, event.at.into(), &mut |verdict| {
             if let Verdict::Wanted { rule, key, at, .. } = verdict {
                 signals += 1;
                 out.clear();

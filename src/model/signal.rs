@@ -37,7 +37,7 @@ pub enum Signal {
         /// How many partitions that topic has.
         partitions: i32,
         /// Which time: empty for the record's own, else the dotted path of the field that rules
-        /// name as `time.field`.
+        /// name as `time.field`, or a dot and the header that they name as `time.header`.
         clock: String,
         /// The latest seen there.
         at: Timestamp,

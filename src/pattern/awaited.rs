@@ -20,7 +20,11 @@ impl Rule {
     pub fn for_watchers(&self) -> Rule {
         let mut rule = self.clone();
         let slot = u16::try_from(rule.fields.len()).expect("a file of one megabyte names fewer");
-        rule.fields.push(vec![Segment::Name(String::new())]);
+        let nowhere = vec![Segment::Name(String::new())];
+        for fields in &mut rule.fields_by_topic {
+            fields.push(nowhere.clone());
+        }
+        rule.fields.push(nowhere);
         rule.correlate.push((Arc::from(""), slot));
         rule
     }
@@ -73,7 +77,7 @@ mod tests {
             topic: 0,
             at: Timestamp(1),
             position: 0,
-            slots: &rule.slots(&payload),
+            slots: &rule.slots(0, &payload),
             payload: &payload,
         };
         matcher.push(&event, &mut Outputs::default());

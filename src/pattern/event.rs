@@ -124,6 +124,30 @@ pub struct Event<'a> {
     pub payload: &'a Json,
 }
 
+/// What a record says beside its event.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Recorded<'a> {
+    /// The record's own time: of a CloudEvent its `time`, else the timestamp.
+    pub at: Option<Timestamp>,
+    pub headers: &'a [(String, Vec<u8>)],
+}
+
+impl Recorded<'_> {
+    /// The value of a header; of a name that is repeated the last counts.
+    pub(super) fn header(&self, name: &str) -> Option<&[u8]> {
+        let mut headers = self.headers.iter().rev();
+        let found = headers.find(|(known, _)| known == name);
+        found.map(|(_, value)| value.as_slice())
+    }
+}
+
+/// A record without headers.
+impl From<Option<Timestamp>> for Recorded<'_> {
+    fn from(at: Option<Timestamp>) -> Self {
+        Self { at, headers: &[] }
+    }
+}
+
 /// An event that a partial match holds.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Taken {

@@ -10,11 +10,11 @@ use std::sync::Arc;
 
 use rustc_hash::FxHashMap;
 
-use super::event::{Event, Scalar, plain_string};
+use super::event::{Event, Recorded, Scalar, plain_string};
 use super::matcher::Matcher;
 use super::predicate::Nothing;
-use super::replay::{scalar_time, text_at, value_at, values_at};
-use super::rule::Rule;
+use super::replay::{header_time, scalar_time, text_at, value_at, values_at};
+use super::rule::{Rule, TimeSource};
 use crate::expr::Segment;
 use crate::model::{Json, Timestamp};
 
@@ -79,10 +79,16 @@ struct Reader {
 /// What event time is read from.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Clock {
-    /// As [`Rule::clock`] has it.
+    /// As [`Rule::clocks`] has it.
     pub name: String,
-    /// `None`: the record's own time.
-    path: Option<Vec<Segment>>,
+    reads: Reads,
+}
+
+#[derive(Clone, Debug, PartialEq)]
+enum Reads {
+    Record,
+    Field(Vec<Segment>),
+    Header(Arc<str>),
 }
 
 /// What a rule makes of an event.
@@ -155,7 +161,7 @@ impl Filter {
 
 impl TopicFilter {
     fn add(&mut self, reader: Reader) {
-        let clock = reader.rule.clock_of();
+        let clock = reader.rule.clock_of(reader.topic);
         if !self.clocks.contains(&clock) {
             self.clocks.push(clock);
         }
@@ -194,12 +200,11 @@ impl TopicFilter {
         &self.clocks
     }
 
-    /// Tells what each rule that may want the event makes of it, in the order of the rules;
-    /// `recorded` is the record's own time.
+    /// Tells what each rule that may want the event makes of it, in the order of the rules.
     pub fn select<'f>(
         &'f self,
         payload: &Json,
-        recorded: Option<Timestamp>,
+        recorded: Recorded<'_>,
         each: &mut dyn FnMut(Verdict<'f>),
     ) {
         let mut asked = self.always.clone();
@@ -220,10 +225,11 @@ impl TopicFilter {
 
 impl Clock {
     /// The time of an event by this clock, where it has one.
-    pub fn read(&self, payload: &Json, recorded: Option<Timestamp>) -> Option<Timestamp> {
-        match &self.path {
-            None => recorded,
-            Some(path) => scalar_time(&value_at(payload.as_str(), path)),
+    pub fn read(&self, payload: &Json, recorded: Recorded<'_>) -> Option<Timestamp> {
+        match &self.reads {
+            Reads::Record => recorded.at,
+            Reads::Field(path) => scalar_time(&value_at(payload.as_str(), path)),
+            Reads::Header(name) => recorded.header(name).and_then(header_time),
         }
     }
 }
@@ -236,7 +242,8 @@ impl Reader {
         }
         let of = |place: &u16| {
             let (slot, values) = self.rule.predicates[usize::from(*place)].requires()?;
-            Some((&*self.rule.fields[usize::from(slot)], values))
+            let fields = self.rule.fields_in(self.topic);
+            Some((&*fields[usize::from(slot)], values))
         };
         self.predicates.iter().map(of).collect()
     }
@@ -244,11 +251,11 @@ impl Reader {
     fn verdict<'f>(
         &'f self,
         payload: &Json,
-        recorded: Option<Timestamp>,
+        recorded: Recorded<'_>,
         slots: &mut Vec<Scalar>,
     ) -> Option<Verdict<'f>> {
         let rule = &self.rule;
-        values_at(payload.as_str(), &rule.fields, slots);
+        values_at(payload.as_str(), rule.fields_in(self.topic), slots);
         let key: Vec<Scalar> = rule
             .correlate
             .iter()
@@ -256,7 +263,7 @@ impl Reader {
             .collect();
         let event = Event {
             topic: self.topic,
-            at: recorded.unwrap_or(Timestamp::ZERO),
+            at: recorded.at.unwrap_or(Timestamp::ZERO),
             position: 0,
             slots,
             payload,
@@ -286,32 +293,44 @@ impl Reader {
 }
 
 impl Rule {
-    /// Names what the rule reads event time from: empty for the record's own time, else the path
-    /// of `time.field`, such as `order.placed_at` or `times[0]`. Rules with one name share one
-    /// watermark of a source.
-    pub fn clock(&self) -> String {
-        self.clock_of().name
+    /// Names what the rule reads event time from, by the places of its topics: empty for the record's own time, the path of
+    /// `time.field`, such as `order.placed_at` or `times[0]`, or a dot and the name of
+    /// `time.header`, for no path begins with a dot. Rules with one name share one watermark of a
+    /// source.
+    pub fn clocks(&self) -> Vec<String> {
+        (0..)
+            .zip(&self.topics)
+            .map(|(topic, _)| self.clock_of(topic).name)
+            .collect()
     }
 
-    fn clock_of(&self) -> Clock {
-        let path = self.time.field.map(|slot| &self.fields[usize::from(slot)]);
-        let mut name = String::new();
-        for segment in path.into_iter().flatten() {
-            match segment {
-                Segment::Name(part) if name.is_empty() => name.push_str(part),
-                Segment::Name(part) => {
-                    let _ = write!(name, ".{part}");
-                }
-                Segment::Index(index) => {
-                    let _ = write!(name, "[{index}]");
-                }
+    fn clock_of(&self, topic: u16) -> Clock {
+        let (name, reads) = match &self.time.source {
+            TimeSource::Record => (String::new(), Reads::Record),
+            TimeSource::Field(slot) => {
+                let path = &self.fields_in(topic)[usize::from(*slot)];
+                (path_text(path), Reads::Field(path.clone()))
+            }
+            TimeSource::Header(name) => (format!(".{name}"), Reads::Header(name.clone())),
+        };
+        Clock { name, reads }
+    }
+}
+
+fn path_text(path: &[Segment]) -> String {
+    let mut text = String::new();
+    for segment in path {
+        match segment {
+            Segment::Name(part) if text.is_empty() => text.push_str(part),
+            Segment::Name(part) => {
+                let _ = write!(text, ".{part}");
+            }
+            Segment::Index(index) => {
+                let _ = write!(text, "[{index}]");
             }
         }
-        Clock {
-            name,
-            path: path.cloned(),
-        }
     }
+    text
 }
 
 /// A correlation key as a JSON array. Whole numbers are written as integers, for `1` and `1.0` are
@@ -352,7 +371,7 @@ mod tests {
         let Some(filter) = filter.topic(topic) else {
             return found;
         };
-        filter.select(&payload, Some(Timestamp(7)), &mut |verdict| {
+        filter.select(&payload, Some(Timestamp(7)).into(), &mut |verdict| {
             found.push(match verdict {
                 Verdict::Wanted { rule, key, at, .. } => format!("{}: {key} {}", rule.name, at.0),
                 Verdict::Unkeyed { rule } => format!("{}: unkeyed", rule.name),
@@ -434,10 +453,68 @@ mod tests {
         let event = Json::from_text(r#"{"at":{"begin":"1970-01-01T00:00:01Z"}}"#).unwrap();
         let times: Vec<_> = clocks
             .iter()
-            .map(|clock| clock.read(&event, Some(Timestamp(7))))
+            .map(|clock| clock.read(&event, Some(Timestamp(7)).into()))
             .collect();
         assert_eq!(times, [Some(Timestamp(7)), Some(Timestamp(1_000))]);
-        assert_eq!(clocks[1].read(&Json::from_text("{}").unwrap(), None), None);
+        let empty = Json::from_text("{}").unwrap();
+        assert_eq!(clocks[1].read(&empty, None.into()), None);
+    }
+
+    /// A header is no field of the same name, neither for its event time nor for its watermark.
+    #[test]
+    fn a_header_is_a_clock_of_its_own() {
+        let filter = Filter::new(&[
+            rule("name: h\ntime: {header: sent}\nmatch: {any: [{id: a, topic: t}]}"),
+            rule("name: f\ntime: {field: sent}\nmatch: {any: [{id: a, topic: t}]}"),
+            rule("name: i\ntime: {header: sent}\nmatch: {any: [{id: a, topic: t}]}"),
+        ]);
+        let of_topic = filter.topic("t").expect("read");
+        let event = Json::from_text(r#"{"sent":3}"#).unwrap();
+        let said = |values: &[&[u8]]| {
+            let headers: Vec<(String, Vec<u8>)> = values
+                .iter()
+                .map(|value| ("sent".to_owned(), value.to_vec()))
+                .chain([("Sent".to_owned(), b"1".to_vec())])
+                .collect();
+            let recorded = Recorded {
+                at: Some(Timestamp(7)),
+                headers: &headers,
+            };
+            let clocks = of_topic.clocks().iter();
+            let times: Vec<_> = clocks
+                .map(|clock| (&*clock.name, clock.read(&event, recorded).map(|at| at.0)))
+                .collect();
+            let mut verdicts = Vec::new();
+            of_topic.select(&event, recorded, &mut |verdict| {
+                verdicts.push(match verdict {
+                    Verdict::Wanted { at, .. } => Ok(at.0),
+                    Verdict::Timeless { why, .. } => Err(why),
+                    Verdict::Unkeyed { .. } => panic!("it has no key"),
+                });
+            });
+            assert_eq!(times[1], ("sent", Some(3)));
+            assert_eq!(verdicts[1], Ok(3));
+            assert_eq!(verdicts[0], verdicts[2]);
+            assert_eq!((times.len(), times[0].0), (2, ".sent"));
+            assert_eq!(times[0].1, verdicts[0].as_ref().ok().copied());
+            verdicts.swap_remove(0)
+        };
+        assert_eq!(said(&[b"12"]), Ok(12));
+        assert_eq!(said(&[b"12.9"]), Ok(12));
+        assert_eq!(said(&[b"-1"]), Ok(-1));
+        assert_eq!(said(&[b"1970-01-01T00:00:01Z"]), Ok(1_000));
+        assert_eq!(said(&[b"12", b"13"]), Ok(13), "the last counts");
+        for (values, found) in [
+            (&[][..], "`sent` of event time is missing;"),
+            (&[&b""[..]], "is \"\";"),
+            (&[b"soon"], "is \"soon\";"),
+            (&[b"true"], "is \"true\";"),
+            (&[b"\"12\""], "is \"\\\"12\\\"\";"),
+            (&[&[0xff]], "is not UTF-8;"),
+        ] {
+            let why = said(values).expect_err("no time");
+            assert!(why.contains(found), "{why}");
+        }
     }
 
     /// A thousand rules that ask for other values are never looked at.

@@ -31,7 +31,7 @@ pub mod trial;
 pub mod window;
 
 pub use awaited::{watched_key, watcher_of};
-pub use event::{Event, Scalar, Taken};
+pub use event::{Event, Recorded, Scalar, Taken};
 pub use matcher::Matcher;
 pub use output::{Key, Match, Outputs, Overflow, TimedOut};
 pub use rule::*;

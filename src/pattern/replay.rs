@@ -4,8 +4,8 @@ use std::sync::Arc;
 
 use serde_json::Value;
 
-use super::event::{Event, Scalar};
-use super::rule::Rule;
+use super::event::{Event, Recorded, Scalar};
+use super::rule::{Rule, TimeSource};
 use super::trial::{Findings, Trial};
 use crate::expr::{Segment, walk};
 use crate::model::cloud_event::{Attributes, Structured};
@@ -21,38 +21,56 @@ pub struct LineError {
 }
 
 impl Rule {
-    /// The values of the rule's fields in an event.
-    pub fn slots(&self, payload: &Json) -> Vec<Scalar> {
+    /// The values of the rule's fields in an event of a topic, by the topic's place.
+    pub fn slots(&self, topic: u16, payload: &Json) -> Vec<Scalar> {
         let mut slots = Vec::with_capacity(self.fields.len());
-        values_at(payload.as_str(), &self.fields, &mut slots);
+        values_at(payload.as_str(), self.fields_in(topic), &mut slots);
         slots
     }
 
-    /// Event time: that of the field which the rule names, else `recorded`, the record's own.
+    /// Event time: that of the field or the header which the rule names, else the record's own.
     ///
     /// # Errors
-    /// With a sentence, where the field holds no time, or where nothing says when it was.
+    /// With a sentence, where the field or the header holds no time, or where nothing says when it
+    /// was.
     pub fn event_time(
         &self,
         slots: &[Scalar],
-        recorded: Option<Timestamp>,
+        recorded: Recorded<'_>,
     ) -> Result<Timestamp, String> {
-        let Some(slot) = self.time.field else {
-            return recorded.ok_or_else(|| {
+        match &self.time.source {
+            TimeSource::Record => recorded.at.ok_or_else(|| {
                 "the event has no time: give the rule a `time.field`, or the record a `ts`"
                     .to_owned()
-            });
-        };
-        let value = &slots[usize::from(slot)];
-        scalar_time(value).ok_or_else(|| {
-            let found = match value {
-                Scalar::Missing => "is missing".to_owned(),
-                value => format!("is {}", value.to_json()),
-            };
-            format!(
-                "the field of event time {found}; it is a number of milliseconds since 1970 or a string in RFC 3339"
-            )
-        })
+            }),
+            TimeSource::Field(slot) => {
+                let value = &slots[usize::from(*slot)];
+                scalar_time(value).ok_or_else(|| {
+                    let found = match value {
+                        Scalar::Missing => "is missing".to_owned(),
+                        value => format!("is {}", value.to_json()),
+                    };
+                    format!(
+                        "the field of event time {found}; it is a number of milliseconds since 1970 or a string in RFC 3339"
+                    )
+                })
+            }
+            TimeSource::Header(name) => {
+                let value = recorded.header(name);
+                value.and_then(header_time).ok_or_else(|| {
+                    let found = match value.map(std::str::from_utf8) {
+                        None => "is missing".to_owned(),
+                        Some(Err(_)) => "is not UTF-8".to_owned(),
+                        Some(Ok(text)) => {
+                            format!("is {:?}", text.chars().take(60).collect::<String>())
+                        }
+                    };
+                    format!(
+                        "the header `{name}` of event time {found}; it is a number of milliseconds since 1970 or a time in RFC 3339, as text"
+                    )
+                })
+            }
+        }
     }
 }
 
@@ -62,6 +80,15 @@ pub(super) fn scalar_time(value: &Scalar) -> Option<Timestamp> {
         Scalar::Float(millis) => Some(Timestamp(millis.floor() as i64)),
         Scalar::Text(text) => Timestamp::parse(text),
         _ => None,
+    }
+}
+
+/// The time that the value of a header says: a number or RFC 3339, as text.
+pub(super) fn header_time(value: &[u8]) -> Option<Timestamp> {
+    let text = std::str::from_utf8(value).ok()?;
+    match Scalar::from_json(text) {
+        number @ (Scalar::Int(_) | Scalar::Float(_)) => scalar_time(&number),
+        _ => Timestamp::parse(text),
     }
 }
 
@@ -136,8 +163,12 @@ pub fn replay(
         let Some(record) = read_record(rule, tree).map_err(failed)? else {
             continue;
         };
-        let slots = rule.slots(&record.payload);
-        let at = rule.event_time(&slots, record.at).map_err(failed)?;
+        let slots = rule.slots(record.topic, &record.payload);
+        let recorded = Recorded {
+            at: record.at,
+            headers: &record.headers,
+        };
+        let at = rule.event_time(&slots, recorded).map_err(failed)?;
         if rule.has_caused(Some(&record.attributes)) {
             trial.note_own(&rule.topics[usize::from(record.topic)], line as u64);
             trial.observe(at);
@@ -176,6 +207,7 @@ fn join(trial: &mut Trial, tree: &Value) -> Result<(), String> {
 struct Record {
     topic: u16,
     at: Option<Timestamp>,
+    headers: Vec<(String, Vec<u8>)>,
     payload: Json,
     attributes: Attributes,
 }
@@ -206,6 +238,7 @@ fn read_record(rule: &Rule, tree: Value) -> Result<Option<Record>, String> {
         return Ok(Some(Record {
             topic: 0,
             at: attributes.time,
+            headers: Vec::new(),
             payload,
             attributes,
         }));
@@ -218,13 +251,25 @@ fn read_record(rule: &Rule, tree: Value) -> Result<Option<Record>, String> {
         return Ok(None);
     };
     let recorded = tree.get("ts").and_then(Value::as_i64).map(Timestamp);
+    let headers = headers(&tree["headers"]);
     let (payload, attributes) = unwrapped(payload, &tree["headers"]);
     Ok(Some(Record {
         topic: u16::try_from(topic).unwrap_or(u16::MAX),
         at: attributes.time.or(recorded),
+        headers,
         payload,
         attributes,
     }))
+}
+
+/// Headers as kcat writes them, names and values in turn; one without a value is empty.
+fn headers(list: &Value) -> Vec<(String, Vec<u8>)> {
+    let list = list.as_array().map_or(&[][..], Vec::as_slice);
+    let pairs = list.chunks_exact(2).filter_map(|pair| {
+        let value = pair[1].as_str().unwrap_or_default();
+        Some((pair[0].as_str()?.to_owned(), value.as_bytes().to_vec()))
+    });
+    pairs.collect()
 }
 
 /// An event as rules see it: of a CloudEvent, structured or by `headers` as kcat writes them (names
@@ -256,6 +301,36 @@ fn unwrapped(tree: Value, headers: &Value) -> (Json, Attributes) {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn an_event_without_the_header_of_its_time_ends_the_replay() {
+        let rule = "kind: rule\nname: r\ntime: {header: sent}\nmatch: {any: [{id: a, topic: t}]}";
+        let rule = crate::pattern::syntax::parse(rule, None).expect("valid");
+        let failure = |line: &str| {
+            let failure = replay(&rule[0], line, None).expect_err("no event time");
+            failure.to_string()
+        };
+        let said = "it is a number of milliseconds since 1970 or a time in RFC 3339, as text";
+        for (line, found) in [
+            (r#"{"sent":1}"#, "missing"),
+            (r#"{"topic":"t","ts":1,"payload":{"sent":1}}"#, "missing"),
+            (
+                r#"{"topic":"t","ts":1,"headers":["Sent","1"],"payload":{}}"#,
+                "missing",
+            ),
+            (
+                r#"{"topic":"t","ts":1,"headers":["sent",null],"payload":{}}"#,
+                "\"\"",
+            ),
+            (
+                r#"{"topic":"t","ts":1,"headers":["sent","1","sent","noon"],"payload":{}}"#,
+                "\"noon\"",
+            ),
+        ] {
+            let whole = format!("line 1: the header `sent` of event time is {found}; {said}");
+            assert_eq!(failure(line), whole, "{line}");
+        }
+    }
 
     /// One walk over a text finds what a walk for each path finds.
     #[test]

@@ -28,6 +28,8 @@ pub struct Rule {
     pub topics: Vec<Arc<str>>,
     /// Paths of fields within an event, without the leading `event`; a slot each.
     pub fields: Vec<Vec<Segment>>,
+    /// By topic, where some slot has another path in each: all paths as they are there. Else empty.
+    pub fields_by_topic: Vec<Vec<Vec<Segment>>>,
     /// `correlate.by`: names as written, and their slots.
     pub correlate: Vec<(Arc<str>, u16)>,
     pub time: Time,
@@ -66,6 +68,12 @@ impl Rule {
         let author = event.and_then(|event| event.rule.as_deref());
         let name = author.and_then(|id| id.rsplit_once('@'));
         name.is_some_and(|(name, _)| *name == *self.name)
+    }
+
+    /// The paths of the fields in events of a topic, by the topic's place.
+    pub fn fields_in(&self, topic: u16) -> &[Vec<Segment>] {
+        let of_topic = self.fields_by_topic.get(usize::from(topic));
+        of_topic.unwrap_or(&self.fields)
     }
 
     /// How long after what began it a match may take an event, or a window one after its first; `None`:
@@ -129,11 +137,22 @@ fn predicate_of(steps: &[Step], name: u16) -> Option<u16> {
     })
 }
 
+/// What event time is read from.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub enum TimeSource {
+    /// The record's own time.
+    #[default]
+    Record,
+    /// The field of this slot.
+    Field(u16),
+    /// The header of this name.
+    Header(Arc<str>),
+}
+
 /// Where event time comes from, and how far it may be out of order.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Time {
-    /// Slot of the field that holds it; `None`: the record's own time.
-    pub field: Option<u16>,
+    pub source: TimeSource,
     pub out_of_order: Millis,
     /// How long beyond `out_of_order` an event is still taken, after what it should have preceded.
     pub allowed_lateness: Millis,
@@ -144,7 +163,7 @@ pub struct Time {
 impl Default for Time {
     fn default() -> Self {
         Self {
-            field: None,
+            source: TimeSource::default(),
             out_of_order: Millis(0),
             allowed_lateness: Millis(0),
             idle_after: Millis(60_000),

@@ -255,7 +255,7 @@ fn expected() -> Started {
                     topic: topic as u16,
                     at: Timestamp(event.at()),
                     position: event.id,
-                    slots: rule.slots(&payload),
+                    slots: rule.slots(topic as u16, &payload),
                     payload,
                 })
             };

@@ -17,16 +17,18 @@ use partita::pattern::{Matcher, Rule, replay, syntax};
 use serde_json::{Map, Value, json};
 
 /// Events may be short: `{a: 1}` at its place gets `t` (event time) from the case's `step`, and the
-/// topic is the rule's only one unless `topic` stands in the event.
+/// topic is the rule's only one unless `topic` stands in the event. The record has the `headers` that
+/// stand in it.
 fn record(event: &Value, place: usize) -> String {
     let at = event.get("t").cloned().unwrap_or(json!(place + 1));
-    match event.get("topic") {
+    let mut record = match event.get("topic") {
         Some(topic) => {
             json!({"topic": topic, "key": event["key"], "ts": at, "payload": event.to_string()})
         }
         None => json!({"topic": "t", "ts": at, "payload": event.to_string()}),
-    }
-    .to_string()
+    };
+    record["headers"] = tables::header_list(event);
+    record.to_string()
 }
 
 /// Members that `expected` names must be the same; lists as a whole.

@@ -4,10 +4,11 @@ use std::sync::Arc;
 
 use partita::model::cloud_event::Structured;
 use partita::model::{Json, Timestamp};
-use partita::pattern::{Rule, syntax};
+use partita::pattern::{Recorded, Rule, syntax};
 use serde_json::{Value, json};
 
 use crate::reference::Input;
+use crate::tables;
 
 mod numbers;
 
@@ -313,7 +314,11 @@ pub fn inputs(rule: &Rule, events: &[Value]) -> Vec<Input> {
             recorded = envelope.attributes.time.or(recorded);
             payload = envelope.payload();
         }
-        let slots = rule.slots(&payload);
+        let slots = rule.slots(topic as u16, &payload);
+        let recorded = Recorded {
+            at: recorded,
+            headers: &tables::headers_of(event),
+        };
         let at = rule.event_time(&slots, recorded);
         inputs.push(Input {
             topic: topic as u16,

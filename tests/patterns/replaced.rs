@@ -81,7 +81,7 @@ fn latest_of(rule: &Arc<Rule>, inputs: &[Input]) -> BTreeMap<String, i64> {
     for input in inputs {
         let topic = &rule.topics[usize::from(input.topic)];
         let of_topic = filter.topic(topic).expect("it reads this");
-        of_topic.select(&input.payload, Some(input.at), &mut |_| {
+        of_topic.select(&input.payload, Some(input.at).into(), &mut |_| {
             let slots = rule.correlate.iter().map(|(_, slot)| usize::from(*slot));
             let key: Vec<_> = slots.map(|slot| input.slots[slot].clone()).collect();
             let at = latest.entry(key_text(&key)).or_insert(input.at.0);

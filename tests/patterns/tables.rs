@@ -32,3 +32,21 @@ pub fn rule_of(case: &Value) -> Value {
     }
     rule
 }
+
+/// The headers of an event's record, which stand in it as `headers: {name: text}`.
+pub fn headers_of(event: &Value) -> Vec<(String, Vec<u8>)> {
+    let headers = event.get("headers").and_then(Value::as_object);
+    let pairs = headers.into_iter().flatten();
+    pairs
+        .filter_map(|(name, value)| Some((name.clone(), value.as_str()?.as_bytes().to_vec())))
+        .collect()
+}
+
+/// The same as kcat writes them: names and values in turn.
+pub fn header_list(event: &Value) -> Value {
+    let headers = event.get("headers").and_then(Value::as_object);
+    let pairs = headers.into_iter().flatten();
+    pairs
+        .flat_map(|(name, value)| [name.as_str().into(), value.clone()])
+        .collect()
+}

@@ -268,7 +268,7 @@ impl World {
         let event = json!({"n": number, "kind": kind, "key": key});
         let payload = Json::from(event);
         let filter = self.filter.topic("events").expect("it is read");
-        filter.select(&payload, Some(self.now), &mut |verdict| {
+        filter.select(&payload, Some(self.now).into(), &mut |verdict| {
             let Verdict::Wanted { rule, key, at, .. } = verdict else {
                 panic!("{verdict:?}");
             };

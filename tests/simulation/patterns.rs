@@ -19,7 +19,7 @@ use partita::log::memory::{Cluster, TopicKey};
 use partita::log::{ErrorClass, LogError, Source, StageKind, Topics, partitioner};
 use partita::model::{Json, Millis, Timestamp};
 use partita::pattern::filter::{Filter, Verdict};
-use partita::pattern::{Matcher, Rule, Shape, replay, syntax};
+use partita::pattern::{Matcher, Recorded, Rule, Shape, replay, syntax};
 use partita::runtime::patterns::{Bounds, Patterns};
 use partita::runtime::shared::Shared;
 use partita::runtime::tables::{NoValue, Table, Tables};
@@ -240,7 +240,12 @@ impl World {
         };
         let (payload, at) = decode(recorded, value).expect("an event");
         let payload = &payload;
-        of_topic.select(payload, at, &mut |verdict| {
+        let headers = headers_of(value);
+        let recorded = Recorded {
+            at,
+            headers: &headers,
+        };
+        of_topic.select(payload, recorded, &mut |verdict| {
             let Verdict::Wanted {
                 rule,
                 key,
@@ -268,8 +273,10 @@ impl World {
             let home = partitioner::partition_of(&name, PARTITIONS);
             self.produce(home, Some(&name), &value);
         });
-        let slots = self.rule.slots(payload);
-        if let Ok(at) = self.rule.event_time(&slots, at) {
+        let place = self.rule.topics.iter().position(|name| **name == *topic);
+        let place = place.expect("it is read") as u16;
+        let slots = self.rule.slots(place, payload);
+        if let Ok(at) = self.rule.event_time(&slots, recorded) {
             self.time(self.latest.map_or(at, |latest| latest.max(at)));
         }
     }
@@ -278,13 +285,13 @@ impl World {
     fn time(&mut self, at: Timestamp) {
         self.latest = Some(at);
         self.has_read_rules = true;
-        for topic in &self.rule.topics {
+        for (topic, clock) in self.rule.topics.iter().zip(self.rule.clocks()) {
             let mut value = Vec::new();
             let watermark = WatermarkParts {
                 topic,
                 partition: 0,
                 partitions: 1,
-                clock: &self.rule.clock(),
+                clock: &clock,
                 at,
             };
             signal::encode_watermark(&watermark, &mut value);
@@ -315,11 +322,16 @@ impl World {
 fn decode(recorded: Timestamp, value: &Json) -> Option<(Json, Option<Timestamp>)> {
     let raw = RawEvent {
         value: Some(value.as_str().as_bytes()),
-        headers: &[],
+        headers: &headers_of(value),
         timestamp: Some(recorded),
     };
     let decoded = event::decode(&raw, &NoSchemas, 1 << 20).ok()?;
     decoded.map(|event| (event.payload, event.at))
+}
+
+/// The headers that a case has for the record of an event.
+fn headers_of(event: &Json) -> Vec<(String, Vec<u8>)> {
+    tables::headers_of(&event.parse().expect("JSON"))
 }
 
 /// What `events` tells of each match.
@@ -382,7 +394,9 @@ fn expected(case: &Value) -> Option<(Arc<Rule>, Vec<String>, i64)> {
         .enumerate()
         .map(|(place, event)| {
             let (topic, at, payload) = read_event(&rule, event, place);
-            json!({"topic": topic, "ts": at.0, "payload": payload.as_str()}).to_string()
+            let headers = tables::header_list(event);
+            json!({"topic": topic, "ts": at.0, "payload": payload.as_str(), "headers": headers})
+                .to_string()
         })
         .collect();
     let advance = case.get("advance_to").and_then(Value::as_i64);

@@ -2,8 +2,8 @@
 
 use std::sync::Arc;
 
-use crate::document::fields::Fields;
-use crate::document::node::{Node, Value};
+use crate::document::fields::{Fields, join};
+use crate::document::node::{Key, Node, Position, Value};
 use crate::document::violation::Report;
 use crate::expr::{Condition, Names, Path, Segment, Template, is_identifier, nearest};
 use crate::pattern::predicate::{Predicate, Scope};
@@ -26,6 +26,7 @@ pub(super) struct Builder<'n> {
     default_topic: Option<&'n str>,
     pub(super) topics: Vec<Arc<str>>,
     pub(super) fields: Vec<Vec<Segment>>,
+    mapped: Vec<Mapped<'n>>,
     pub(super) correlate: Vec<(Arc<str>, u16)>,
     pub(super) names: Vec<Arc<str>>,
     pub(super) predicates: Vec<Predicate>,
@@ -36,12 +37,21 @@ pub(super) struct Builder<'n> {
     pub(super) joined: Vec<Arc<str>>,
 }
 
+/// A slot whose field is called differently in different topics.
+struct Mapped<'n> {
+    slot: u16,
+    at: Position,
+    path: String,
+    fields: Vec<(&'n Key, Vec<Segment>)>,
+}
+
 impl<'n> Builder<'n> {
     pub(super) fn new(default_topic: Option<&'n str>, max_values: usize) -> Self {
         Self {
             default_topic,
             topics: Vec::new(),
             fields: Vec::new(),
+            mapped: Vec::new(),
             correlate: Vec::new(),
             names: Vec::new(),
             predicates: Vec::new(),
@@ -106,6 +116,96 @@ impl<'n> Builder<'n> {
             self.topics.push(Arc::from(topic));
             self.topics.len() - 1
         }))
+    }
+
+    /// The slot of a field: its path, or a mapping of topics to paths. Which topics the rule reads is
+    /// known later ([`Builder::fields_by_topic`]).
+    pub(super) fn field(
+        &mut self,
+        node: &'n Node,
+        path: &str,
+        report: &mut Report<'_>,
+    ) -> Option<u16> {
+        let members = match &node.value {
+            Value::String(text) => return Some(self.slot(&field_path(text))),
+            Value::Map(members) => members,
+            _ => {
+                let message = format!(
+                    "a field is its name, or a mapping of topics to names such as `{{orders: placed_at}}`, not {}",
+                    node.described()
+                );
+                report.add(node.at, path, message);
+                return None;
+            }
+        };
+        let mut fields = Vec::new();
+        for (topic, field) in members {
+            let name = field.as_str();
+            match name.filter(|name| !name.split('.').any(str::is_empty)) {
+                Some(name) => fields.push((topic, field_path(name))),
+                None => {
+                    let found =
+                        name.map_or(field.described().to_owned(), |name| format!("`{name}`"));
+                    let message = format!(
+                        "the field in the topic `{}` is a name such as `account.user_id`, not {found}",
+                        topic.name
+                    );
+                    report.add(field.at, &join(path, &topic.name), message);
+                    return None;
+                }
+            }
+        }
+        // A path that no expression can write: the slot is nobody else's.
+        self.fields.push(Vec::new());
+        let slot = place(self.fields.len() - 1);
+        self.mapped.push(Mapped {
+            slot,
+            at: node.at,
+            path: path.to_owned(),
+            fields,
+        });
+        Some(slot)
+    }
+
+    /// The paths of all fields in each topic, where some field is called differently in them; every such
+    /// field has a name in every topic that the rule reads, and in no other.
+    pub(super) fn fields_by_topic(&self, report: &mut Report<'_>) -> Vec<Vec<Vec<Segment>>> {
+        if self.mapped.is_empty() {
+            return Vec::new();
+        }
+        let mut by_topic = vec![self.fields.clone(); self.topics.len()];
+        for mapped in &self.mapped {
+            for (topic, fields) in self.topics.iter().zip(&mut by_topic) {
+                match mapped.fields.iter().find(|(key, _)| *key.name == **topic) {
+                    Some((_, path)) => fields[usize::from(mapped.slot)].clone_from(path),
+                    None => {
+                        let message = format!(
+                            "this does not say what the field is called in the topic `{topic}`"
+                        );
+                        let remedy = Some(format!("add `{topic}: FIELD`"));
+                        report.add_with(mapped.at, &mapped.path, message, remedy);
+                    }
+                }
+            }
+            for (key, _) in &mapped.fields {
+                if self.topics.iter().any(|topic| **topic == *key.name) {
+                    continue;
+                }
+                let topics = || self.topics.iter().map(|topic| &**topic);
+                let remedy = match nearest(&key.name, topics()) {
+                    Some(near) => format!("did you mean `{near}`?"),
+                    None => format!("it reads {}", topics().collect::<Vec<_>>().join(", ")),
+                };
+                let message = format!("the rule does not read the topic `{}`", key.name);
+                report.add_with(
+                    key.at,
+                    &join(&mapped.path, &key.name),
+                    message,
+                    Some(remedy),
+                );
+            }
+        }
+        by_topic
     }
 
     /// The place of the topic that an entry reads: its own, or the rule's.

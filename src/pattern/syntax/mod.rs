@@ -172,6 +172,10 @@ fn read_body(fields: &Fields<'_>, report: &mut Report<'_>, faults_before: usize)
     let start = settings::start(fields, &builder, report);
     let enabled = settings::enabled(fields, report);
     let steers = actions::steers(fields, &builder, report);
+    let fields_by_topic = match &shape {
+        Some(_) => builder.fields_by_topic(report),
+        None => Vec::new(),
+    };
     if let Some(shape) = &shape {
         settings::check_ttl(fields, &limits, shape, &emit, &time, report);
     }
@@ -188,6 +192,7 @@ fn read_body(fields: &Fields<'_>, report: &mut Report<'_>, faults_before: usize)
         source: Json::null(),
         topics: builder.topics,
         fields: builder.fields,
+        fields_by_topic,
         correlate: builder.correlate,
         time,
         names: builder.names,

@@ -7,43 +7,94 @@ use super::route;
 use super::sequence::boolean;
 use super::shapes::span;
 use crate::document::fields::{Fields, field, join};
-use crate::document::node::Value;
+use crate::document::node::{Node, Value};
 use crate::document::violation::Report;
 use crate::expr::{Template, nearest};
 use crate::model::Millis;
 use crate::pattern::predicate::Scope as _;
 use crate::pattern::route::{Destination, Workflow};
 use crate::pattern::rule::{
-    Emit, Limits, Mode, OnOverflow, OnUpdate, Part, Shape, Skip, Start, Step, Time,
+    Emit, Limits, Mode, OnOverflow, OnUpdate, Part, Shape, Skip, Start, Step, Time, TimeSource,
 };
 
 /// `correlate: {by: […]}`, or the list itself.
-pub(super) fn correlate(fields: &Fields<'_>, builder: &mut Builder<'_>, report: &mut Report<'_>) {
+pub(super) fn correlate<'n>(
+    fields: &Fields<'n>,
+    builder: &mut Builder<'n>,
+    report: &mut Report<'_>,
+) {
     let Some(node) = fields.get("correlate") else {
         return;
     };
-    let by = if matches!(node.value, Value::List(_)) {
-        fields.strings("correlate", report)
-    } else {
-        let known = &[field("by")];
-        let path = fields.path_of("correlate");
-        Fields::read(node, &path, "`correlate`", known, &[], report)
-            .and_then(|inner| inner.strings("by", report))
+    let path = fields.path_of("correlate");
+    if let Value::List(items) = &node.value {
+        return keys(items, &path, builder, report);
+    }
+    let known = &[field("by")];
+    let Some(inner) = Fields::read(node, &path, "`correlate`", known, &[], report) else {
+        return;
     };
-    for (name, node) in by.unwrap_or_default() {
-        if name.split('.').any(str::is_empty) || builder.key(name).is_some() {
-            let message = format!("`{name}` is no field, or is named twice");
-            report.add(node.at, "correlate", message);
-            continue;
-        }
-        let slot = builder.slot(&field_path(name));
-        builder.correlate.push((Arc::from(name), slot));
+    match inner.get("by").map(|node| &node.value) {
+        Some(Value::List(items)) => keys(items, &inner.path_of("by"), builder, report),
+        // Says what is wrong with it.
+        Some(_) => drop(inner.strings("by", report)),
+        None => {}
     }
 }
 
-pub(super) fn time(
-    fields: &Fields<'_>,
-    builder: &mut Builder<'_>,
+/// Names of fields, or `{name, field}` where the field is called otherwise.
+fn keys<'n>(items: &'n [Node], path: &str, builder: &mut Builder<'n>, report: &mut Report<'_>) {
+    for (place, item) in items.iter().enumerate() {
+        let path = format!("{path}[{place}]");
+        let (name, named, read) = match &item.value {
+            Value::String(name) => (name.as_str(), item, None),
+            Value::Map(_) => {
+                let known = &[field("name"), field("field")];
+                let what = "a field that events are correlated by";
+                let Some(entry) = Fields::read(item, &path, what, known, &[], report) else {
+                    continue;
+                };
+                let Some(read) = entry.get("field") else {
+                    let message = "this does not say which `field` it is";
+                    report.add(item.at, &path, message);
+                    continue;
+                };
+                if entry.get("name").is_none() {
+                    let message = "a `field` that is called differently needs a `name`";
+                    report.add(item.at, &path, message);
+                }
+                let Some((name, named)) = entry.string("name", report) else {
+                    continue;
+                };
+                (name, named, Some(read))
+            }
+            _ => {
+                let message = format!(
+                    "events are correlated by names of fields, or by `{{name, field}}`; this is {}",
+                    item.described()
+                );
+                report.add(item.at, &path, message);
+                continue;
+            }
+        };
+        if name.split('.').any(str::is_empty) || builder.key(name).is_some() {
+            let message = format!("`{name}` is no field, or is named twice");
+            report.add(named.at, "correlate", message);
+            continue;
+        }
+        let slot = match read {
+            Some(read) => builder.field(read, &join(&path, "field"), report),
+            None => Some(builder.slot(&field_path(name))),
+        };
+        if let Some(slot) = slot {
+            builder.correlate.push((Arc::from(name), slot));
+        }
+    }
+}
+
+pub(super) fn time<'n>(
+    fields: &Fields<'n>,
+    builder: &mut Builder<'n>,
     report: &mut Report<'_>,
 ) -> Time {
     let Some(node) = fields.get("time") else {
@@ -51,6 +102,7 @@ pub(super) fn time(
     };
     let known = &[
         field("field"),
+        field("header"),
         field("out_of_order"),
         field("allowed_lateness"),
         field("idle_after"),
@@ -58,14 +110,42 @@ pub(super) fn time(
     let Some(inner) = Fields::read(node, "time", "`time`", known, &[], report) else {
         return Time::default();
     };
-    let named = inner.string("field", report);
+    let source = time_source(&inner, builder, report);
     let usual = Time::default();
     let mut span_or = |name: &str, usual| inner.duration(name, report).unwrap_or(usual);
     Time {
-        field: named.map(|(name, _)| builder.slot(&field_path(name))),
+        source,
         out_of_order: span_or("out_of_order", usual.out_of_order),
         allowed_lateness: span_or("allowed_lateness", usual.allowed_lateness),
         idle_after: span_or("idle_after", usual.idle_after),
+    }
+}
+
+/// `field` or `header`; without either the record's own time.
+fn time_source<'n>(
+    fields: &Fields<'n>,
+    builder: &mut Builder<'n>,
+    report: &mut Report<'_>,
+) -> TimeSource {
+    let path = fields.path_of("field");
+    let field = fields
+        .get("field")
+        .map(|node| builder.field(node, &path, report));
+    let header = fields.string("header", report);
+    if let (Some((field, _)), Some((header, _))) = (fields.entry("field"), fields.entry("header")) {
+        let later = if field.at > header.at { field } else { header };
+        let message = "event time is read from a `field` or from a `header`, not from both";
+        let remedy = Some("give one of them".to_owned());
+        report.add_with(later.at, &fields.path_of(&later.name), message, remedy);
+    }
+    match (field, header) {
+        (Some(slot), _) => slot.map_or(TimeSource::Record, TimeSource::Field),
+        (None, Some(("", node))) => {
+            report.add(node.at, &fields.path_of("header"), "`header` is empty");
+            TimeSource::Record
+        }
+        (None, Some((name, _))) => TimeSource::Header(Arc::from(name)),
+        (None, None) => TimeSource::Record,
     }
 }
 

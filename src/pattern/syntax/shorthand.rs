@@ -400,7 +400,14 @@ fn correlation(rest: &Members) -> Vec<String> {
     match list {
         Some(Value::List(items)) => items
             .iter()
-            .filter_map(|item| item.as_str().map(str::to_owned))
+            .filter_map(|item| match &item.value {
+                Value::Map(members) => {
+                    let name = members.iter().find(|(key, _)| key.name == "name");
+                    name.and_then(|(_, name)| name.as_str())
+                }
+                _ => item.as_str(),
+            })
+            .map(str::to_owned)
             .collect(),
         _ => Vec::new(),
     }

@@ -39,6 +39,7 @@ pub(super) struct Head {
     pub(super) key: Option<String>,
     /// `None`: a tombstone. What cannot be read has its class and why.
     pub(super) event: Result<Option<DecodedEvent>, (&'static str, String)>,
+    pub(super) headers: Vec<(String, Vec<u8>)>,
     /// Whether the record has no value at all.
     pub(super) is_tombstone: bool,
 }
@@ -117,7 +118,7 @@ impl<'a> Merge<'a> {
             if first.is_none() && part.events.is_some_and(begins) {
                 *first = Some(record.offset);
             }
-            decode(part, &record, first.is_some(), before, schemas, most)
+            decode(part, record, first.is_some(), before, schemas, most)
         })?;
         let Some(head) = decoded.transpose().map_err(BacktestError::Schema)? else {
             return Ok(());
@@ -133,7 +134,7 @@ impl<'a> Merge<'a> {
 /// A schema is not at hand.
 fn decode(
     part: &Part,
-    record: &RangeRecord<'_>,
+    record: RangeRecord<'_>,
     is_event: bool,
     before: Timestamp,
     schemas: &dyn Schemas,
@@ -157,5 +158,6 @@ fn decode(
         key: key.map(|key| String::from_utf8_lossy(key).into_owned()),
         event,
         is_tombstone: record.value.is_none(),
+        headers: record.headers,
     })
 }

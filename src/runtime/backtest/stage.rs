@@ -12,7 +12,7 @@ use crate::log::kafka::range::Span;
 use crate::model::Timestamp;
 use crate::pattern::filter::{Filter, Verdict};
 use crate::pattern::trial::{Findings, Trial};
-use crate::pattern::{Event, Rule};
+use crate::pattern::{Event, Recorded, Rule};
 use crate::runtime::intake::NO_EVENT_TIME;
 use crate::runtime::patterns::action::{place, position};
 use crate::runtime::patterns::sources::Sources;
@@ -32,7 +32,7 @@ pub(super) struct Stage {
 
 struct Running {
     set: usize,
-    clock: String,
+    clocks: Vec<String>,
     trial: Trial,
 }
 
@@ -49,7 +49,7 @@ impl Stage {
         let running = places.flat_map(|(set, rules)| {
             rules.iter().map(move |rule| Running {
                 set,
-                clock: rule.clock(),
+                clocks: rule.clocks(),
                 trial: Trial::new(rule.clone(), shown, most),
             })
         });
@@ -83,7 +83,9 @@ impl Stage {
         }
         self.records += u64::from(head.is_event);
         match head.event {
-            Ok(Some(event)) if head.is_event => self.event(&part.span, head.offset, &event),
+            Ok(Some(event)) if head.is_event => {
+                self.event(&part.span, head.offset, &event, &head.headers);
+            }
             Ok(_) => {}
             // Neither an event of the range nor a row.
             Err(_) if !head.is_event && !part.is_joined => {}
@@ -95,7 +97,13 @@ impl Stage {
         }
     }
 
-    fn event(&mut self, from: &Span, offset: i64, event: &DecodedEvent) {
+    fn event(
+        &mut self,
+        from: &Span,
+        offset: i64,
+        event: &DecodedEvent,
+        headers: &[(String, Vec<u8>)],
+    ) {
         self.move_time();
         let Some(of_topic) = self.filter.topic(&from.at.topic) else {
             return;
@@ -107,7 +115,11 @@ impl Stage {
         };
         let position = position(from.at.partition, offset);
         let attributes = event.attributes.as_ref();
-        of_topic.select(&event.payload, event.at, &mut |verdict| match verdict {
+        let recorded = Recorded {
+            at: event.at,
+            headers,
+        };
+        of_topic.select(&event.payload, recorded, &mut |verdict| match verdict {
             own if own.rule().has_caused(attributes) => {
                 if let Some(running_at) = at_work(running, own.rule()) {
                     let trial = &mut running[running_at].trial;
@@ -122,7 +134,7 @@ impl Stage {
                         topic: topic as u16,
                         at,
                         position,
-                        slots: &rule.slots(&event.payload),
+                        slots: &rule.slots(topic as u16, &event.payload),
                         payload: &event.payload,
                     });
                 }
@@ -140,7 +152,7 @@ impl Stage {
             }),
         });
         for clock in of_topic.clocks() {
-            if let Some(at) = clock.read(&event.payload, event.at) {
+            if let Some(at) = clock.read(&event.payload, recorded) {
                 let source = SourceTime {
                     topic: from.at.topic.to_string(),
                     partition: from.at.partition,
@@ -157,7 +169,7 @@ impl Stage {
     fn move_time(&mut self) {
         for running in &mut self.running {
             let rule = running.trial.rule();
-            if let Some(time) = self.sources.time_of(rule, &running.clock, self.now) {
+            if let Some(time) = self.sources.time_of(rule, &running.clocks, self.now) {
                 running.trial.observe(time);
             }
         }
@@ -172,8 +184,8 @@ impl Stage {
         for mut running in self.running {
             let rule = running.trial.rule();
             let is_read = |source: &&SourceTime| {
-                let mut topics = rule.topics.iter();
-                source.clock == running.clock && topics.any(|topic| **topic == *source.topic)
+                let mut sources = rule.topics.iter().zip(&running.clocks);
+                sources.any(|(topic, clock)| **topic == *source.topic && *clock == source.clock)
             };
             let latest = saved.iter().filter(is_read).map(|source| source.at).max();
             if let Some(latest) = latest {

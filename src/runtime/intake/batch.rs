@@ -11,8 +11,8 @@ use crate::log::kafka::SourceLog;
 use crate::log::kafka::sources::{SourcePartition, SourceRecord};
 use crate::log::{LogError, Outgoing, Target, partitioner};
 use crate::model::{Failure, Origin};
-use crate::pattern::Rule;
 use crate::pattern::filter::Verdict;
+use crate::pattern::{Recorded, Rule};
 use crate::runtime::dead_letter::dead_letter;
 use crate::runtime::meters;
 
@@ -94,11 +94,15 @@ impl IntakeWorker {
                 let Decoded::Event(event) = decoded else {
                     continue;
                 };
+                let recorded = Recorded {
+                    at: event.at,
+                    headers: &record.headers,
+                };
                 owned
                     .watermarks
-                    .see(of_topic.clocks(), &event.payload, event.at);
+                    .see(of_topic.clocks(), &event.payload, recorded);
                 let mut sent = Ok(());
-                of_topic.select(&event.payload, event.at, &mut |verdict| {
+                of_topic.select(&event.payload, recorded, &mut |verdict| {
                     if verdict.rule().has_caused(event.attributes.as_ref()) {
                         count(&mut tally.own, &verdict.rule().name);
                     } else if sent.is_ok() {

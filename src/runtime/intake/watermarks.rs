@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
 use crate::model::{Json, Timestamp};
+use crate::pattern::Recorded;
 use crate::pattern::filter::Clock;
 
 /// Each source partition's watermarks are told so often at most: every partition of `signals` gets
@@ -27,7 +28,7 @@ struct Latest {
 
 impl Watermarks {
     /// Takes note of an event.
-    pub(super) fn see(&mut self, clocks: &[Clock], payload: &Json, recorded: Option<Timestamp>) {
+    pub(super) fn see(&mut self, clocks: &[Clock], payload: &Json, recorded: Recorded<'_>) {
         for clock in clocks {
             let Some(at) = clock.read(payload, recorded) else {
                 continue;
@@ -113,19 +114,19 @@ mod tests {
         let mut watermarks = Watermarks::default();
         let event = |at: i64| Json::from_text(&format!("{{\"at\":{at}}}")).expect("JSON");
         assert!(!watermarks.is_due());
-        watermarks.see(clocks, &event(5), Some(Timestamp(50)));
-        watermarks.see(clocks, &event(3), Some(Timestamp(60)));
-        watermarks.see(clocks, &Json::from_text("{}").expect("JSON"), None);
+        watermarks.see(clocks, &event(5), Some(Timestamp(50)).into());
+        watermarks.see(clocks, &event(3), Some(Timestamp(60)).into());
+        watermarks.see(clocks, &Json::from_text("{}").expect("JSON"), None.into());
         assert!(watermarks.is_due());
         assert_eq!(untold(&watermarks), [("", 60), ("at", 5)]);
         watermarks.keep_seen();
         watermarks.note_told();
         assert_eq!(untold(&watermarks), []);
-        watermarks.see(clocks, &event(9), Some(Timestamp(55)));
+        watermarks.see(clocks, &event(9), Some(Timestamp(55)).into());
         assert_eq!(untold(&watermarks), [("at", 9)]);
         watermarks.go_back();
         assert_eq!(untold(&watermarks), [], "what is read again is not told");
-        watermarks.see(clocks, &event(7), None);
+        watermarks.see(clocks, &event(7), None.into());
         assert_eq!(untold(&watermarks), [("at", 7)]);
         watermarks.keep_clocks(&clocks[1..]);
         assert_eq!(untold(&watermarks), []);

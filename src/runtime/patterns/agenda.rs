@@ -25,7 +25,7 @@ pub(super) struct Agenda {
 struct Course {
     /// One of them.
     rule: Arc<Rule>,
-    clock: String,
+    clocks: Vec<String>,
     /// The furthest that the sources had come to at any look.
     come_to: Option<Timestamp>,
     /// When the sources will have come so far that something is due, and of which rule.
@@ -50,17 +50,17 @@ impl Agenda {
 
     /// Takes up a rule that has no place yet, or had one in another agenda.
     pub(super) fn enter(&mut self, id: &RuleId, running: &mut Running) {
-        let (rule, clock) = (&running.rule, &running.clock);
+        let (rule, clocks) = (&running.rule, &running.clocks);
         let is_same = |course: &Course| {
             course.rule.topics == rule.topics
                 && course.rule.time.idle_after == rule.time.idle_after
-                && course.clock == *clock
+                && course.clocks == *clocks
         };
         // Rules that follow one another mostly read the same topics.
         let course = self.courses.iter().rposition(is_same).unwrap_or_else(|| {
             self.courses.push(Course {
                 rule: rule.clone(),
-                clock: clock.clone(),
+                clocks: clocks.clone(),
                 come_to: None,
                 timers: BTreeSet::new(),
             });
@@ -90,7 +90,7 @@ impl Agenda {
     /// Looks how far the sources have come: what is due by then is touched.
     pub(super) fn look(&mut self, sources: &Sources, now: Timestamp) {
         for course in &mut self.courses {
-            let time = sources.time_of(&course.rule, &course.clock, now);
+            let time = sources.time_of(&course.rule, &course.clocks, now);
             course.come_to = course.come_to.max(time);
             let is_due = |(due, _): &&(Timestamp, RuleId)| Some(*due) <= course.come_to;
             let due = course.timers.iter().take_while(is_due);

@@ -155,8 +155,8 @@ impl RulesPartition {
         let read: BTreeSet<(String, String)> = at_work
             .chain(draining)
             .flat_map(|rule| {
-                let topics = rule.topics.iter();
-                topics.map(|topic| (topic.to_string(), rule.clock()))
+                let topics = rule.topics.iter().map(|topic| topic.to_string());
+                topics.zip(rule.clocks())
             })
             .collect();
         self.sources

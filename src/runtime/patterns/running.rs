@@ -21,7 +21,7 @@ use crate::runtime::tables::{Joins, Tables};
 
 pub(super) struct Running {
     pub(super) rule: Arc<Rule>,
-    pub(super) clock: String,
+    pub(super) clocks: Vec<String>,
     pub(super) matcher: Matcher,
     pub(super) place: Place,
     /// Pieces in which the state of each key is saved.
@@ -135,7 +135,7 @@ impl Running {
         }
         matcher.note_changes();
         Self {
-            clock: rule.clock(),
+            clocks: rule.clocks(),
             joins: Joins::of(&rule, tables),
             rule,
             matcher,
@@ -157,7 +157,7 @@ impl Running {
         if self.watchers.is_some() {
             return self.take_watched(id, arrival, batch);
         }
-        let slots = self.rule.slots(&arrival.payload);
+        let slots = self.rule.slots(arrival.place as u16, &arrival.payload);
         let mut out = Outputs::default();
         match arrival.begins {
             true => self.matcher.offer(&arrival.event(&slots), &mut out),

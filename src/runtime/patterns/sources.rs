@@ -79,12 +79,12 @@ impl Sources {
         is_new
     }
 
-    /// How far event time has come for a rule, before `out_of_order` is taken off; `None`: nobody can
+    /// How far event time has come for a rule with these clocks ([`Rule::clocks`]), before `out_of_order` is taken off; `None`: nobody can
     /// say yet.
     pub(in crate::runtime) fn time_of(
         &self,
         rule: &Rule,
-        clock: &str,
+        clocks: &[String],
         now: Timestamp,
     ) -> Option<Timestamp> {
         let idle_after = rule.time.idle_after;
@@ -93,9 +93,9 @@ impl Sources {
         let mut latest: Option<Seen> = None;
         let mut since = now;
         let mut is_unheard = false;
-        for topic in &rule.topics {
-            let clocks = self.topics.get(&**topic);
-            let Some(of_topic) = clocks.and_then(|clocks| clocks.get(clock)) else {
+        for (topic, clock) in rule.topics.iter().zip(clocks) {
+            let known = self.topics.get(&**topic);
+            let Some(of_topic) = known.and_then(|known| known.get(clock)) else {
                 is_unheard = true;
                 continue;
             };
@@ -172,8 +172,10 @@ mod tests {
         let rule = syntax::parse(RULE, None).expect("valid").remove(0);
         let mut sources = Sources::default();
         sources.listen_from(Timestamp(0));
-        let time =
-            |sources: &Sources, now: i64| sources.time_of(&rule, "", Timestamp(now)).map(|at| at.0);
+        let time = |sources: &Sources, now: i64| {
+            let time = sources.time_of(&rule, &rule.clocks(), Timestamp(now));
+            time.map(|at| at.0)
+        };
         assert_eq!(time(&sources, 20_000), None, "nothing was ever told");
         assert!(told(&mut sources, "one", 0, 500, 1_000));
         assert!(told(&mut sources, "one", 1, 700, 1_000));
@@ -226,8 +228,10 @@ mod tests {
     fn a_partition_that_never_says_anything_is_not_waited_for_long() {
         let rule = syntax::parse(RULE, None).expect("valid").remove(0);
         let mut sources = Sources::default();
-        let time =
-            |sources: &Sources, now: i64| sources.time_of(&rule, "", Timestamp(now)).map(|at| at.0);
+        let time = |sources: &Sources, now: i64| {
+            let time = sources.time_of(&rule, &rule.clocks(), Timestamp(now));
+            time.map(|at| at.0)
+        };
         told(&mut sources, "one", 0, 500, 60_000);
         assert_eq!(time(&sources, 61_999), None);
         assert_eq!(

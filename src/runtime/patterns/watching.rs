@@ -111,7 +111,7 @@ impl Running {
         if attempts.is_empty() {
             return;
         }
-        let slots = self.rule.slots(&arrival.payload);
+        let slots = self.rule.slots(arrival.place as u16, &arrival.payload);
         let mut is_late = false;
         for attempt in &attempts {
             let slots = self.rule.watched(&slots, attempt);

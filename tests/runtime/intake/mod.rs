@@ -5,6 +5,7 @@
 //! - [`away`]: what happens while nobody runs, or while a schema registry does not;
 //! - [`fenced`]: a session that is lost;
 //! - [`letters`]: dead letters that are too large;
+//! - [`times`]: event time from a header, and fields that topics call differently;
 //! - [`support`]: rules, topics and records, shared by all.
 
 mod away;
@@ -13,3 +14,4 @@ mod exactly_once;
 mod fenced;
 mod letters;
 pub mod support;
+mod times;

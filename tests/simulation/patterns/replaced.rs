@@ -28,14 +28,20 @@ fn count_of_matches(rule: &Arc<Rule>, case: &Value, old: usize, end: Timestamp) 
         else {
             continue;
         };
-        let slots = rule.slots(&payload);
+        let place_of = rule.topics.iter().position(|name| **name == *topic);
+        let of_rule = place_of.expect("it is read") as u16;
+        let slots = rule.slots(of_rule, &payload);
+        let headers = tables::headers_of(event);
+        let recorded = Recorded {
+            at: recorded,
+            headers: &headers,
+        };
         of_topic.select(&payload, recorded, &mut |verdict| {
             let Verdict::Wanted { at, .. } = verdict else {
                 return;
             };
-            let topic = rule.topics.iter().position(|name| **name == *topic);
             let event = Event {
-                topic: topic.expect("it is read") as u16,
+                topic: of_rule,
                 at,
                 position: place as u64,
                 slots: &slots,
