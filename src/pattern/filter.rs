@@ -293,8 +293,8 @@ impl Reader {
 }
 
 impl Rule {
-    /// Names what the rule reads event time from, by the places of its topics: empty for the record's own time, the path of
-    /// `time.field`, such as `order.placed_at` or `times[0]`, or a dot and the name of
+    /// Names what the rule reads event time from, by the places of its topics: empty for the record's
+    /// own time, the path of `time.field`, such as `order.placed_at` or `times[0]`, or a dot and the name of
     /// `time.header`, for no path begins with a dot. Rules with one name share one watermark of a
     /// source.
     pub fn clocks(&self) -> Vec<String> {

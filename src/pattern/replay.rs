@@ -262,28 +262,28 @@ fn read_record(rule: &Rule, tree: Value) -> Result<Option<Record>, String> {
     }))
 }
 
-/// Headers as kcat writes them, names and values in turn; one without a value is empty.
-fn headers(list: &Value) -> Vec<(String, Vec<u8>)> {
+/// Headers as kcat writes them, names and values in turn; the value may be absent.
+fn header_pairs(list: &Value) -> impl Iterator<Item = (&str, Option<&str>)> {
     let list = list.as_array().map_or(&[][..], Vec::as_slice);
-    let pairs = list.chunks_exact(2).filter_map(|pair| {
-        let value = pair[1].as_str().unwrap_or_default();
-        Some((pair[0].as_str()?.to_owned(), value.as_bytes().to_vec()))
-    });
-    pairs.collect()
+    let pairs = list.chunks_exact(2);
+    pairs.filter_map(|pair| Some((pair[0].as_str()?, pair[1].as_str())))
 }
 
-/// An event as rules see it: of a CloudEvent, structured or by `headers` as kcat writes them (names
-/// and values in turn), the data with the attributes; anything else as it is.
+/// The headers of a record; one without a value is empty.
+fn headers(list: &Value) -> Vec<(String, Vec<u8>)> {
+    header_pairs(list)
+        .map(|(name, value)| (name.to_owned(), value.unwrap_or_default().into()))
+        .collect()
+}
+
+/// An event as rules see it: of a CloudEvent, structured or by `headers`, the data with the attributes;
+/// anything else as it is.
 fn unwrapped(tree: Value, headers: &Value) -> (Json, Attributes) {
     let json = Json::from(tree);
-    let headers: &[Value] = headers.as_array().map_or(&[], Vec::as_slice);
     let mut attributes = Attributes::default();
     let mut is_binary = false;
-    for pair in headers.chunks_exact(2) {
-        let (Some(name), Some(value)) = (pair[0].as_str(), pair[1].as_str()) else {
-            continue;
-        };
-        if let Some(name) = name.strip_prefix("ce_") {
+    for (name, value) in header_pairs(headers) {
+        if let (Some(name), Some(value)) = (name.strip_prefix("ce_"), value) {
             is_binary |= matches!(name, "specversion" | "type");
             attributes.set(name, value);
         }

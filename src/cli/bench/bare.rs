@@ -90,7 +90,7 @@ struct Topics {
 }
 
 impl Topics {
-    /// The inputs of one of several workers: every so-manieth partition, by hand. A group would share
+    /// The inputs of one of several workers: every n-th partition of n workers, by hand. A group would share
     /// them out while the first runs come, and a transaction under way would then fail.
     fn share_of(
         &self,

@@ -79,8 +79,8 @@ impl Sources {
         is_new
     }
 
-    /// How far event time has come for a rule with these clocks ([`Rule::clocks`]), before `out_of_order` is taken off; `None`: nobody can
-    /// say yet.
+    /// How far event time has come for a rule with these clocks ([`Rule::clocks`]), before
+    /// `out_of_order` is taken off; `None`: nobody can say yet.
     pub(in crate::runtime) fn time_of(
         &self,
         rule: &Rule,
