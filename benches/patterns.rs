@@ -2,7 +2,7 @@
 //! one event a millisecond. Prints events per second of one thread, events in memory, and the
 //! number of matches, which is the same on every machine.
 //!
-//! `cargo bench --bench patterns [-- EVENTS]`; without an argument a million events.
+//! `cargo bench --bench patterns [-- EVENTS] [PATTERN]`; without arguments a million events and all patterns.
 
 #[path = "stream/rules.rs"]
 mod rules;
@@ -29,7 +29,8 @@ fn run(name: &str, w: u64, keys: u64, records: &[Record]) {
     let topics: Vec<u16> = (b'A'..=b'J')
         .map(|kind| {
             let kind = char::from(kind).to_string();
-            let place = rule.topics.iter().position(|topic| **topic == *kind);
+            let is_it = |topic: &str| *topic == *kind || topic == "all";
+            let place = rule.topics.iter().position(|topic| is_it(topic));
             place.map_or(u16::MAX, |place| place as u16)
         })
         .collect();
@@ -61,17 +62,22 @@ fn run(name: &str, w: u64, keys: u64, records: &[Record]) {
         "a limit was met: matches are missing"
     );
     println!(
-        "{name:4} W={w:<7} K={keys:<6} {:>8.3} M events/s  matches {early} of the first 100,000, {matches} of all {}",
+        "{name:6} W={w:<7} K={keys:<6} {:>8.3} M events/s  matches {early} of the first 100,000, {matches} of all {}",
         records.len() as f64 / seconds / 1e6,
         records.len(),
     );
 }
 
 fn main() {
-    let count = std::env::args()
-        .skip(1)
-        .find_map(|argument| argument.parse().ok())
-        .unwrap_or(1_000_000);
+    let arguments: Vec<String> = std::env::args().skip(1).collect();
+    let count = arguments.iter().find_map(|argument| argument.parse().ok());
+    let count = count.unwrap_or(1_000_000);
+    let only = arguments.iter().find(|argument| argument.starts_with('p'));
+    let run = |name: &str, w: u64, keys: u64, records: &[Record]| {
+        if only.is_none_or(|only| only == name) {
+            run(name, w, keys, records);
+        }
+    };
     for keys in [1, 10_000] {
         let records = records(count, keys);
         run("p1", 0, keys, &records);
@@ -84,6 +90,8 @@ fn main() {
             run("p2b", w, keys, &records[..events]);
             run("p3", w, keys, &records);
             run("p4", w, keys, &records);
+            run("p5", w, keys, &records);
+            run("p5_p95", w, keys, &records);
         }
     }
 }

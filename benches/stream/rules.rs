@@ -46,13 +46,19 @@ pub fn rule(name: &str, w: u64, keys: u64) -> Option<Arc<Rule>> {
                 "no_skip",
             )
         }
-        "p5" => {
-            let aggregate = "{mean: avg(value)}, having: 'mean > 0.9'";
-            let every = (w / 10).max(1);
+        "p5" | "p5_p95" => {
+            let deviation = 1.0 / (w as f64).sqrt();
+            let (function, over) = match (name, one) {
+                ("p5", true) => ("avg", 0.5 + 0.6 * deviation),
+                ("p5", false) => ("avg", 0.9),
+                (_, true) => ("percentile_95", 0.95 + 0.3 * deviation),
+                (_, false) => ("percentile_95", 0.99),
+            };
+            let every = w / 10;
+            let aggregate = format!("{{of: {function}(value)}}, having: 'of > {over:?}'");
+            let span = format!("topic: all, type: sliding, size: {w}ms, every: {every}ms");
             (
-                format!(
-                    "window: {{topic: A, type: sliding, size: {w}ms, every: {every}ms, aggregate: {aggregate}}}"
-                ),
+                format!("window: {{{span}, aggregate: {aggregate}}}"),
                 "no_skip",
             )
         }

@@ -62,6 +62,7 @@ struct RuleView {
     counts: RuleCounts,
     keys: u64,
     partials: u64,
+    buffered: u64,
     watermark: Option<Timestamp>,
     behind_ms: Option<i64>,
 }
@@ -225,6 +226,7 @@ fn view(
         counts,
         keys: level.map_or(0, |level| level.keys),
         partials: level.map_or(0, |level| level.partials),
+        buffered: level.map_or(0, |level| level.buffered),
         watermark,
         behind_ms: watermark.map(|watermark| now.0.saturating_sub(watermark.0)),
     }

@@ -160,6 +160,29 @@ impl Structured {
     }
 }
 
+/// The attribute of a CloudEvent that says over how many rules it came about.
+pub const DEPTH: &str = "partitadepth";
+
+/// Over how many rules an event came about: the attribute `partitadepth` of a CloudEvent, 0 where it
+/// has none.
+pub fn depth(payload: &Json) -> u32 {
+    #[derive(Deserialize)]
+    struct Attributes {
+        partitadepth: Option<u32>,
+    }
+    #[derive(Deserialize)]
+    struct Event {
+        ce: Attributes,
+    }
+    // Most events are no CloudEvents, and of those few have it: neither is parsed.
+    let text = payload.as_str();
+    if !text.starts_with(r#"{"ce":"#) || !text.contains(DEPTH) {
+        return 0;
+    }
+    let event = serde_json::from_str::<Event>(text).ok();
+    event.and_then(|event| event.ce.partitadepth).unwrap_or(0)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -228,5 +251,20 @@ mod tests {
         let text = r#"{"specversion":"1.0","type":"t","data":{"ce":5}}"#;
         let tree: serde_json::Value = Structured::read(text).unwrap().payload().parse().unwrap();
         assert_eq!(tree, serde_json::json!({"ce": 5}));
+    }
+
+    #[test]
+    fn a_depth_is_an_attribute_and_nothing_else() {
+        for (text, expected) in [
+            (r#"{"ce":{"type":"t","partitadepth":3},"a":1}"#, 3),
+            (r#"{"ce":{"type":"t"},"partitadepth":3}"#, 0),
+            (r#"{"a":{"partitadepth":3}}"#, 0),
+            (r#"{"ce":{"partitadepth":-1}}"#, 0),
+            (r#"{"ce":{"partitadepth":"x"}}"#, 0),
+            (r#"{"ce":5,"partitadepth":3}"#, 0),
+            ("{}", 0),
+        ] {
+            assert_eq!(depth(&Json::from_text(text).unwrap()), expected, "{text}");
+        }
     }
 }

@@ -14,9 +14,14 @@ pub struct Json(Arc<RawValue>);
 impl Json {
     /// `null`; one value shared by all.
     pub fn null() -> Self {
+        Self::none().clone()
+    }
+
+    /// `null`, to look at.
+    pub fn none() -> &'static Self {
         static NULL: LazyLock<Json> =
             LazyLock::new(|| Json::from_text("null").expect("null is JSON"));
-        NULL.clone()
+        &NULL
     }
 
     /// Checks that `text` is one JSON value and keeps it (surrounding white space is dropped).

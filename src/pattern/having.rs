@@ -56,7 +56,7 @@ impl Having {
             at: Timestamp(0),
             position: 0,
             slots: values,
-            payload: &Json::null(),
+            payload: Json::none(),
         };
         let bindings = WindowBindings {
             rule,

@@ -289,6 +289,23 @@ pub struct Sequence {
     pub steps: Vec<Step>,
 }
 
+impl Sequence {
+    /// The longest of the steps' `within_gap`.
+    pub fn longest_gap(&self) -> Millis {
+        fn of(steps: &[Step]) -> Millis {
+            let gaps = steps.iter().map(|step| {
+                let inner = match &step.part {
+                    Part::Group(steps) => of(steps),
+                    Part::Event(_) | Part::Absent(_) => Millis(0),
+                };
+                step.within_gap.unwrap_or_default().max(inner)
+            });
+            gaps.max().unwrap_or_default()
+        }
+        of(&self.steps)
+    }
+}
+
 /// One step of a sequence.
 #[derive(Clone, Debug)]
 pub struct Step {
@@ -372,9 +389,14 @@ pub enum Skip {
 pub struct Limits {
     /// Partial matches, or held events where a shape needs none, of one key.
     pub max_partials_per_key: usize,
+    /// The same of all keys of one matcher.
+    pub max_partials: usize,
     /// Occurrences of a step without a maximum of its own.
     pub max_kleene: u32,
+    /// Keys of one matcher.
     pub max_keys: usize,
+    /// Events of one matcher that wait for the watermark.
+    pub max_buffered_events: usize,
     /// Matches that one event may complete.
     pub max_results_per_event: usize,
     /// What is known of a key is dropped when it had no event for so long, in event time; `None`:
@@ -387,8 +409,10 @@ impl Default for Limits {
     fn default() -> Self {
         Self {
             max_partials_per_key: 100_000,
+            max_partials: 10_000_000,
             max_kleene: 1_000,
             max_keys: 1_000_000,
+            max_buffered_events: 1_000_000,
             max_results_per_event: 100_000,
             idle_key_ttl: None,
             on_overflow: OnOverflow::DropOldest,

@@ -26,6 +26,7 @@ fn stats(rule: &str, version: u32, of: u64, watermark: Option<i64>, draining: bo
         level: Some(RuleLevel {
             keys: of,
             partials: 7 * of,
+            buffered: 8 * of,
             watermark: watermark.map(Timestamp),
             is_draining: draining,
         }),
@@ -119,6 +120,7 @@ async fn figures_of_rules_are_summed_over_instances() {
             ),
             ("keys", json!(3)),
             ("partials", json!(21)),
+            ("buffered", json!(24)),
             ("last_match_at", json!("1970-01-01T00:00:02.000Z")),
             ("watermark", json!("1970-01-01T00:00:04.000Z")),
         ] {

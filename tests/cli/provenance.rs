@@ -23,6 +23,10 @@ steps: [{id: a, agent: echo, task: {fail: {class: critical_error, message: no, r
 ---
 {kind: workflow, name: pong_run, steps: [{id: a, agent: echo}]}
 ---
+{kind: workflow, name: tick_run, steps: [{id: a, agent: echo}]}
+---
+{kind: workflow, name: tock_run, steps: [{id: a, agent: echo}]}
+---
 {kind: workflow, name: again_run, steps: [{id: a, agent: echo}]}
 ---
 {kind: workflow, name: steered, steps: [{id: a, await: go}]}
@@ -71,6 +75,22 @@ topic: partita.events
 time: {out_of_order: 1s, allowed_lateness: 5m, idle_after: 1s}
 match: {any: [{id: done, type: partita.run.completed, where: "event.workflow == 'ping_run'"}]}
 start: {workflow: pong_run}
+---
+kind: rule
+name: tick
+topic: partita.events
+time: {out_of_order: 1s, allowed_lateness: 5m, idle_after: 1s}
+match:
+  window: {type: sliding, size: 1m, where: "event.ce.type == 'partita.run.completed' && event.workflow == 'tock_run'", aggregate: {n: count}, having: "n > 0"}
+start: {workflow: tick_run}
+---
+kind: rule
+name: tock
+topic: partita.events
+time: {out_of_order: 1s, allowed_lateness: 5m, idle_after: 1s}
+match:
+  window: {type: sliding, size: 1m, where: "event.ce.type == 'partita.run.completed' && event.workflow == 'tick_run'", aggregate: {n: count}, having: "n > 0"}
+start: {workflow: tock_run}
 ---
 kind: rule
 name: again
@@ -265,4 +285,12 @@ fn runs_know_their_records_and_rules_over_their_own_events_come_to_an_end() {
     };
     assert_eq!(depths("ping_run"), [json!(null), json!(2)]);
     assert_eq!(depths("pong_run"), [json!(1), json!(3)]);
+
+    // As do two whose matches are windows, which hold no events.
+    dev.run(&["run", "tick_run"]).code(0);
+    found("a loop of windows", || {
+        (metric(&dev, "partita_pattern_loops_total{rule=\"tick@1\"}") > 0).then_some(())
+    });
+    assert_eq!(depths("tick_run"), [json!(null), json!(2)]);
+    assert_eq!(depths("tock_run"), [json!(1), json!(3)]);
 }

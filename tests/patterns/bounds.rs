@@ -66,3 +66,27 @@ fn a_start_that_runs_out_walks_through_no_more_than_it_reports() {
     let dropped = 1 + of_each + of_each.pow(2) + of_each.pow(3) - 3;
     assert_eq!(found["overflows"][0]["dropped"], dropped);
 }
+
+#[test]
+fn a_time_that_no_window_can_have_is_told_and_harms_nothing() {
+    for window in [
+        json!({"type": "tumbling", "size": "10ms", "emit": "early"}),
+        json!({"type": "tumbling", "size": "10ms"}),
+        json!({"type": "sliding", "size": "10ms"}),
+        json!({"type": "session", "gap": "10ms"}),
+    ] {
+        let mut window = window;
+        window["aggregate"] = json!({"n": "count"});
+        window["having"] = json!("n >= 1");
+        let rule = json!({
+            "kind": "rule", "name": "r", "topic": "t", "time": {"field": "at"},
+            "match": {"window": window},
+        });
+        let rules = syntax::parse(&rule.to_string(), None).expect("a rule");
+        let events = [i64::MIN, 1].map(|at| json!({ "at": at }).to_string());
+        let found = replay::replay(&rules[0], &events.join("\n"), None);
+        let found = found.expect("these are events").document();
+        assert_eq!(count(&found, "matches"), 1, "{found}");
+        assert_eq!(found["overflows"][0]["limit"], "windows", "{found}");
+    }
+}

@@ -374,9 +374,11 @@ fn expected(case: &Value) -> Option<(Arc<Rule>, Vec<String>, i64)> {
             return None;
         }
     }
-    // That bound is of one partition.
-    if definition["limits"].get("max_keys").is_some() {
-        return None;
+    // Those bounds are of one partition.
+    for limit in ["max_keys", "max_partials", "max_buffered_events"] {
+        if definition["limits"].get(limit).is_some() {
+            return None;
+        }
     }
     definition["start"] = json!({"workflow": "w", "input": {"matches": "${matches}"}});
     let mut rules = syntax::parse(&definition.to_string(), None).ok()?;

@@ -39,7 +39,7 @@ pub async fn run(context: &Context, args: RulesStatsArgs) -> Result<(), CliError
     Ok(())
 }
 
-const COLUMNS: [&str; 13] = [
+const COLUMNS: [&str; 14] = [
     "RULE",
     "STATE",
     "EVENTS",
@@ -51,6 +51,7 @@ const COLUMNS: [&str; 13] = [
     "OVERFLOWS",
     "KEYS",
     "PARTIALS",
+    "BUFFERED",
     "LAST MATCH",
     "BEHIND",
 ];
@@ -78,7 +79,7 @@ fn row(rule: &Value) -> Vec<String> {
     ];
     row.extend(counts.map(|name| cell(rule, name)));
     row.push(overflows.to_string());
-    row.extend(["keys", "partials", "last_match_at"].map(|name| cell(rule, name)));
+    row.extend(["keys", "partials", "buffered", "last_match_at"].map(|name| cell(rule, name)));
     row.push(behind.unwrap_or_else(|| "-".to_owned()));
     row
 }

@@ -307,4 +307,22 @@ impl Shaped for All {
     fn partials(&self, state: &State) -> usize {
         state.kept.iter().map(VecDeque::len).sum()
     }
+
+    fn shed(&self, state: &mut State, most: usize, step: &mut Step<'_>) {
+        while self.partials(state) > most {
+            let kept = state.kept.iter_mut().filter(|kept| !kept.is_empty());
+            let gone = match step.rule.limits.on_overflow {
+                OnOverflow::DropOldest => kept
+                    .min_by_key(|kept| kept.front().map(rank))
+                    .and_then(VecDeque::pop_front),
+                OnOverflow::DropNewest => kept
+                    .max_by_key(|kept| kept.back().map(rank))
+                    .and_then(VecDeque::pop_back),
+            };
+            if gone.is_none() {
+                break;
+            }
+        }
+        forget_useless(state, step);
+    }
 }

@@ -52,7 +52,7 @@ pub(super) struct Link {
     pub(super) taken: Arc<Taken>,
     pub(super) before: Option<Arc<Link>>,
     pub(super) depth: u32,
-    /// Events that repetitions without a maximum took.
+    /// Events that its step took so far, where that has no maximum of its own.
     pub(super) open: u32,
 }
 
@@ -66,6 +66,18 @@ impl Link {
         }
         events.reverse();
         events
+    }
+
+    /// Events that the step took so far, where it has no maximum of its own.
+    fn open_of(&self, name: u16) -> u32 {
+        let mut at = Some(self);
+        while let Some(link) = at {
+            if link.name == name {
+                return link.open;
+            }
+            at = link.before.as_deref();
+        }
+        0
     }
 
     fn ranks(&self) -> Vec<(u64, u16)> {
@@ -111,6 +123,8 @@ struct Branches {
     takes: Vec<(u16, usize)>,
     stays: Vec<Way>,
     completes: bool,
+    /// Repetitions that would have become too long by it.
+    too_long: u64,
 }
 
 impl Automaton {
@@ -167,6 +181,12 @@ impl Automaton {
                     }
                     let fits = moment.holds(take.predicate, &before);
                     if fits && !any(&take.take_guards) {
+                        let is_full = |it| moment.is_full(it, take.name);
+                        if take.is_open && last.is_some_and(is_full) {
+                            // It takes no more, and what follows it goes on.
+                            branches.too_long += 1;
+                            continue;
+                        }
                         takers.push(way.node);
                         branches.takes.push((take.name, way.node as usize));
                     }
@@ -278,17 +298,22 @@ impl Automaton {
         if over + waiting == 0 {
             return;
         }
+        step.overflow("max_partials_per_key", (over + waiting) as u64);
+        self.give_up(over, waiting, state, step);
+    }
+
+    /// Gives up so many partial matches, and so many of the matches that wait for them.
+    fn give_up(&self, partials: usize, complete: usize, state: &mut State, step: &mut Step<'_>) {
         match step.rule.limits.on_overflow {
             OnOverflow::DropOldest => {
-                drop(state.partials.drain(..over));
-                drop(state.complete.drain(..waiting));
+                drop(state.partials.drain(..partials));
+                drop(state.complete.drain(..complete));
             }
             OnOverflow::DropNewest => {
-                state.partials.truncate(most);
-                state.complete.truncate(most);
+                state.partials.truncate(state.partials.len() - partials);
+                state.complete.truncate(state.complete.len() - complete);
             }
         }
-        step.overflow("max_partials_per_key", (over + waiting) as u64);
         // What was given up may have been what a match waited for.
         self.report(Vec::new(), state, step);
     }
@@ -321,9 +346,15 @@ struct Moment<'a> {
     event: &'a Event<'a>,
     key: &'a [Scalar],
     met: u64,
+    /// Events that a step without a maximum of its own takes.
+    max_open: u32,
 }
 
 impl Moment<'_> {
+    fn is_full(&self, partial: &Partial, name: u16) -> bool {
+        partial.head.depth >= self.max_open && partial.head.open_of(name) >= self.max_open
+    }
+
     fn holds(&self, place: u16, before: &Before<'_>) -> bool {
         let predicate = &self.rule.predicates[usize::from(place)];
         if !predicate.looks_back {
@@ -341,16 +372,16 @@ struct Turn<'a> {
     automaton: &'a Automaton,
     event: &'a Event<'a>,
     order: u64,
-    max_open: u32,
     shared: Option<Arc<Taken>>,
     next: VecDeque<Partial>,
     found: Vec<Found>,
-    /// Partial matches that would have become too long.
+    /// Repetitions that would have become too long.
     too_long: u64,
 }
 
 impl Turn<'_> {
     fn go(&mut self, mut branches: Branches, partial: Option<&Partial>) {
+        self.too_long += branches.too_long;
         if let Some(partial) = partial
             && branches.completes
         {
@@ -382,15 +413,13 @@ impl Turn<'_> {
     /// The event is taken for one name, by each of these nodes.
     fn take(&mut self, takes: &[(u16, usize)], partial: Option<&Partial>) {
         let before = partial.map(|partial| &partial.head);
-        let was_open = before.map_or(0, |head| head.open);
         let ways = &self.automaton.ways;
         let nodes: Vec<usize> = takes.iter().map(|(_, node)| *node).collect();
         let is_open = nodes.iter().all(|node| ways.is_open(*node));
-        let open = was_open + u32::from(is_open);
-        if open > self.max_open {
-            self.too_long += 1;
-            return;
-        }
+        let open = match is_open {
+            true => 1 + before.map_or(0, |head| head.open_of(takes[0].0)),
+            false => 0,
+        };
         let (event, order) = (self.event, self.order);
         let keep_slots = self.automaton.keep_slots;
         let taken = self
@@ -434,12 +463,12 @@ impl Shaped for Automaton {
             event,
             key: step.key,
             met,
+            max_open: step.rule.limits.max_kleene,
         };
         let mut turn = Turn {
             automaton: self,
             event,
             order: step.order,
-            max_open: step.rule.limits.max_kleene,
             shared: None,
             next: VecDeque::with_capacity(state.partials.len() + 1),
             found: Vec::new(),
@@ -513,6 +542,11 @@ impl Shaped for Automaton {
         kept.append(&mut state.partials);
         state.partials = kept;
         over.sort_by_cached_key(|(_, head)| Ranked(head.ranks()));
+        let most = step.rule.limits.max_results_per_event;
+        if over.len() > most {
+            step.overflow("max_results_per_event", (over.len() - most) as u64);
+            over.truncate(most);
+        }
         for (end, head) in over {
             step.time_out(end, head.events());
         }
@@ -536,5 +570,16 @@ impl Shaped for Automaton {
 
     fn partials(&self, state: &State) -> usize {
         state.partials.len() + state.complete.len()
+    }
+
+    fn shed(&self, state: &mut State, most: usize, step: &mut Step<'_>) {
+        let over = self.partials(state).saturating_sub(most);
+        // Matches that wait for partial matches come out without them.
+        let partials = over.min(state.partials.len());
+        self.give_up(partials, 0, state, step);
+        let over = self.partials(state).saturating_sub(most);
+        if over > 0 {
+            self.give_up(0, over.min(state.complete.len()), state, step);
+        }
     }
 }

@@ -349,4 +349,19 @@ impl Shaped for Chain {
     fn partials(&self, state: &State) -> usize {
         state.kept.iter().map(VecDeque::len).sum()
     }
+
+    fn shed(&self, state: &mut State, most: usize, step: &mut Step<'_>) {
+        while self.partials(state) > most {
+            match step.rule.limits.on_overflow {
+                // Those of later steps come after one of the first.
+                OnOverflow::DropOldest => state.kept[0].pop_front(),
+                OnOverflow::DropNewest => {
+                    let order = |kept: &&mut VecDeque<Taken>| kept.back().map(|last| last.order);
+                    let newest = state.kept.iter_mut().max_by_key(order);
+                    newest.and_then(VecDeque::pop_back)
+                }
+            };
+            prune(state);
+        }
+    }
 }

@@ -3,6 +3,7 @@
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
+use super::depths::Depths;
 use super::keys::{ALWAYS, Aside, Due, Entry, Held, Island, Keys};
 use super::{Shaped, Step};
 use crate::model::{Millis, Timestamp};
@@ -63,6 +64,8 @@ pub(super) trait Running: std::fmt::Debug + Send {
     fn len(&self) -> usize;
     /// Partial matches of all keys.
     fn partials(&self) -> usize;
+    /// Events of all keys that wait for the watermark.
+    fn held(&self) -> usize;
     /// Whether more is kept of some key than what detectors have learned. Looks at all of them.
     fn is_waiting(&self) -> bool;
     /// Whether it is of this key.
@@ -93,6 +96,8 @@ pub(super) struct Keyed<M: Shaped> {
     ttl: Option<Millis>,
     /// The sum of those of the entries.
     partials: usize,
+    /// Events that wait in any of the entries.
+    held: usize,
 }
 
 impl<M: Shaped> Keyed<M> {
@@ -102,6 +107,7 @@ impl<M: Shaped> Keyed<M> {
             keys: Keys::default(),
             ttl: None,
             partials: 0,
+            held: 0,
         }
     }
 
@@ -138,9 +144,15 @@ impl<M: Shaped> Keyed<M> {
         entry.touch(event.at);
         let island = &mut entry.island;
         let (key, until) = (&entry.key, entry.begins_until);
-        let mut step = step(key, island.applied, until, &mut island.aside, context, out);
+        if M::HIDES_EVENTS {
+            Depths::note(&mut entry.depths, event);
+        }
+        let depths = entry.depths.as_deref();
+        let aside = &mut island.aside;
+        let mut step = step(key, island.applied, (until, depths), aside, context, out);
         island.applied += 1;
         self.machine.event(&mut island.state, event, met, &mut step);
+        step.end();
     }
 
     /// Arms the timer of a key, or forgets a key that holds nothing.
@@ -158,7 +170,7 @@ impl<M: Shaped> Keyed<M> {
             let quiet = aside.suppress.deadline(patience).map(|at| (at, 0));
             let held = aside.held.keys().next().copied();
             due = due.into_iter().chain(quiet).chain(held).min();
-        } else if self.machine.is_idle(&island.state) {
+        } else if due.is_none() && self.machine.is_idle(&island.state) {
             self.remove(place);
             return;
         }
@@ -171,10 +183,37 @@ impl<M: Shaped> Keyed<M> {
         }
     }
 
-    /// Forgets a key, its partial matches and what is due of it.
+    /// Where the event of a key took the rule over its bound, the key gives up as much as it is over.
+    fn bound(&mut self, place: usize, context: Context<'_>, out: &mut Outputs) {
+        let most = context.rule.limits.max_partials;
+        let over = self.partials.saturating_sub(most);
+        if over == 0 {
+            return;
+        }
+        let entry = self.keys.entry(place);
+        let before = entry.partials as usize;
+        let (key, until) = (&entry.key, entry.begins_until);
+        let Island {
+            applied,
+            state,
+            aside,
+        } = &mut entry.island;
+        let mut step = step(key, *applied, (until, None), aside, context, out);
+        self.machine
+            .shed(state, before.saturating_sub(over), &mut step);
+        let dropped = before.saturating_sub(self.machine.partials(state));
+        if dropped > 0 {
+            step.overflow("max_partials", dropped as u64);
+        }
+        self.settle(place, context.patience);
+    }
+
+    /// Forgets a key, its partial matches, the events that wait and what is due of it.
     fn remove(&mut self, place: usize) {
         self.keys.touch(place);
-        self.partials -= self.keys.entry(place).partials as usize;
+        let entry = self.keys.entry(place);
+        self.partials -= entry.partials as usize;
+        self.held -= entry.held();
         self.keys.remove(place);
     }
 
@@ -190,6 +229,7 @@ impl<M: Shaped> Keyed<M> {
         }
         entry.set_touched(None);
         entry.island.state = M::State::default();
+        entry.depths = None;
         if let Some(aside) = &mut entry.island.aside {
             aside.suppress = Default::default();
         }
@@ -197,20 +237,25 @@ impl<M: Shaped> Keyed<M> {
     }
 }
 
-/// The state of a key, and behind it the times that are kept beside it: the last only where there is one.
+/// The state of a key, and behind it what is kept beside it, as far as there is something.
 fn save<S: Serialize>(entry: &Entry<S>) -> Result<Vec<u8>, postcard::Error> {
     let saved = postcard::to_extend(&entry.island, vec![SAVED])?;
     let saved = postcard::to_extend(&entry.touched(), saved)?;
-    match entry.begins_until {
-        ALWAYS => Ok(saved),
-        until => postcard::to_extend(&Some(until), saved),
+    if entry.begins_until == ALWAYS && entry.depths.is_none() {
+        return Ok(saved);
+    }
+    let until = (entry.begins_until != ALWAYS).then_some(entry.begins_until);
+    let saved = postcard::to_extend(&until, saved)?;
+    match &entry.depths {
+        None => Ok(saved),
+        Some(depths) => postcard::to_extend(depths, saved),
     }
 }
 
-/// One of the times behind the state of a key; earlier programs wrote fewer of them.
-fn time(saved: &[u8]) -> Result<(Option<Timestamp>, &[u8]), postcard::Error> {
+/// Something behind the state of a key; earlier programs wrote less of it.
+fn behind<T: DeserializeOwned + Default>(saved: &[u8]) -> Result<(T, &[u8]), postcard::Error> {
     match saved.is_empty() {
-        true => Ok((None, saved)),
+        true => Ok((T::default(), saved)),
         false => postcard::take_from_bytes(saved),
     }
 }
@@ -218,7 +263,7 @@ fn time(saved: &[u8]) -> Result<(Option<Timestamp>, &[u8]), postcard::Error> {
 fn step<'a>(
     key: &'a Key,
     order: u64,
-    begins_until: Timestamp,
+    (begins_until, depths): (Timestamp, Option<&'a Depths>),
     aside: &'a mut Option<Box<Aside>>,
     context: Context<'a>,
     out: &'a mut Outputs,
@@ -230,7 +275,10 @@ fn step<'a>(
         order,
         begins_until,
         report_timed_out: context.report_timed_out,
+        depths,
         aside,
+        room: context.rule.limits.max_results_per_event,
+        cut: 0,
         out,
     }
 }
@@ -254,6 +302,7 @@ where
                 .note_beginning(event.at, context.begins);
             self.feed(place, event, met, context, out);
             self.settle(place, context.patience);
+            self.bound(place, context, out);
         }
     }
 
@@ -271,6 +320,7 @@ where
             entry.note_beginning(event.at, context.begins);
             let held = &mut entry.island.aside.get_or_insert_default().held;
             held.insert((event.at, arrival), Held::new(event, met));
+            self.held += 1;
             self.settle(place, context.patience);
         }
     }
@@ -289,6 +339,7 @@ where
             if arrival > 0 {
                 let aside = self.keys.entry(place).island.aside.as_mut();
                 if let Some(held) = aside.and_then(|aside| aside.held.remove(&due)) {
+                    self.held -= 1;
                     self.feed(place, &held.event(at), held.met, context, out);
                 }
             } else {
@@ -299,8 +350,10 @@ where
                     state,
                     aside,
                 } = &mut entry.island;
-                let mut step = step(key, *applied, until, aside, context, out);
+                let depths = entry.depths.as_deref();
+                let mut step = step(key, *applied, (until, depths), aside, context, out);
                 self.machine.expire(state, &mut step);
+                step.end();
                 if let Some(aside) = aside {
                     let (emit, patience) = (&context.rule.emit, context.patience);
                     aside.suppress.advance(emit, key, at, patience, out);
@@ -308,6 +361,7 @@ where
                 self.drop_idle(place, at, out);
             }
             self.settle(place, context.patience);
+            self.bound(place, context, out);
         }
     }
 
@@ -317,6 +371,10 @@ where
 
     fn partials(&self) -> usize {
         self.partials
+    }
+
+    fn held(&self) -> usize {
+        self.held
     }
 
     fn is_waiting(&self) -> bool {
@@ -368,15 +426,20 @@ where
         }
         let (island, rest): (Island<M::State>, &[u8]) =
             postcard::take_from_bytes(saved).map_err(|error| malformed(error.to_string()))?;
-        let (touched, rest) = time(rest).map_err(|error| malformed(error.to_string()))?;
-        let (begins_until, _) = time(rest).map_err(|error| malformed(error.to_string()))?;
+        let unread = |error: postcard::Error| malformed(error.to_string());
+        let (touched, rest): (Option<Timestamp>, _) = behind(rest).map_err(unread)?;
+        let (begins_until, rest): (Option<Timestamp>, _) = behind(rest).map_err(unread)?;
+        let (depths, _): (Depths, _) = behind(rest).map_err(unread)?;
         let arrivals = island.aside.iter().flat_map(|aside| aside.held.keys());
         let last = arrivals.map(|(_, arrival)| *arrival).max().unwrap_or(0);
         let place = self.keys.find(key).unwrap_or_else(|| self.keys.insert(key));
         let entry = self.keys.entry(place);
+        self.held -= entry.held();
         entry.island = island;
+        self.held += entry.held();
         entry.set_touched(touched);
         entry.begins_until = begins_until.unwrap_or(ALWAYS);
+        entry.depths = (!depths.is_empty()).then(|| Box::new(depths));
         self.settle(place, patience);
         Ok(last)
     }

@@ -1,14 +1,15 @@
 //! State by correlation key, and one timer for each. A key is an island: all that a matcher knows of
 //! it lies in its entry, so it can be saved and put back without the others.
 
-use std::cmp::Reverse;
-use std::collections::{BTreeMap, BinaryHeap};
+use std::collections::BTreeMap;
 use std::hash::{Hash, Hasher};
 
 use rustc_hash::{FxHashMap, FxHasher};
 use serde::{Deserialize, Serialize};
 
+use super::depths::Depths;
 use super::suppress::Suppress;
+use super::timers::Timers;
 use crate::model::{Json, Millis, Timestamp};
 use crate::pattern::event::{Event, Scalar};
 use crate::pattern::output::Key;
@@ -26,6 +27,9 @@ const NEVER: Timestamp = Timestamp(i64::MIN);
 /// For a key with which any event may begin something.
 pub(super) const ALWAYS: Timestamp = Timestamp(i64::MAX);
 
+/// Timers that are armed before it is looked how many of them are stale.
+const MANY_ARMED: usize = 1_024;
+
 /// In place of an entry where none follows.
 const NONE: usize = usize::MAX;
 
@@ -36,7 +40,9 @@ pub(super) struct Keys<S> {
     entries: Vec<Entry<S>>,
     free: Vec<usize>,
     /// Those that an entry does not know any more are passed over.
-    timers: BinaryHeap<Reverse<(Due, usize)>>,
+    timers: Timers,
+    /// Armed since the timers were last looked through.
+    armed: usize,
     /// Keys that changed, where somebody asks.
     changed: Option<Vec<Key>>,
 }
@@ -54,6 +60,8 @@ pub(super) struct Entry<S> {
     touched: Timestamp,
     /// Event time up to which an event may begin something.
     pub(super) begins_until: Timestamp,
+    /// Where its events came about over rules; only of shapes whose matches do not hold them.
+    pub(super) depths: Option<Box<Depths>>,
     /// Its part of the partial matches of all keys.
     pub(super) partials: u32,
     is_changed: bool,
@@ -79,6 +87,12 @@ impl<S> Entry<S> {
     /// Whether more is kept of it than what detectors have learned.
     pub(super) fn waits(&self) -> bool {
         self.partials > 0 || self.island.aside.is_some()
+    }
+
+    /// Events that wait for their turn.
+    pub(super) fn held(&self) -> usize {
+        let aside = self.island.aside.as_ref();
+        aside.map_or(0, |aside| aside.held.len())
     }
 
     /// An event at `at` was applied.
@@ -159,7 +173,8 @@ impl<S> Default for Keys<S> {
             places: FxHashMap::default(),
             entries: Vec::new(),
             free: Vec::new(),
-            timers: BinaryHeap::new(),
+            timers: Timers::default(),
+            armed: 0,
             changed: None,
         }
     }
@@ -192,6 +207,7 @@ impl<S: Default> Keys<S> {
             armed: NOT_ARMED,
             touched: NEVER,
             begins_until: ALWAYS,
+            depths: None,
             partials: 0,
             is_changed: false,
         };
@@ -230,6 +246,7 @@ impl<S: Default> Keys<S> {
         }
         let entry = &mut self.entries[place];
         entry.island = Island::default();
+        entry.depths = None;
         entry.partials = 0;
         entry.armed = NOT_ARMED;
         self.free.push(place);
@@ -240,21 +257,37 @@ impl<S: Default> Keys<S> {
         let entry = &mut self.entries[place];
         if due < entry.armed {
             entry.armed = due;
-            self.timers.push(Reverse((due, place)));
+            self.timers.push(due, place as u32);
+            self.armed += 1;
+            if self.armed > MANY_ARMED.max(self.entries.len()) {
+                self.drop_stale();
+            }
+        }
+    }
+
+    /// A key that went leaves its timer behind, for as long as its window would have taken. They may come to
+    /// be many more than there are keys.
+    #[cold]
+    fn drop_stale(&mut self) {
+        self.armed = 0;
+        if self.timers.len() <= 2 * self.entries.len() {
+            return;
+        }
+        self.timers.clear();
+        for (place, entry) in self.entries.iter().enumerate() {
+            if entry.armed != NOT_ARMED {
+                self.timers.push(entry.armed, place as u32);
+            }
         }
     }
 
     /// Takes the earliest timer that is due by `now`.
     pub(super) fn due(&mut self, now: Timestamp) -> Option<(Due, usize)> {
-        while let Some(Reverse((due, place))) = self.timers.peek().copied() {
-            if due.0 > now {
-                return None;
-            }
-            self.timers.pop();
-            let entry = &mut self.entries[place];
+        while let Some((due, place)) = self.timers.pop(now) {
+            let entry = &mut self.entries[place as usize];
             if entry.armed == due {
                 entry.armed = NOT_ARMED;
-                return Some((due, place));
+                return Some((due, place as usize));
             }
         }
         None
@@ -267,8 +300,7 @@ impl<S: Default> Keys<S> {
 
     /// The time of the earliest timer. It may be one that nothing waits for any more.
     pub(super) fn next_due(&self) -> Option<Timestamp> {
-        let Reverse(((at, _), _)) = self.timers.peek()?;
-        Some(*at)
+        self.timers.first()
     }
 
     /// From now on changes are noted down for [`Keys::take_changed`].

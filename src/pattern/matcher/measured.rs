@@ -3,7 +3,7 @@
 
 use std::collections::BTreeMap;
 
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Serialize, Serializer};
 use serde_json::{Map, Value};
 
 use super::{Shaped, Step};
@@ -144,6 +144,10 @@ impl<M: Shaped> Shaped for Measured<M> {
     fn partials(&self, state: &State<M::State>) -> usize {
         self.inner.partials(&state.inner)
     }
+
+    fn shed(&self, state: &mut State<M::State>, most: usize, step: &mut Step<'_>) {
+        self.inner.shed(&mut state.inner, most, step);
+    }
 }
 
 /// Judges a value, and says so where the series forgot another for its bound.
@@ -189,13 +193,43 @@ fn series_name(measure: &Measure, event: &Event<'_>) -> Box<str> {
     Value::Array(values.collect()).to_string().into()
 }
 
+/// An object with the attributes of a CloudEvent before all else, where [`depth`] looks for them.
+///
+/// [`depth`]: crate::model::cloud_event::depth
+struct Attributed(Map<String, Value>);
+
+impl Serialize for Attributed {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        let is_first = |(name, _): &(&String, &Value)| *name == "ce";
+        let rest = self.0.iter().filter(|member| !is_first(member));
+        serializer.collect_map(self.0.iter().filter(is_first).chain(rest))
+    }
+}
+
 /// The event as the match holds it: with what its conditions measured under `measured`.
 fn with_readings(payload: &Json, readings: Map<String, Value>) -> Json {
     match payload.parse() {
         Ok(Value::Object(mut members)) => {
             members.insert("measured".to_owned(), Value::Object(readings));
-            Json::from(Value::Object(members))
+            Json::from_serialize(&Attributed(members)).expect("its members have names")
         }
         _ => payload.clone(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::model::cloud_event::depth;
+
+    #[test]
+    fn what_was_measured_does_not_hide_how_deep_an_event_is() {
+        let payload = r#"{"ce":{"type":"t","partitadepth":3},"attempt":1}"#;
+        let payload = Json::from_text(payload).expect("JSON");
+        let readings = Map::from_iter([("up".to_owned(), Value::from(1))]);
+        let shown = with_readings(&payload, readings);
+        assert_eq!(depth(&shown), 3, "{shown:?}");
+        let expected = r#"{"attempt":1,"ce":{"type":"t","partitadepth":3},"measured":{"up":1}}"#;
+        assert_eq!(shown, Json::from_text(expected).expect("JSON"));
     }
 }

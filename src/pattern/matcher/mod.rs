@@ -15,6 +15,7 @@ mod all;
 mod any;
 mod automaton;
 mod chain;
+mod depths;
 mod keyed;
 mod keys;
 mod measured;
@@ -22,6 +23,7 @@ mod nodes;
 mod order;
 mod saved;
 mod suppress;
+mod timers;
 mod ways;
 mod windows;
 
@@ -35,6 +37,7 @@ use super::output::{Key, Match, Outputs, Overflow, TimedOut};
 use super::predicate::Nothing;
 use super::rule::{Rule, Shape};
 use crate::model::{Millis, Timestamp};
+use depths::Depths;
 pub use keyed::RestoreError;
 use keyed::{Context, Keyed, Running};
 use keys::Aside;
@@ -73,7 +76,11 @@ struct Step<'a> {
     /// Event time up to which an event of the key may begin something.
     begins_until: Timestamp,
     report_timed_out: bool,
+    depths: Option<&'a Depths>,
     aside: &'a mut Option<Box<Aside>>,
+    /// Matches that may still come out, and those that did not any more.
+    room: usize,
+    cut: u64,
     out: &'a mut Outputs,
 }
 
@@ -84,6 +91,11 @@ impl Step<'_> {
     }
 
     fn emit(&mut self, at: Timestamp, events: Vec<(u16, Taken)>) {
+        let Some(room) = self.room.checked_sub(1) else {
+            self.cut += 1;
+            return;
+        };
+        self.room = room;
         let key = self.key.clone();
         let found = Match { key, at, events };
         let emit = &self.rule.emit;
@@ -103,6 +115,13 @@ impl Step<'_> {
         self.out.timed_out.push(TimedOut { key, at, events });
     }
 
+    /// Says what did not come out for want of room.
+    fn end(mut self) {
+        if self.cut > 0 {
+            self.overflow("max_results_per_event", self.cut);
+        }
+    }
+
     fn overflow(&mut self, limit: &'static str, dropped: u64) {
         self.out.overflows.push(Overflow {
             key: Some(self.key.clone()),
@@ -116,6 +135,8 @@ impl Step<'_> {
 /// The state of one key and what moves it on.
 trait Shaped {
     type State: Default + std::fmt::Debug;
+    /// Whether its matches hold something else than the events that made them.
+    const HIDES_EVENTS: bool = false;
     /// `met` has a bit for each condition that the event meets by itself.
     fn event(&self, state: &mut Self::State, event: &Event<'_>, met: u64, step: &mut Step<'_>);
     /// Everything up to `step.now` ran out.
@@ -125,6 +146,9 @@ trait Shaped {
     fn is_idle(&self, state: &Self::State) -> bool;
     /// Partial matches; where the shape keeps events, or windows, in their place, those kept.
     fn partials(&self, state: &Self::State) -> usize;
+    /// Gives up partial matches, or what is kept in their place, until at most `most` are left: the
+    /// oldest or the newest first, as the rule's limits say.
+    fn shed(&self, state: &mut Self::State, most: usize, step: &mut Step<'_>);
 }
 
 /// A machine of a rule whose conditions may compare an event with those before it.
@@ -249,6 +273,11 @@ impl Matcher {
         self.machine.partials()
     }
 
+    /// Events of all keys that wait for the watermark.
+    pub fn buffered(&self) -> usize {
+        self.machine.held()
+    }
+
     /// Event time at which something of some key is due, or before that; `None`: nothing waits.
     pub fn next_due(&self) -> Option<Timestamp> {
         self.machine.next_due()
@@ -354,7 +383,10 @@ impl Matcher {
                 Some(Millis(within.0 + self.rule.time.allowed_lateness.0))
             }
             Shape::Window(window) => Some(window.span.reach()),
-            Shape::Any { .. } | Shape::Sequence(_) => self.rule.reach(),
+            Shape::Any { .. } => None,
+            Shape::Sequence(sequence) => {
+                Some(sequence.within.unwrap_or_else(|| sequence.longest_gap()))
+            }
         };
         let debounce = self.rule.emit.debounce.unwrap_or_default();
         let held = self.order.progress.latest;
@@ -440,9 +472,31 @@ impl Matcher {
             let arrival = self.arrivals;
             self.machine
                 .hold(arrival, event, met, &self.key, context, out);
+            self.bound_buffer(out);
         } else {
             self.machine.apply(event, met, &self.key, context, out);
         }
+    }
+
+    /// Where too many events wait for the watermark, it comes to the earliest of them: none of those is
+    /// lost, and what arrives later with an earlier time is late.
+    fn bound_buffer(&mut self, out: &mut Outputs) {
+        let before = self.machine.held();
+        if before <= self.rule.limits.max_buffered_events {
+            return;
+        }
+        while self.machine.held() > self.rule.limits.max_buffered_events
+            && let Some(due) = self.machine.next_due()
+        {
+            self.order.advance(due);
+            self.move_to(due, out);
+        }
+        out.overflows.push(Overflow {
+            key: None,
+            at: self.order.progress.now.unwrap_or_default(),
+            limit: "max_buffered_events",
+            dropped: (before - self.machine.held()) as u64,
+        });
     }
 }
 

@@ -4,20 +4,23 @@
 //! Every field that is aggregated has windows of its own, all fed with every event of the key, so
 //! that they open and close together.
 
-use std::collections::VecDeque;
+use std::collections::{BTreeMap, VecDeque};
 
-use serde::{Deserialize, Serialize};
+use serde::ser::SerializeMap;
+use serde::{Deserialize, Serialize, Serializer};
+use smallvec::SmallVec;
 
 use super::measured::{number, observe};
 use super::{Shaped, Step};
+use crate::model::cloud_event::DEPTH;
 use crate::model::{Json, Timestamp};
 use crate::pattern::aggregate::{Needs, Sample, Summary};
 use crate::pattern::event::{Event, Scalar, Taken};
 use crate::pattern::gauge::{Memory, Reading};
 use crate::pattern::rule::{Span, Window as Shape};
 use crate::pattern::window::{
-    Arrival, Fired, Hopping, HoppingSpec, OnLate, SessionSpec, Sessions, Trailing, TrailingSpec,
-    Window,
+    Arrival, Fired, Hopping, HoppingSpec, MAX_TIME, OnLate, SessionSpec, Sessions, Trailing,
+    TrailingSpec, Window,
 };
 
 #[derive(Debug)]
@@ -40,14 +43,37 @@ enum Spec {
 /// The windows of one key.
 #[derive(Debug, Default, Serialize, Deserialize)]
 pub(super) struct State {
-    /// By sample.
-    samples: Vec<Kept>,
+    /// By sample. Mostly there is one, in place: of many keys each look elsewhere waits for memory.
+    #[serde(with = "samples")]
+    samples: SmallVec<[Kept; 1]>,
     /// What the gauge has learned of windows before.
     memory: Option<Memory>,
     /// Event time of the newest event.
     newest: i64,
     /// That event: what the match of a window that closes is known by.
     last: Cause,
+}
+
+/// Saved as a list.
+mod samples {
+    use serde::{Deserialize, Deserializer, Serialize, Serializer};
+    use smallvec::SmallVec;
+
+    use super::Kept;
+
+    pub(super) fn serialize<S: Serializer>(
+        samples: &SmallVec<[Kept; 1]>,
+        serializer: S,
+    ) -> Result<S::Ok, S::Error> {
+        samples.as_slice().serialize(serializer)
+    }
+
+    pub(super) fn deserialize<'de, D: Deserializer<'de>>(
+        deserializer: D,
+    ) -> Result<SmallVec<[Kept; 1]>, D::Error> {
+        let samples = Vec::deserialize(deserializer)?;
+        Ok(samples.into_iter().collect())
+    }
 }
 
 /// The event that a match is known by: position and order.
@@ -74,6 +100,37 @@ struct Open {
 struct Due {
     window: Window,
     values: Vec<Scalar>,
+}
+
+/// Aggregates of a window for which no room is made anew.
+const FEW: usize = 4;
+
+/// What `matches` shows of a window.
+struct Shown<'a> {
+    windows: &'a Windows,
+    window: Window,
+    values: &'a [Scalar],
+    reading: Option<Reading>,
+    depth: u32,
+}
+
+impl Serialize for Shown<'_> {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        let mut members = serializer.serialize_map(None)?;
+        if self.depth > 0 {
+            // Where an event says it.
+            members.serialize_entry("ce", &BTreeMap::from([(DEPTH, self.depth)]))?;
+        }
+        members.serialize_entry("start", &Timestamp(self.window.start))?;
+        members.serialize_entry("end", &Timestamp(self.window.end))?;
+        for (aggregate, value) in self.windows.shape.aggregates.iter().zip(self.values) {
+            members.serialize_entry(&*aggregate.name, &value.to_json())?;
+        }
+        if let Some(reading) = &self.reading {
+            members.serialize_entry("measured", &reading.to_json())?;
+        }
+        members.end()
+    }
 }
 
 impl Windows {
@@ -151,9 +208,41 @@ impl Windows {
         }
     }
 
+    /// As [`Windows::judge`] where all aggregates are of one sample: they are read in place.
+    fn judge_one(
+        &self,
+        memory: &mut Option<Memory>,
+        (window, of): (Window, &Summary),
+        at: i64,
+        by: Cause,
+        step: &mut Step<'_>,
+    ) {
+        let aggregates = &self.shape.aggregates;
+        let mut few = [const { Scalar::Missing }; FEW];
+        let mut many = Vec::new();
+        let values = match few.get_mut(..aggregates.len()) {
+            Some(few) => few,
+            None => {
+                many.resize(aggregates.len(), Scalar::Missing);
+                &mut many[..]
+            }
+        };
+        for (aggregate, value) in aggregates.iter().zip(&mut *values) {
+            *value = aggregate.value(of);
+        }
+        self.judge(memory, window, values, at, by, step);
+    }
+
     /// One match where the aggregates of a window meet the rule.
-    fn judge(&self, state: &mut State, due: Due, at: i64, by: Cause, step: &mut Step<'_>) -> bool {
-        let Due { window, values } = due;
+    fn judge(
+        &self,
+        memory: &mut Option<Memory>,
+        window: Window,
+        values: &[Scalar],
+        at: i64,
+        by: Cause,
+        step: &mut Step<'_>,
+    ) -> bool {
         if !step.may_begin(Timestamp(window.start)) {
             return false;
         }
@@ -163,7 +252,7 @@ impl Windows {
                 let Some(value) = number(&values[usize::from(*aggregate)]) else {
                     return false;
                 };
-                let memory = state.memory.get_or_insert_with(|| gauge.memory());
+                let memory = memory.get_or_insert_with(|| gauge.memory());
                 let Some(reading) = observe(gauge, memory, window.end, value, step) else {
                     return false;
                 };
@@ -171,7 +260,7 @@ impl Windows {
             }
         };
         if let Some(having) = &self.shape.having {
-            match having.holds(step.rule, &self.shape, &values, step.key) {
+            match having.holds(step.rule, &self.shape, values, step.key) {
                 Some(true) => {}
                 Some(false) => return false,
                 None => {
@@ -185,26 +274,30 @@ impl Windows {
             order: by.1,
             position: by.0,
             slots: None,
-            payload: self.shown(window, &values, reading),
+            payload: self.shown(window, values, reading, step),
         };
         step.emit(Timestamp(at), vec![(self.shape.name, taken)]);
         true
     }
 
     /// What `matches` shows of a window.
-    fn shown(&self, window: Window, values: &[Scalar], reading: Option<Reading>) -> Json {
-        let mut members = serde_json::Map::new();
-        let times = [("start", window.start), ("end", window.end)];
-        for (name, at) in times {
-            members.insert(name.to_owned(), Timestamp(at).to_string().into());
-        }
-        for (aggregate, value) in self.shape.aggregates.iter().zip(values) {
-            members.insert(aggregate.name.to_string(), value.to_json());
-        }
-        if let Some(reading) = reading {
-            members.insert("measured".to_owned(), reading.to_json());
-        }
-        Json::from(serde_json::Value::Object(members))
+    fn shown(
+        &self,
+        window: Window,
+        values: &[Scalar],
+        reading: Option<Reading>,
+        step: &Step<'_>,
+    ) -> Json {
+        let (from, end) = (Timestamp(window.start), Timestamp(window.end));
+        let depth = step.depths.map_or(0, |depths| depths.within(from, end));
+        let shown = Shown {
+            windows: self,
+            window,
+            values,
+            reading,
+            depth,
+        };
+        Json::from_serialize(&shown).expect("its members have names")
     }
 
     fn add_early(&self, state: &mut State, event: &Event<'_>, step: &mut Step<'_>) {
@@ -244,13 +337,10 @@ impl Windows {
             return;
         }
         for due in due {
-            if self.judge(
-                state,
-                due,
-                event.at.0,
-                Cause(event.position, step.order),
-                step,
-            ) && let Some(Kept::Early(open)) = state.samples.first_mut()
+            let by = Cause(event.position, step.order);
+            let Due { window, values } = due;
+            if self.judge(&mut state.memory, window, &values, event.at.0, by, step)
+                && let Some(Kept::Early(open)) = state.samples.first_mut()
                 && let Some(open) = open.iter_mut().find(|open| open.start == start)
             {
                 open.is_matched = true;
@@ -285,9 +375,9 @@ impl Windows {
         }
         match arrival {
             Arrival::OnTime => {
-                for due in due {
+                for Due { window, values } in due {
                     let by = Cause(event.position, step.order);
-                    self.judge(state, due, event.at.0, by, step);
+                    self.judge(&mut state.memory, window, &values, event.at.0, by, step);
                 }
             }
             // It counts in the windows of the events to come.
@@ -324,15 +414,33 @@ impl Windows {
             Arrival::Overflow => step.overflow("windows", 1),
         }
         // Windows that had fired and do so again, because of this event.
-        for due in due {
-            let (at, by) = (due.window.end, Cause(event.position, step.order));
-            self.judge(state, due, at, by, step);
+        for Due { window, values } in due {
+            let (at, by) = (window.end, Cause(event.position, step.order));
+            self.judge(&mut state.memory, window, &values, at, by, step);
         }
     }
 
     /// Fires what closed by now.
     fn close(&self, state: &mut State, step: &mut Step<'_>) {
         while self.next_due(state).is_some_and(|due| due <= step.now.0) {
+            if let ([spec], [kept]) = (&self.specs[..], &mut state.samples[..]) {
+                let (memory, by) = (&mut state.memory, state.last);
+                let mut emit = |fired: Fired, of: &Summary| {
+                    let at = fired.window.end;
+                    self.judge_one(memory, (fired.window, of), at, by, step);
+                };
+                match (spec, kept) {
+                    (Spec::Hopping(spec), Kept::Hopping(kept)) => {
+                        kept.fire_next(spec, &mut emit);
+                        continue;
+                    }
+                    (Spec::Session(spec), Kept::Session(kept)) => {
+                        kept.fire_next(spec, &mut emit);
+                        continue;
+                    }
+                    _ => {}
+                }
+            }
             let mut due = Vec::new();
             for (sample, spec) in self.specs.iter().enumerate() {
                 let mut place = 0;
@@ -352,9 +460,9 @@ impl Windows {
                     (_, kept) => *kept = self.empty(sample),
                 }
             }
-            for due in due {
-                let (at, by) = (due.window.end, state.last);
-                self.judge(state, due, at, by, step);
+            for Due { window, values } in due {
+                let (at, by) = (window.end, state.last);
+                self.judge(&mut state.memory, window, &values, at, by, step);
             }
         }
     }
@@ -411,9 +519,14 @@ impl Windows {
 
 impl Shaped for Windows {
     type State = State;
+    const HIDES_EVENTS: bool = true;
 
     fn event(&self, state: &mut State, event: &Event<'_>, met: u64, step: &mut Step<'_>) {
         if met >> self.shape.predicate & 1 == 0 {
+            return;
+        }
+        if event.at.0.unsigned_abs() > MAX_TIME {
+            step.overflow("windows", 1);
             return;
         }
         if !self.is_of_use(state, event.at.0, step) {
@@ -463,5 +576,10 @@ impl Shaped for Windows {
             Some(Kept::Trailing(kept)) => kept.len(),
             Some(Kept::Early(open)) => open.len(),
         }
+    }
+
+    /// Without some of its events a window would show a wrong sum, so all of the key go at once.
+    fn shed(&self, state: &mut State, _: usize, _: &mut Step<'_>) {
+        state.samples = (0..self.specs.len()).map(|it| self.empty(it)).collect();
     }
 }

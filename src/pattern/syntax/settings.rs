@@ -14,7 +14,7 @@ use crate::model::Millis;
 use crate::pattern::predicate::Scope as _;
 use crate::pattern::route::{Destination, Workflow};
 use crate::pattern::rule::{
-    Emit, Limits, Mode, OnOverflow, OnUpdate, Part, Shape, Skip, Start, Step, Time, TimeSource,
+    Emit, Limits, Mode, OnOverflow, OnUpdate, Shape, Skip, Start, Time, TimeSource,
 };
 
 /// `correlate: {by: […]}`, or the list itself.
@@ -216,8 +216,10 @@ pub(super) fn limits(fields: &Fields<'_>, report: &mut Report<'_>) -> Limits {
     };
     let known = &[
         field("max_partials_per_key"),
+        field("max_partials"),
         field("max_kleene"),
         field("max_keys"),
+        field("max_buffered_events"),
         field("max_results_per_event"),
         field("idle_key_ttl"),
         field("on_overflow"),
@@ -231,7 +233,9 @@ pub(super) fn limits(fields: &Fields<'_>, report: &mut Report<'_>) -> Limits {
         }
     };
     set("max_partials_per_key", &mut limits.max_partials_per_key);
+    set("max_partials", &mut limits.max_partials);
     set("max_keys", &mut limits.max_keys);
+    set("max_buffered_events", &mut limits.max_buffered_events);
     set("max_results_per_event", &mut limits.max_results_per_event);
     if let Some(most) = inner.integer("max_kleene", 1..=10_000, report) {
         limits.max_kleene = most;
@@ -260,9 +264,7 @@ pub(super) fn check_ttl(
     let reach = match shape {
         Shape::Any { .. } => Millis(0),
         Shape::All { within, .. } | Shape::Count { within, .. } => *within,
-        Shape::Sequence(sequence) => sequence
-            .within
-            .unwrap_or_else(|| longest_gap(&sequence.steps)),
+        Shape::Sequence(sequence) => sequence.within.unwrap_or_else(|| sequence.longest_gap()),
         Shape::Window(window) => window.span.reach(),
     };
     let spans = [
@@ -280,17 +282,6 @@ pub(super) fn check_ttl(
         );
         report.add(node.at, "limits.idle_key_ttl", message);
     }
-}
-
-fn longest_gap(steps: &[Step]) -> Millis {
-    let gaps = steps.iter().map(|step| {
-        let inner = match &step.part {
-            Part::Group(steps) => longest_gap(steps),
-            Part::Event(_) | Part::Absent(_) => Millis(0),
-        };
-        step.within_gap.unwrap_or_default().max(inner)
-    });
-    gaps.max().unwrap_or_default()
 }
 
 pub(super) fn start(

@@ -7,14 +7,13 @@ use std::collections::VecDeque;
 use serde::{Deserialize, Serialize};
 
 use super::running::Running;
-use super::{Arrival, Fired, MAX_SPAN, OnLate, Window, WindowError, check_span, make_room};
+use super::{
+    Arrival, Fired, MAX_SPAN, MAX_TIME, OnLate, Window, WindowError, check_span, make_room,
+};
 use crate::pattern::aggregate::{Needs, Sample, Summary};
 
 /// The most panes that a key may hold, ahead of the watermark and behind.
 const MAX_PANES: i64 = 100_000;
-/// Event times beyond this size, in ms, are refused, so that no sum of times overflows.
-const MAX_TIME: u64 = 1 << 61;
-
 /// What kind of hopping window, checked. 56 bytes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct HoppingSpec {
@@ -311,14 +310,34 @@ impl Hopping {
         watermark: i64,
         emit: &mut impl FnMut(Fired, &Summary),
     ) {
-        let mut end = spec.first_end(pane);
         let last = spec.last_end(pane).min(spec.end_before(watermark));
+        // Of those before it the lateness is over.
+        let open = spec.end_before(watermark.saturating_sub(spec.lateness)) + spec.slide;
+        let mut end = spec.first_end(pane).max(open);
+        // The first is put together from its panes, and each further one from that before it.
+        let before = |at: i64| self.panes.partition_point(|pane| pane.start < at);
+        let mut left = before(end - spec.size);
+        let mut entered = left;
+        let mut running = Running::new(spec.needs);
         while end <= last {
-            if end.saturating_add(spec.lateness) > watermark {
-                let window = spec.window(end);
-                let summary = self.fold(spec, window);
-                emit(Fired { window, late: true }, &summary);
+            for pane in self.panes.range(entered..before(end)) {
+                running.enter(spec.needs, pane.start, &pane.summary);
+                entered += 1;
             }
+            let window = spec.window(end);
+            for pane in self.panes.range(left..before(window.start)) {
+                running.leave(spec.needs, &pane.summary);
+                left += 1;
+            }
+            running.expire_extremes(window.start);
+            if running.level() > 0 {
+                let inside = self.panes.range(left..entered);
+                let finest = inside.map(|pane| pane.summary.level()).max().unwrap_or(0);
+                if running.is_too_coarse(finest) {
+                    running.renew_total(self.fold(spec, window));
+                }
+            }
+            emit(Fired { window, late: true }, running.summary());
             end += spec.slide;
         }
     }

@@ -32,6 +32,9 @@ pub use trailing::{Trailing, TrailingSpec};
 /// The largest span of a window, and of the allowed lateness: a hundred years, in ms.
 pub const MAX_SPAN: i64 = 100 * 366 * 86_400_000;
 
+/// Event times beyond this size, in ms, are refused, so that no sum of times overflows.
+pub(in crate::pattern) const MAX_TIME: u64 = 1 << 61;
+
 /// A span of event time, half open.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct Window {

@@ -4,13 +4,11 @@ use std::collections::VecDeque;
 
 use serde::{Deserialize, Serialize};
 
-use super::{Arrival, Fired, MAX_SPAN, OnLate, Window, WindowError, check_span};
+use super::{Arrival, Fired, MAX_SPAN, MAX_TIME, OnLate, Window, WindowError, check_span};
 use crate::pattern::aggregate::{Needs, Sample, Summary};
 
 /// The most sessions that a key may have open at once, ahead of the watermark and behind.
 const MAX_OPEN: usize = 1_000;
-/// Event times beyond this size, in ms, are refused, so that no sum of times overflows.
-const MAX_TIME: u64 = 1 << 61;
 
 /// What kind of session window, checked. 24 bytes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -8,10 +8,10 @@ use super::agenda::Place;
 use super::batch::{Batch, Refused};
 use super::held::Held;
 use super::partition::RuleId;
-use super::provenance;
 use super::stats::RuleLevel;
 use super::watching::Watchers;
 use crate::codec::pattern_state::{self as state, PatternKey, Piece, Times};
+use crate::model::cloud_event::depth;
 use crate::model::{Failure, Json, Timestamp};
 use crate::pattern::filter::key_text;
 use crate::pattern::matcher::Progress;
@@ -152,7 +152,7 @@ impl Running {
 
     /// An event for it.
     pub(super) fn take(&mut self, id: &RuleId, arrival: Arrival, batch: &mut Batch) {
-        self.deepest = self.deepest.max(provenance::depth(&arrival.payload));
+        self.deepest = self.deepest.max(depth(&arrival.payload));
         self.taken += 1;
         if self.watchers.is_some() {
             return self.take_watched(id, arrival, batch);
@@ -242,6 +242,7 @@ impl Running {
         RuleLevel {
             keys: self.matcher.keys() as u64,
             partials: self.matcher.partials() as u64,
+            buffered: self.matcher.buffered() as u64,
             watermark: known.max(watermark),
             is_draining: self.is_leaving,
         }

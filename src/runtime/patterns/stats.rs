@@ -47,6 +47,9 @@ pub struct RuleLevel {
     pub keys: u64,
     /// Partial matches; of shapes that keep events in their place, and of windows: those kept.
     pub partials: u64,
+    /// Events that wait for the watermark.
+    #[serde(default)]
+    pub buffered: u64,
     /// How far event time has come where it is furthest behind; `None`: nobody can say yet.
     pub watermark: Option<Timestamp>,
     /// Its version is not in force any more, and it still holds something.
@@ -79,6 +82,7 @@ impl RuleLevel {
         RuleLevel {
             keys: self.keys + other.keys,
             partials: self.partials + other.partials,
+            buffered: self.buffered + other.buffered,
             watermark: slowest,
             is_draining: self.is_draining || other.is_draining,
         }
@@ -180,6 +184,7 @@ mod tests {
         RuleLevel {
             keys,
             partials: 2 * keys,
+            buffered: 3 * keys,
             watermark: watermark.map(Timestamp),
             is_draining: false,
         }
