@@ -42,6 +42,10 @@ pub struct Config {
     pub hot_bytes: usize,
     /// Connections open at once; one more is refused.
     pub max_connections: usize,
+    /// A connection on which no whole request came and no whole answer left for this long is closed.
+    pub connections_max_idle: Duration,
+    /// A client that does not take an answer off its connection within this long loses it.
+    pub max_answer_time: Duration,
     /// Largest request frame, in bytes; a larger one closes its connection.
     pub max_frame_bytes: usize,
     /// Requests of one connection that may wait for their answer at once; more are left in the socket.
@@ -52,6 +56,10 @@ pub struct Config {
     pub message_max_bytes: usize,
     /// Most bytes of records in one fetch response, whatever the client asks for (a single larger batch still passes).
     pub fetch_max_bytes: usize,
+    /// Bytes of records in the fetch responses of all connections that are not yet written; at most 4 GiB. While a
+    /// response is put together it is in memory twice. A fetch that finds less free gets less, one that finds nothing
+    /// waits, and a single larger batch still passes.
+    pub max_fetch_bytes_in_flight: usize,
     /// Whether asking for an unknown topic (when the client allows it) creates it.
     pub auto_create_topics: bool,
     /// Partitions of a topic that does not say how many.
@@ -106,11 +114,14 @@ impl Config {
             segment_bytes: 64 << 20,
             hot_bytes: 64 << 20,
             max_connections: 4096,
+            connections_max_idle: Duration::from_secs(10 * 60),
+            max_answer_time: Duration::from_secs(60),
             max_frame_bytes: 100 << 20,
             max_requests_in_flight: 64,
             max_request_bytes_in_flight: 100 << 20,
             message_max_bytes: (1 << 20) + 12,
             fetch_max_bytes: 55 << 20,
+            max_fetch_bytes_in_flight: 256 << 20,
             auto_create_topics: true,
             default_partitions: 1,
             max_partitions: 20_000,

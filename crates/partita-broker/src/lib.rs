@@ -44,6 +44,7 @@ pub use config::Config;
 pub use group::GroupLimits;
 use groups::Groups;
 use maintenance::Maintenance;
+use net::AnswerMemory;
 use store::Store;
 
 /// Why a broker did not start.
@@ -69,6 +70,7 @@ pub(crate) struct BrokerInner {
     pub(crate) advertised_port: u16,
     pub(crate) store: Store,
     pub(crate) groups: Arc<Groups>,
+    pub(crate) answer_memory: AnswerMemory,
 }
 
 /// The only node there is; its id appears wherever the protocol wants a broker, leader or replica.
@@ -111,6 +113,7 @@ impl Broker {
                 .map_err(|error| StartError::Interrupted(error.to_string()))??;
         let inner = Arc::new(BrokerInner {
             groups: Arc::new(Groups::new(config.groups.clone())),
+            answer_memory: AnswerMemory::new(config.max_fetch_bytes_in_flight),
             config,
             advertised_host,
             advertised_port,

@@ -1,4 +1,4 @@
-//! Fetch: plan under the lock, wait until there is enough or time is up, then read without the lock.
+//! Fetch: plan under the lock, wait until there is enough or time is up, set memory aside, then read without the lock.
 //!
 //! A client that asks for a session is told session 0: each of its requests is complete in itself.
 
@@ -17,7 +17,7 @@ use tokio::time::Instant;
 
 use super::{check_leader_epoch, find_topic};
 use crate::BrokerInner;
-use crate::net::RequestContext;
+use crate::net::{AnswerMemory, Held, Turn};
 use crate::reader::{Piece, gather};
 use crate::state::{Partition, State};
 use crate::view::View;
@@ -52,6 +52,8 @@ struct Plan {
     /// By topic and partition, in the order of the request.
     topics: Vec<Vec<Planned>>,
     bytes: usize,
+    /// Bytes of the first batch: less would not help the reader.
+    least: usize,
     /// An answer that shall not wait.
     urgent: bool,
     /// Where to wait for more.
@@ -60,25 +62,26 @@ struct Plan {
 
 pub(crate) async fn handle(
     broker: &Arc<BrokerInner>,
-    _context: &RequestContext,
-    _version: i16,
     request: FetchRequest,
-) -> FetchResponse {
+    turn: &Turn,
+) -> (FetchResponse, Option<Held>) {
     if request.session_id != 0 {
         // Nobody was given a session; a client that thinks so shall begin anew.
-        return FetchResponse::default()
-            .with_error_code(ResponseError::FetchSessionIdNotFound.code());
+        let response =
+            FetchResponse::default().with_error_code(ResponseError::FetchSessionIdNotFound.code());
+        return (response, None);
     }
     let committed_only = request.isolation_level == 1;
     let limit = usize::try_from(request.max_bytes)
         .unwrap_or(0)
         .clamp(1, broker.config.fetch_max_bytes);
     let enough = usize::try_from(request.min_bytes).unwrap_or(0).min(limit);
-    let plan_now = || {
+    let plan_within = |limit| {
         broker
             .store
             .read_with_log(|state, log| plan(state, log, &request, committed_only, limit))
     };
+    let plan_now = || plan_within(limit);
     let mut planned = plan_now();
     if planned.bytes < enough && !planned.urgent && request.max_wait_ms > 0 {
         let deadline = Instant::now() + Duration::from_millis(request.max_wait_ms as u64);
@@ -99,7 +102,40 @@ pub(crate) async fn handle(
         }
         drop(waiting);
     }
-    respond(request, planned).await
+    // What is planned may keep old records in memory: while this waits, it lets go of it, and plans again after.
+    if planned.bytes > 0 && !turn.has_come() {
+        drop(planned);
+        turn.come().await;
+        planned = plan_now();
+    }
+    let (planned, held) = set_memory_aside(&broker.answer_memory, planned, plan_within).await;
+    respond(request, planned, held).await
+}
+
+/// Sets memory aside for what is planned, and plans less where less is free.
+async fn set_memory_aside(
+    memory: &AnswerMemory,
+    mut planned: Plan,
+    plan_within: impl Fn(usize) -> Plan,
+) -> (Plan, Option<Held>) {
+    while planned.bytes > 0 {
+        let least = planned.least;
+        let mut held = match memory.try_hold(least, planned.bytes) {
+            Some(held) if held.bytes() >= planned.bytes => return (planned, Some(held)),
+            Some(held) => held,
+            None => {
+                drop(planned);
+                memory.hold(least).await
+            }
+        };
+        planned = plan_within(held.bytes());
+        // Unless batches were merged meanwhile, and the first is larger now than what is held for it.
+        if planned.least <= least {
+            held.shrink_to(planned.bytes);
+            return (planned, Some(held));
+        }
+    }
+    (planned, None)
 }
 
 /// Leaves the views again however the waiting ends.
@@ -133,6 +169,7 @@ fn plan(
     let mut plan = Plan {
         topics: Vec::with_capacity(request.topics.len()),
         bytes: 0,
+        least: 0,
         urgent: false,
         views: Vec::new(),
     };
@@ -166,6 +203,9 @@ fn plan(
                 Err(error) => Planned::refused(error),
             };
             plan.urgent |= planned.error.is_some();
+            if plan.bytes == 0 {
+                plan.least = planned.pieces.first().map_or(0, Piece::bytes);
+            }
             plan.bytes += planned.pieces.iter().map(Piece::bytes).sum::<usize>();
             partitions.push(planned);
         }
@@ -225,7 +265,10 @@ fn plan_partition(
         below = entry.last_offset() + 1;
         planned.pieces.push(piece);
     }
-    if let Some(aborted) = &mut planned.aborted {
+    // Who gets no records needs to know of none that were aborted.
+    if let Some(aborted) = &mut planned.aborted
+        && !planned.pieces.is_empty()
+    {
         let row = |aborted: &crate::state::partition::Aborted| {
             AbortedTransaction::default()
                 .with_producer_id(ProducerId(aborted.producer_id))
@@ -237,7 +280,11 @@ fn plan_partition(
 }
 
 /// Reads what was planned and writes the response. Bytes that are not in memory are read on a thread that may wait.
-async fn respond(request: FetchRequest, plan: Plan) -> FetchResponse {
+async fn respond(
+    request: FetchRequest,
+    plan: Plan,
+    held: Option<Held>,
+) -> (FetchResponse, Option<Held>) {
     let cold = plan
         .topics
         .iter()
@@ -245,13 +292,15 @@ async fn respond(request: FetchRequest, plan: Plan) -> FetchResponse {
         .flat_map(|planned| &planned.pieces)
         .any(|piece| !piece.is_in_memory());
     if !cold {
-        return build(request, plan);
+        return (build(request, plan), held);
     }
-    match tokio::task::spawn_blocking(move || build(request, plan)).await {
-        Ok(response) => response,
+    // The memory goes along: the reading goes on even if its connection is gone.
+    match tokio::task::spawn_blocking(move || (build(request, plan), held)).await {
+        Ok(answer) => answer,
         Err(error) => {
             tracing::error!(%error, "reading for a fetch failed");
-            FetchResponse::default().with_error_code(ResponseError::UnknownServerError.code())
+            let code = ResponseError::UnknownServerError.code();
+            (FetchResponse::default().with_error_code(code), None)
         }
     }
 }
@@ -305,14 +354,92 @@ mod tests {
             .with_max_bytes(1 << 20)
             .with_isolation_level(i8::from(committed_only))
             .with_topics(vec![topic]);
-        let context = RequestContext {
-            client_id: String::new(),
-            client_host: String::new(),
-        };
-        let mut response = handle(&broker.inner, &context, 12, request).await;
+        let (mut response, _held) = handle(&broker.inner, request, &Turn::default()).await;
         let row = response.responses.remove(0).partitions.remove(0);
         let bytes = row.records.unwrap_or_default().len();
         (bytes, row.last_stable_offset, row.error_code)
+    }
+
+    /// A broker with a topic of 40 batches, and the bytes of one.
+    async fn filled(max_fetch_bytes_in_flight: impl Fn(usize) -> usize) -> (Broker, usize) {
+        let (header, bytes) = batch(Sample::plain(10));
+        let mut config = Config::memory();
+        config.max_fetch_bytes_in_flight = max_fetch_bytes_in_flight(bytes.len());
+        let broker = Broker::start(config).await.expect("starts");
+        let ((), durable) = broker.inner.store.write(|writer| {
+            writer.emit(Event::TopicCreated {
+                name: "t".to_owned(),
+                id: uuid::Uuid::new_v4(),
+                partitions: 1,
+                configs: Default::default(),
+            });
+            for _ in 0..40 {
+                writer.append_batch(0, &header, false, &bytes);
+            }
+        });
+        durable.wait().await.expect("memory takes it");
+        (broker, bytes.len())
+    }
+
+    fn everything() -> FetchRequest {
+        let partition = FetchPartition::default().with_partition_max_bytes(1 << 20);
+        let topic = FetchTopic::default()
+            .with_topic(TopicName(StrBytes::from_static_str("t")))
+            .with_partitions(vec![partition]);
+        FetchRequest::default()
+            .with_max_bytes(1 << 20)
+            .with_topics(vec![topic])
+    }
+
+    fn bytes_of(response: &FetchResponse) -> usize {
+        let row = &response.responses[0].partitions[0];
+        assert_eq!(row.error_code, 0);
+        row.records.as_ref().map_or(0, Bytes::len)
+    }
+
+    #[tokio::test]
+    async fn answers_not_yet_written_hold_no_more_than_there_may_be() {
+        let (broker, one) = filled(|one| 20 * one).await;
+        let mut answers = Vec::new();
+        let mut bytes = 0;
+        loop {
+            let turn = Turn::default();
+            let next = handle(&broker.inner, everything(), &turn);
+            tokio::pin!(next);
+            let answer = tokio::select! {
+                biased;
+                answer = &mut next => answer,
+                () = tokio::task::yield_now() => {
+                    // It waits. One place is enough for it.
+                    answers.pop();
+                    let (response, _held) = next.await;
+                    assert_eq!(bytes_of(&response), one);
+                    break;
+                }
+            };
+            bytes += bytes_of(&answer.0);
+            assert!(bytes <= 20 * one, "{bytes} of {}", 20 * one);
+            answers.push(answer);
+        }
+        assert!(answers.len() > 5, "the first leave something to others");
+        assert!(bytes >= 19 * one, "all of it is used: {bytes}");
+    }
+
+    #[tokio::test]
+    async fn a_batch_larger_than_all_the_memory_is_read_alone() {
+        let (broker, one) = filled(|one| one / 2).await;
+        let turn = Turn::default();
+        let (first, held) = handle(&broker.inner, everything(), &turn).await;
+        assert_eq!(bytes_of(&first), one);
+        let second = handle(&broker.inner, everything(), &turn);
+        tokio::pin!(second);
+        tokio::select! {
+            biased;
+            _ = &mut second => panic!("there is room for one"),
+            () = tokio::task::yield_now() => {}
+        }
+        drop(held);
+        assert_eq!(bytes_of(&second.await.0), one);
     }
 
     #[tokio::test]

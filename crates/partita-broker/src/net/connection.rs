@@ -3,6 +3,9 @@
 //! Each request is started (polled once) as soon as it arrives, so that its effects happen in the order of arrival
 //! and a slow one (a long poll, a group that waits for its members, an fsync) does not keep the next from starting.
 //! Answers leave in the order of the requests, as clients expect.
+//!
+//! A connection holds memory: what has come of a frame, requests at work, answers that are not taken. So each of them
+//! has its time, after which the connection is closed.
 
 use std::collections::VecDeque;
 use std::future::Future;
@@ -10,17 +13,23 @@ use std::net::SocketAddr;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
+use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
+use tokio::time::{Instant, sleep, timeout};
 
 use super::RequestContext;
-use super::dispatch::{self, Request, RequestError};
+use super::dispatch::{self, Answer, Request, RequestError};
+use super::turn::Answered;
 use crate::BrokerInner;
 
 /// Bytes asked of the socket at a time while no frame announces more.
 const READ_BYTES: usize = 32 << 10;
+
+/// After a larger frame than this its buffer is not used again: a connection that once sent much would keep it.
+const KEPT_BYTES: usize = 2 << 20;
 
 #[derive(Debug, thiserror::Error)]
 enum ConnectionError {
@@ -28,16 +37,22 @@ enum ConnectionError {
     FrameLength { length: i64, limit: usize },
     #[error(transparent)]
     Request(#[from] RequestError),
+    #[error("nothing came or went for {0:?}")]
+    Idle(Duration),
+    #[error("a frame was begun and not finished within {time:?}; {arrived} bytes of it came")]
+    Unfinished { arrived: usize, time: Duration },
+    #[error("the client did not take an answer of {bytes} bytes within {time:?}")]
+    NotTaken { bytes: usize, time: Duration },
     #[error(transparent)]
     Io(#[from] std::io::Error),
 }
 
-type Answer = Result<Option<Bytes>, RequestError>;
+type Answering = Pin<Box<dyn Future<Output = Result<Option<Answer>, RequestError>> + Send>>;
 
 /// A request that was started: still going, or answered and waiting for its turn.
 enum Started {
-    Going(Pin<Box<dyn Future<Output = Answer> + Send>>),
-    Done(Option<Bytes>),
+    Going(Answering),
+    Done(Option<Answer>),
 }
 
 struct InFlight {
@@ -51,6 +66,9 @@ pub(super) async fn serve(stream: TcpStream, peer: SocketAddr, broker: Arc<Broke
     match run(stream, peer, broker).await {
         Ok(()) => tracing::debug!(%peer, "connection closed"),
         Err(ConnectionError::Io(error)) => tracing::debug!(%peer, %error, "connection lost"),
+        Err(error @ ConnectionError::Idle(_)) => {
+            tracing::debug!(%peer, %error, "closing the connection");
+        }
         Err(error) => tracing::warn!(%peer, %error, "closing the connection"),
     }
 }
@@ -68,13 +86,21 @@ async fn run(
     let mut input = BytesMut::with_capacity(READ_BYTES);
     let mut waiting: VecDeque<InFlight> = VecDeque::new();
     let mut waiting_bytes = 0;
-    let mut output: Vec<Bytes> = Vec::new();
+    let mut output: Vec<Answer> = Vec::new();
+    let answered = Answered::default();
+    let max_idle = broker.config.connections_max_idle;
+    // When the last whole frame came or went, or the present one began.
+    let mut moved_at = Instant::now();
+    // Looks every so often whether that is too long ago; to set it anew for each frame would cost more.
+    let idle_check = sleep(max_idle);
+    tokio::pin!(idle_check);
     loop {
         // Start every whole frame that has arrived, as far as the limits on work in flight allow.
         while has_room(&broker, &waiting, waiting_bytes) {
             let Some(frame) = take_frame(&mut input, broker.config.max_frame_bytes)? else {
                 break;
             };
+            moved_at = Instant::now();
             let request_bytes = frame.len();
             let request = Request::parse(frame)?;
             if let Some(id) = request
@@ -87,8 +113,13 @@ async fn run(
                     client_host: context.client_host.clone(),
                 });
             }
-            let going: Pin<Box<dyn Future<Output = Answer> + Send>> =
-                Box::pin(dispatch::answer(broker.clone(), context.clone(), request));
+            let turn = answered.turn(waiting.len());
+            let going: Answering = Box::pin(dispatch::answer(
+                broker.clone(),
+                context.clone(),
+                request,
+                turn,
+            ));
             let mut entry = InFlight {
                 started: Started::Going(going),
                 request_bytes,
@@ -108,11 +139,17 @@ async fn run(
             }) = waiting.pop_front()
             {
                 waiting_bytes -= request_bytes;
+                answered.one_more();
                 output.extend(answer);
             }
         }
-        for frame in output.drain(..) {
-            writer.write_all(&frame).await?;
+        for Answer { frame, held } in output.drain(..) {
+            let (bytes, time) = (frame.len(), broker.config.max_answer_time);
+            timeout(time, writer.write_all(&frame))
+                .await
+                .map_err(|_| ConnectionError::NotTaken { bytes, time })??;
+            moved_at = Instant::now();
+            drop(held);
         }
         let can_read = has_room(&broker, &waiting, waiting_bytes);
         if can_read && take_would_succeed(&input) {
@@ -121,11 +158,25 @@ async fn run(
         reserve(&mut input);
         tokio::select! {
             read = reader.read_buf(&mut input), if can_read => {
-                if read? == 0 {
+                let read = read?;
+                if read == 0 {
                     return Ok(());
+                }
+                if read == input.len() {
+                    moved_at = Instant::now();
                 }
             }
             result = std::future::poll_fn(|task| poll_front(&mut waiting, task)), if !waiting.is_empty() => result?,
+            () = &mut idle_check => {
+                let left = max_idle.saturating_sub(moved_at.elapsed());
+                if left.is_zero() {
+                    return Err(match input.len() {
+                        0 => ConnectionError::Idle(max_idle),
+                        arrived => ConnectionError::Unfinished { arrived, time: max_idle },
+                    });
+                }
+                idle_check.set(sleep(left));
+            }
         }
     }
 }
@@ -133,7 +184,7 @@ async fn run(
 /// Whether another request may start: neither the requests at work nor the answers that wait may grow without end.
 fn has_room(broker: &BrokerInner, waiting: &VecDeque<InFlight>, request_bytes: usize) -> bool {
     let answer_bytes = |entry: &InFlight| match &entry.started {
-        Started::Done(Some(answer)) => answer.len(),
+        Started::Done(Some(answer)) => answer.frame.len(),
         _ => 0,
     };
     waiting.len() < broker.config.max_requests_in_flight
@@ -195,6 +246,10 @@ fn take_frame(input: &mut BytesMut, limit: usize) -> Result<Option<Bytes>, Conne
         return Ok(None);
     }
     let mut frame = input.split_to(4 + length as usize);
+    if frame.len() > KEPT_BYTES {
+        let rest = std::mem::replace(input, BytesMut::with_capacity(READ_BYTES));
+        input.extend_from_slice(&rest);
+    }
     Ok(Some(frame.split_off(4).freeze()))
 }
 

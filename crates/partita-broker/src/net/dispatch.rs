@@ -6,7 +6,7 @@ use bytes::{BufMut, Bytes, BytesMut};
 use kafka_protocol::messages::*;
 use kafka_protocol::protocol::{Decodable, Encodable, decode_request_header_from_buffer};
 
-use super::{RequestContext, shape, versions};
+use super::{Held, RequestContext, Turn, shape, versions};
 use crate::{BrokerInner, handlers};
 
 /// What is wrong with a request; each closes its connection.
@@ -39,6 +39,14 @@ pub(crate) struct Request {
     pub(crate) correlation_id: i32,
     pub(crate) client_id: Option<String>,
     pub(crate) body: Bytes,
+}
+
+/// What goes back to the client.
+pub(crate) struct Answer {
+    /// The whole response frame, length prefix included.
+    pub(crate) frame: Bytes,
+    /// The memory set aside for it, to be given back when it is written.
+    pub(crate) held: Option<Held>,
 }
 
 impl Request {
@@ -84,12 +92,13 @@ impl Request {
     }
 }
 
-/// Answers one request: the whole response frame, length prefix included, or `None` where the protocol wants no answer.
+/// Answers one request; `None` where the protocol wants no answer.
 pub(crate) async fn answer(
     broker: Arc<BrokerInner>,
     context: Arc<RequestContext>,
     request: Request,
-) -> Result<Option<Bytes>, RequestError> {
+    turn: Turn,
+) -> Result<Option<Answer>, RequestError> {
     let (broker, context) = (&broker, &*context);
     /// Decode, handle, encode: the same three steps for each API.
     macro_rules! serve {
@@ -123,7 +132,12 @@ pub(crate) async fn answer(
                 None => Ok(None),
             }
         }
-        ApiKey::Fetch => serve!(FetchRequest, handlers::fetch::handle),
+        ApiKey::Fetch => {
+            let body = decode::<FetchRequest>(&request)?;
+            let (response, held) = handlers::fetch::handle(broker, body, &turn).await;
+            let answer = encode(&request, &response)?;
+            Ok(Some(Answer { held, ..answer }))
+        }
         ApiKey::ListOffsets => serve!(ListOffsetsRequest, handlers::list_offsets::handle),
         ApiKey::FindCoordinator => {
             serve!(FindCoordinatorRequest, handlers::find_coordinator::handle)
@@ -220,7 +234,7 @@ fn decode<T: Decodable>(request: &Request) -> Result<T, RequestError> {
     T::decode(&mut request.body.clone(), request.version).map_err(malformed)
 }
 
-fn encode<T: Encodable>(request: &Request, response: &T) -> Result<Bytes, RequestError> {
+fn encode<T: Encodable>(request: &Request, response: &T) -> Result<Answer, RequestError> {
     let failed = |source| RequestError::Response {
         api: request.api,
         version: request.version,
@@ -237,7 +251,10 @@ fn encode<T: Encodable>(request: &Request, response: &T) -> Result<Bytes, Reques
         .map_err(failed)?;
     let length = (frame.len() - 4) as i32;
     frame[..4].copy_from_slice(&length.to_be_bytes());
-    Ok(frame.freeze())
+    Ok(Answer {
+        frame: frame.freeze(),
+        held: None,
+    })
 }
 
 #[cfg(test)]

@@ -8,13 +8,14 @@ use partita_broker::Config;
 
 use crate::support::*;
 
-/// Whether the broker closed the connection (rather than answer or wait).
+/// Whether the broker closes the connection (rather than answer or wait).
 fn is_closed(mut stream: TcpStream) -> bool {
     stream.set_read_timeout(Some(PATIENCE)).unwrap();
     let mut answer = Vec::new();
-    stream
-        .read_to_end(&mut answer)
-        .map_or(true, |_| answer.is_empty())
+    match stream.read_to_end(&mut answer) {
+        Ok(_) => answer.is_empty(),
+        Err(error) => error.kind() != std::io::ErrorKind::WouldBlock,
+    }
 }
 
 fn frame(body: &[u8]) -> Vec<u8> {

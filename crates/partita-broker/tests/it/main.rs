@@ -4,6 +4,7 @@
 mod compaction;
 mod frames;
 mod groups;
+mod hogs;
 mod membership;
 mod records;
 mod restart;

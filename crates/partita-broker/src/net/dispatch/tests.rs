@@ -49,7 +49,12 @@ async fn every_served_version_is_answered() {
                     client_id: None,
                     body,
                 };
-                let answer = answer(broker.inner.clone(), context.clone(), request);
+                let answer = answer(
+                    broker.inner.clone(),
+                    context.clone(),
+                    request,
+                    Turn::default(),
+                );
                 // Some wait for others by their nature; what they answer in the end others have answered too.
                 let Ok(answer) = tokio::time::timeout(Duration::from_millis(2), answer).await
                 else {
@@ -57,7 +62,7 @@ async fn every_served_version_is_answered() {
                 };
                 match answer {
                     Ok(None) => {}
-                    Ok(Some(frame)) => {
+                    Ok(Some(Answer { frame, .. })) => {
                         assert_eq!(
                             frame.len() - 4,
                             i32::from_be_bytes(frame[..4].try_into().unwrap()) as usize
