@@ -1,4 +1,5 @@
-//! DeleteGroups: groups without members go, and with them what they committed.
+//! DeleteGroups: groups without members go, and with them what they committed, and what open transactions would commit
+//! for them: as in Apache Kafka, only members keep a group.
 
 use std::sync::Arc;
 

@@ -1,5 +1,7 @@
-//! OffsetDelete: forgets what a group committed for topics that none of its members reads.
+//! OffsetDelete: forgets what a group committed for topics that none of its members reads, and, as Apache Kafka does,
+//! what open transactions would commit for them.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use kafka_protocol::ResponseError;
@@ -25,7 +27,8 @@ pub(crate) async fn handle(
         let code = GroupError::GroupIdNotFound.code();
         return OffsetDeleteResponse::default().with_error_code(code);
     }
-    let mut forgotten = Vec::new();
+    // Only those not in use.
+    let mut wanted = Vec::new();
     let topics: Vec<_> = request
         .topics
         .into_iter()
@@ -37,7 +40,7 @@ pub(crate) async fn handle(
                 if in_use {
                     return answer.with_error_code(ResponseError::GroupSubscribedToTopic.code());
                 }
-                forgotten.push((topic.name.to_string(), partition.partition_index));
+                wanted.push((topic.name.clone(), partition.partition_index));
                 answer
             });
             let partitions = partitions.collect();
@@ -47,9 +50,21 @@ pub(crate) async fn handle(
         })
         .collect();
     let ((), durable) = broker.store.write(|writer| {
-        if !forgotten.is_empty() {
-            let partitions = forgotten;
-            writer.emit(Event::OffsetsDeleted { group, partitions });
+        let Some(offsets) = writer.state().group(&group) else {
+            return;
+        };
+        // What is not there need not be forgotten, and would only make the log longer than the request.
+        let there = wanted.into_iter().filter(|(topic, partition)| {
+            offsets.get(topic, *partition).is_some() || offsets.is_pending(topic, *partition)
+        });
+        let there: BTreeSet<_> = there.collect();
+        if !there.is_empty() {
+            let partitions = there.into_iter();
+            let partitions = partitions.map(|(topic, partition)| (topic.to_string(), partition));
+            writer.emit(Event::OffsetsDeleted {
+                group,
+                partitions: partitions.collect(),
+            });
         }
     });
     match durable.wait().await {

@@ -44,6 +44,15 @@ pub(super) fn put(offsets: &mut Offsets, entries: impl IntoIterator<Item = Offse
     }
 }
 
+fn remove(offsets: &mut Offsets, topic: &str, partition: i32) {
+    if let Some(partitions) = offsets.get_mut(topic) {
+        partitions.remove(&partition);
+        if partitions.is_empty() {
+            offsets.remove(topic);
+        }
+    }
+}
+
 /// The offsets one by one, in order.
 pub(super) fn entries(offsets: Offsets) -> impl Iterator<Item = OffsetEntry> {
     offsets.into_iter().flat_map(|(topic, partitions)| {
@@ -86,13 +95,13 @@ impl GroupOffsets {
         put(&mut self.committed, offsets);
     }
 
+    /// Forgets what is committed for a partition, and what open transactions would commit for it.
     pub(super) fn remove(&mut self, topic: &str, partition: i32) {
-        if let Some(partitions) = self.committed.get_mut(topic) {
-            partitions.remove(&partition);
-            if partitions.is_empty() {
-                self.committed.remove(topic);
-            }
-        }
+        remove(&mut self.committed, topic, partition);
+        self.pending
+            .values_mut()
+            .for_each(|offsets| remove(offsets, topic, partition));
+        self.pending.retain(|_, offsets| !offsets.is_empty());
     }
 
     pub(super) fn forget_topic(&mut self, topic: &str) {

@@ -169,13 +169,19 @@ fn keep_pending(
 
 #[cfg(test)]
 mod tests {
+    use kafka_protocol::messages::offset_delete_request::{
+        OffsetDeleteRequestPartition, OffsetDeleteRequestTopic,
+    };
     use kafka_protocol::messages::txn_offset_commit_request::{
         TxnOffsetCommitRequestPartition, TxnOffsetCommitRequestTopic,
     };
-    use kafka_protocol::messages::{GroupId, ProducerId, TopicName, TransactionalId};
+    use kafka_protocol::messages::{
+        DeleteGroupsRequest, GroupId, OffsetDeleteRequest, ProducerId, TopicName, TransactionalId,
+    };
     use kafka_protocol::protocol::StrBytes;
 
     use super::*;
+    use crate::handlers::{delete_groups, offset_delete};
     use crate::{Broker, Config};
 
     struct Client {
@@ -236,6 +242,75 @@ mod tests {
             let response = handle_commit(&self.broker.inner, &self.context, 3, request).await;
             response.topics[0].partitions[0].error_code
         }
+    }
+
+    /// What the group has committed for the partition, in the end.
+    async fn committed_after(client: &Client, forget: impl AsyncFnOnce() -> i16) -> Option<i64> {
+        assert_eq!(client.add("first", "a").await, 0);
+        assert_eq!(client.commit("first", "a").await, 0);
+        assert_eq!(forget().await, 0);
+        let ((), durable) = client.broker.inner.store.write(|writer| {
+            writer.emit(Event::TransactionEnded {
+                transactional_id: "first".to_owned(),
+                committed: true,
+                epoch: 0,
+            });
+        });
+        durable.wait().await.expect("memory takes it");
+        client.broker.inner.store.read(|state| {
+            let offsets = state.group("a")?;
+            offsets.get("t", 0).map(|committed| committed.offset)
+        })
+    }
+
+    #[tokio::test]
+    async fn what_is_deleted_takes_along_what_was_about_to_be_committed() {
+        let client = Client::start().await;
+        assert_eq!(committed_after(&client, async || 0).await, Some(0));
+
+        let client = Client::start().await;
+        let deleted = committed_after(&client, async || {
+            let group = GroupId(StrBytes::from_static_str("a"));
+            let request = DeleteGroupsRequest::default().with_groups_names(vec![group]);
+            let answer =
+                delete_groups::handle(&client.broker.inner, &client.context, 2, request).await;
+            answer.results[0].error_code
+        });
+        assert_eq!(deleted.await, None);
+
+        let client = Client::start().await;
+        let deleted = committed_after(&client, async || {
+            let partition = OffsetDeleteRequestPartition::default();
+            let topic = OffsetDeleteRequestTopic::default()
+                .with_name(TopicName(StrBytes::from_static_str("t")))
+                .with_partitions(vec![partition; 100]);
+            let request = OffsetDeleteRequest::default()
+                .with_group_id(GroupId(StrBytes::from_static_str("a")))
+                .with_topics(vec![topic]);
+            let answer =
+                offset_delete::handle(&client.broker.inner, &client.context, 0, request).await;
+            assert_eq!(answer.topics[0].partitions.len(), 100);
+            answer.error_code
+        });
+        assert_eq!(deleted.await, None);
+    }
+
+    #[tokio::test]
+    async fn what_no_group_has_is_not_written_into_the_log() {
+        let client = Client::start().await;
+        assert_eq!(client.add("first", "a").await, 0);
+        assert_eq!(client.commit("first", "a").await, 0);
+        let store = &client.broker.inner.store;
+        let before = store.read_with_log(|_, log| log.appended_bytes());
+        let topic = OffsetDeleteRequestTopic::default()
+            .with_name(TopicName(StrBytes::from_string("x".repeat(10_000))))
+            .with_partitions(vec![OffsetDeleteRequestPartition::default(); 1000]);
+        let request = OffsetDeleteRequest::default()
+            .with_group_id(GroupId(StrBytes::from_static_str("a")))
+            .with_topics(vec![topic]);
+        let answer = offset_delete::handle(&client.broker.inner, &client.context, 0, request).await;
+        assert_eq!(answer.topics[0].partitions.len(), 1000);
+        assert_eq!(store.read_with_log(|_, log| log.appended_bytes()), before);
     }
 
     #[tokio::test]
