@@ -11,6 +11,9 @@ use super::messages::{
 };
 use super::state::{Group, GroupState};
 
+/// Protocols of one member: each is looked for with every other member. Clients have two or three.
+const MAX_PROTOCOLS: usize = 100;
+
 /// The bounds within which groups live.
 #[derive(Debug, Clone)]
 pub struct GroupLimits {
@@ -111,7 +114,8 @@ impl<T> Coordinator<T> {
         let has_long_name = is_long(&request.client_id)
             || is_long(&request.protocol_type)
             || request.instance_id.as_deref().is_some_and(is_long);
-        if bytes > limits.max_member_bytes || has_long_name {
+        let is_large = bytes > limits.max_member_bytes || request.protocols.len() > MAX_PROTOCOLS;
+        if is_large || has_long_name {
             return Err(GroupError::TooLarge);
         }
         if self.groups.contains_key(&request.group_id) {

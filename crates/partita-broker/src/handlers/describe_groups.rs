@@ -6,6 +6,7 @@ use kafka_protocol::messages::describe_groups_response::{DescribedGroup, Describ
 use kafka_protocol::messages::{DescribeGroupsRequest, DescribeGroupsResponse, GroupId};
 use kafka_protocol::protocol::StrBytes;
 
+use super::distinct;
 use crate::BrokerInner;
 use crate::group::{GroupDescription, GroupError, GroupState, MemberDescription};
 use crate::net::RequestContext;
@@ -19,7 +20,8 @@ pub(crate) async fn handle(
     version: i16,
     request: DescribeGroupsRequest,
 ) -> DescribeGroupsResponse {
-    let groups = request.groups.into_iter().map(|group_id| {
+    let groups = distinct(request.groups, GroupId::clone);
+    let groups = groups.into_iter().map(|group_id| {
         let mut group = describe(broker, version, group_id);
         if request.include_authorized_operations {
             group.authorized_operations = ALL_OPERATIONS;

@@ -1,5 +1,6 @@
 //! DescribeLogDirs: the one data folder, and the bytes of each partition in it.
 
+use std::collections::HashSet;
 use std::sync::Arc;
 
 use kafka_protocol::messages::describe_log_dirs_response::{
@@ -8,6 +9,7 @@ use kafka_protocol::messages::describe_log_dirs_response::{
 use kafka_protocol::messages::{DescribeLogDirsRequest, DescribeLogDirsResponse, TopicName};
 use kafka_protocol::protocol::StrBytes;
 
+use super::distinct;
 use crate::BrokerInner;
 use crate::config::Storage;
 use crate::net::RequestContext;
@@ -24,10 +26,13 @@ pub(crate) async fn handle(
             let all = state.topics();
             all.map(|topic| describe(state, topic, |_| true)).collect()
         }
-        Some(wanted) => wanted
-            .iter()
-            .filter_map(|wanted| Some((state.topic(&wanted.topic)?, &wanted.partitions)))
-            .map(|(topic, indexes)| describe(state, topic, |index| indexes.contains(&index)))
+        Some(wanted) => distinct(wanted, |wanted| wanted.topic.clone())
+            .into_iter()
+            .filter_map(|wanted| {
+                let topic = state.topic(&wanted.topic)?;
+                let indexes: HashSet<i32> = wanted.partitions.into_iter().collect();
+                Some(describe(state, topic, |index| indexes.contains(&index)))
+            })
             .collect(),
     });
     let folder = match &broker.config.storage {

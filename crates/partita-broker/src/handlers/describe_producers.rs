@@ -8,6 +8,7 @@ use kafka_protocol::messages::describe_producers_response::{
 };
 use kafka_protocol::messages::{DescribeProducersRequest, DescribeProducersResponse, ProducerId};
 
+use super::distinct;
 use crate::BrokerInner;
 use crate::net::RequestContext;
 use crate::state::{Partition, State};
@@ -18,13 +19,14 @@ pub(crate) async fn handle(
     _version: i16,
     request: DescribeProducersRequest,
 ) -> DescribeProducersResponse {
-    let topics = request.topics.into_iter();
+    let topics = distinct(request.topics, |topic| topic.name.clone()).into_iter();
     let topics = broker.store.read(|state| {
         topics
             .map(|topic| {
-                let indexes = topic.partition_indexes.iter();
+                let indexes = distinct(topic.partition_indexes, |index| *index);
                 let partitions = indexes
-                    .map(|index| describe(state, &topic.name, *index))
+                    .into_iter()
+                    .map(|index| describe(state, &topic.name, index))
                     .collect();
                 TopicResponse::default()
                     .with_name(topic.name)

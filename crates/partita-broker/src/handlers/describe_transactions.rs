@@ -11,6 +11,7 @@ use kafka_protocol::messages::{
 };
 use kafka_protocol::protocol::StrBytes;
 
+use super::distinct;
 use super::list_transactions::state_name;
 use crate::BrokerInner;
 use crate::net::RequestContext;
@@ -23,7 +24,7 @@ pub(crate) async fn handle(
     _version: i16,
     request: DescribeTransactionsRequest,
 ) -> DescribeTransactionsResponse {
-    let ids = request.transactional_ids.into_iter();
+    let ids = distinct(request.transactional_ids, TransactionalId::clone).into_iter();
     let states = broker
         .store
         .read(|state| ids.map(|id| describe(state, id)).collect());

@@ -1,6 +1,6 @@
 //! ListGroups: groups with members, and groups that only have committed offsets.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashSet};
 use std::sync::Arc;
 
 use kafka_protocol::messages::list_groups_response::ListedGroup;
@@ -20,18 +20,22 @@ pub(crate) async fn handle(
     version: i16,
     request: ListGroupsRequest,
 ) -> ListGroupsResponse {
-    let passes = |filter: &[StrBytes], value: &str| {
-        filter.is_empty()
-            || filter
-                .iter()
-                .any(|wanted| wanted.eq_ignore_ascii_case(value))
+    let filter = |words: &[StrBytes]| -> HashSet<String> {
+        words.iter().map(|word| word.to_ascii_lowercase()).collect()
     };
-    if !passes(&request.types_filter, GROUP_TYPE) {
+    let (types, states) = (
+        filter(&request.types_filter),
+        filter(&request.states_filter),
+    );
+    let passes = |filter: &HashSet<String>, value: &str| {
+        filter.is_empty() || filter.contains(&value.to_ascii_lowercase())
+    };
+    if !passes(&types, GROUP_TYPE) {
         return ListGroupsResponse::default();
     }
     let groups = all(broker)
         .into_values()
-        .filter(|group| passes(&request.states_filter, &group.state.to_string()))
+        .filter(|group| passes(&states, &group.state.to_string()))
         .map(|group| {
             let mut listed = ListedGroup::default()
                 .with_group_id(GroupId(StrBytes::from_string(group.group_id)))

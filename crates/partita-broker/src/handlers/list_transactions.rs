@@ -1,5 +1,6 @@
 //! ListTransactions: all transactional ids and where each stands.
 
+use std::collections::HashSet;
 use std::sync::Arc;
 
 use kafka_protocol::messages::list_transactions_response::TransactionState;
@@ -45,14 +46,13 @@ pub(crate) async fn handle(
     let unknown_filters = unknown_filters
         .filter(|wanted| !STATES.contains(&wanted.as_str()))
         .cloned();
+    let states: HashSet<&str> = request.state_filters.iter().map(|s| s.as_str()).collect();
+    let producers: HashSet<i64> = request.producer_id_filters.iter().map(|id| id.0).collect();
     let (found, _nothing_written) = broker.store.write(|writer| {
         let passes = |transaction: &Transaction| {
-            let state = state_name(&transaction.phase);
-            let states = &request.state_filters;
-            let producers = &request.producer_id_filters;
-            let wanted_state = states.is_empty() || states.iter().any(|wanted| **wanted == *state);
+            let wanted_state = states.is_empty() || states.contains(state_name(&transaction.phase));
             let wanted_producer =
-                producers.is_empty() || producers.contains(&ProducerId(transaction.producer_id));
+                producers.is_empty() || producers.contains(&transaction.producer_id);
             wanted_state
                 && wanted_producer
                 && (version < 1 || runs_for(transaction, request.duration_filter, writer.now))

@@ -11,7 +11,7 @@ use kafka_protocol::messages::metadata_response::{
 use kafka_protocol::messages::{BrokerId, MetadataRequest, MetadataResponse, TopicName};
 use kafka_protocol::protocol::StrBytes;
 
-use super::create_topics;
+use super::{create_topics, distinct};
 use crate::net::RequestContext;
 use crate::state::{State, Topic};
 use crate::{BrokerInner, NODE_ID};
@@ -20,8 +20,11 @@ pub(crate) async fn handle(
     broker: &Arc<BrokerInner>,
     _context: &RequestContext,
     version: i16,
-    request: MetadataRequest,
+    mut request: MetadataRequest,
 ) -> MetadataResponse {
+    request.topics = request
+        .topics
+        .map(|list| distinct(list, |topic| (topic.name.clone(), topic.topic_id)));
     // In version 0 an empty list means all topics; from version 1 on null does, and an empty list means none.
     let wanted = request
         .topics

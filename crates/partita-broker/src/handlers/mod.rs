@@ -30,10 +30,13 @@ pub(crate) mod offset_delete;
 pub(crate) mod offset_fetch;
 pub(crate) mod offset_for_leader_epoch;
 pub(crate) mod produce;
+#[cfg(test)]
+mod repeated;
 pub(crate) mod sync_group;
 pub(crate) mod transactions;
 
 use std::collections::HashSet;
+use std::hash::Hash;
 
 use kafka_protocol::ResponseError;
 use kafka_protocol::messages::TopicName;
@@ -62,6 +65,16 @@ pub(crate) fn named_twice<'r>(
 ) -> HashSet<&'r TopicName> {
     let mut seen = HashSet::new();
     names.filter(|name| !seen.insert(*name)).collect()
+}
+
+/// The first of all that have the same key. What a request names again is answered once: an answer may be a thousand
+/// times as long as the name, and a frame has room for a million names.
+pub(crate) fn distinct<T, K: Hash + Eq>(items: Vec<T>, key: impl Fn(&T) -> K) -> Vec<T> {
+    let mut seen = HashSet::with_capacity(items.len());
+    items
+        .into_iter()
+        .filter(|item| seen.insert(key(item)))
+        .collect()
 }
 
 /// This broker is the only leader there has ever been: its epoch is 0, and a client that knows a later one is wrong.

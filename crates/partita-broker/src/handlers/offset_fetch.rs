@@ -11,6 +11,7 @@ use kafka_protocol::messages::offset_fetch_response::{
 use kafka_protocol::messages::{OffsetFetchRequest, OffsetFetchResponse, TopicName};
 use kafka_protocol::protocol::StrBytes;
 
+use super::distinct;
 use crate::BrokerInner;
 use crate::net::RequestContext;
 use crate::state::offsets::GroupOffsets;
@@ -18,9 +19,12 @@ use crate::state::offsets::GroupOffsets;
 /// What is wanted of one group: these partitions, or all there are.
 type Wanted = Option<Vec<(String, Vec<i32>)>>;
 
+/// The answer of a group by topic. What a request names twice is answered once.
+type Topics = BTreeMap<String, Partitions>;
+type Partitions = BTreeMap<i32, Found>;
+
 /// One partition's answer.
 struct Found {
-    partition: i32,
     offset: i64,
     leader_epoch: i32,
     metadata: String,
@@ -31,8 +35,9 @@ pub(crate) async fn handle(
     broker: &Arc<BrokerInner>,
     _context: &RequestContext,
     version: i16,
-    request: OffsetFetchRequest,
+    mut request: OffsetFetchRequest,
 ) -> OffsetFetchResponse {
+    request.groups = distinct(request.groups, |group| group.group_id.clone());
     let require_stable = request.require_stable;
     if version < 8 {
         let topics = request.topics.map(|topics| {
@@ -87,7 +92,7 @@ async fn look_up(
     broker: &Arc<BrokerInner>,
     groups: Vec<(String, Wanted)>,
     require_stable: bool,
-) -> Result<Vec<BTreeMap<String, Vec<Found>>>, i16> {
+) -> Result<Vec<Topics>, i16> {
     let nothing = GroupOffsets::default();
     let (found, durable) = broker.store.write(|writer| {
         let state = writer.state();
@@ -103,29 +108,27 @@ async fn look_up(
     }
 }
 
-fn find(
-    offsets: &GroupOffsets,
-    wanted: &Wanted,
-    require_stable: bool,
-) -> BTreeMap<String, Vec<Found>> {
-    let mut found: BTreeMap<String, Vec<Found>> = BTreeMap::new();
-    let mut add = |topic: &str, partition: i32| {
-        let answer = find_one(offsets, topic, partition, require_stable);
-        found.entry(topic.to_owned()).or_default().push(answer);
-    };
+fn find(offsets: &GroupOffsets, wanted: &Wanted, require_stable: bool) -> Topics {
+    let mut found = Topics::new();
     match wanted {
         Some(topics) => {
             for (topic, partitions) in topics {
-                partitions
-                    .iter()
-                    .for_each(|partition| add(topic, *partition));
+                let rows = found.entry(topic.clone()).or_default();
+                for partition in partitions {
+                    let look = || find_one(offsets, topic, *partition, require_stable);
+                    rows.entry(*partition).or_insert_with(look);
+                }
             }
         }
         None => {
             for (topic, partitions) in &offsets.committed {
-                partitions
-                    .keys()
-                    .for_each(|partition| add(topic, *partition));
+                let look = |partition: &i32| {
+                    (
+                        *partition,
+                        find_one(offsets, topic, *partition, require_stable),
+                    )
+                };
+                found.insert(topic.clone(), partitions.keys().map(look).collect());
             }
         }
     }
@@ -134,7 +137,6 @@ fn find(
 
 fn find_one(offsets: &GroupOffsets, topic: &str, partition: i32, require_stable: bool) -> Found {
     let nothing = Found {
-        partition,
         offset: -1,
         leader_epoch: -1,
         metadata: String::new(),
@@ -155,10 +157,10 @@ fn find_one(offsets: &GroupOffsets, topic: &str, partition: i32, require_stable:
     }
 }
 
-fn topic_of_one((name, partitions): (String, Vec<Found>)) -> OffsetFetchResponseTopic {
-    let partitions = partitions.into_iter().map(|found| {
+fn topic_of_one((name, partitions): (String, Partitions)) -> OffsetFetchResponseTopic {
+    let partitions = partitions.into_iter().map(|(partition, found)| {
         OffsetFetchResponsePartition::default()
-            .with_partition_index(found.partition)
+            .with_partition_index(partition)
             .with_committed_offset(found.offset)
             .with_committed_leader_epoch(found.leader_epoch)
             .with_metadata(Some(StrBytes::from_string(found.metadata)))
@@ -169,10 +171,10 @@ fn topic_of_one((name, partitions): (String, Vec<Found>)) -> OffsetFetchResponse
         .with_partitions(partitions.collect())
 }
 
-fn topic_of_many((name, partitions): (&String, &Vec<Found>)) -> OffsetFetchResponseTopics {
-    let partitions = partitions.iter().map(|found| {
+fn topic_of_many((name, partitions): (&String, &Partitions)) -> OffsetFetchResponseTopics {
+    let partitions = partitions.iter().map(|(partition, found)| {
         OffsetFetchResponsePartitions::default()
-            .with_partition_index(found.partition)
+            .with_partition_index(*partition)
             .with_committed_offset(found.offset)
             .with_committed_leader_epoch(found.leader_epoch)
             .with_metadata(Some(StrBytes::from_string(found.metadata.clone())))

@@ -243,6 +243,9 @@ fn encode<T: Encodable>(request: &Request, response: &T) -> Result<Answer, Reque
     let header = ResponseHeader::default().with_correlation_id(request.correlation_id);
     let header_version = request.api.response_header_version(request.version);
     let size = response.compute_size(request.version).map_err(failed)? + 16;
+    if size > i32::MAX as usize {
+        return Err(failed(anyhow::anyhow!("it would have {size} bytes")));
+    }
     let mut frame = BytesMut::with_capacity(size);
     frame.put_i32(0);
     header.encode(&mut frame, header_version).map_err(failed)?;

@@ -1,6 +1,6 @@
 //! AlterConfigs (all settings of a topic at once) and IncrementalAlterConfigs (one by one).
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashSet};
 use std::sync::Arc;
 
 use kafka_protocol::ResponseError;
@@ -14,6 +14,7 @@ use kafka_protocol::protocol::StrBytes;
 use super::resource;
 use crate::BrokerInner;
 use crate::handlers::create_topics::Refusal;
+use crate::handlers::distinct;
 use crate::net::RequestContext;
 use crate::state::settings::{self, Kind};
 use crate::state::{Event, Topic};
@@ -183,13 +184,12 @@ fn edited_list(
         words.filter(|word| !word.is_empty()).collect()
     };
     let mut list = split(present.map_or(setting.default, String::as_str));
-    for word in split(words) {
-        let position = list.iter().position(|there| *there == word);
-        match (is_append, position) {
-            (true, None) => list.push(word),
-            (false, Some(position)) => drop(list.remove(position)),
-            _ => {}
-        }
+    if is_append {
+        list.extend(split(words));
+        list = distinct(list, String::clone);
+    } else {
+        let gone: HashSet<String> = split(words).into_iter().collect();
+        list.retain(|word| !gone.contains(word));
     }
     Ok(list.join(","))
 }

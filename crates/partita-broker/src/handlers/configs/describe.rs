@@ -13,6 +13,7 @@ use kafka_protocol::protocol::StrBytes;
 use super::resource;
 use crate::config::{Config, Storage};
 use crate::handlers::create_topics::Refusal;
+use crate::handlers::distinct;
 use crate::net::RequestContext;
 use crate::state::Topic;
 use crate::state::settings::{Kind, SETTINGS, Setting};
@@ -38,8 +39,11 @@ pub(crate) async fn handle(
     broker: &Arc<BrokerInner>,
     _context: &RequestContext,
     version: i16,
-    request: DescribeConfigsRequest,
+    mut request: DescribeConfigsRequest,
 ) -> DescribeConfigsResponse {
+    request.resources = distinct(request.resources, |wanted| {
+        (wanted.resource_type, wanted.resource_name.clone())
+    });
     let results = request.resources.iter().map(|wanted| {
         let result = DescribeConfigsResult::default()
             .with_resource_type(wanted.resource_type)
