@@ -178,8 +178,10 @@ fn decode_partition(
             producer_id: from.i64()?,
             first_offset: from.i64()?,
             last_offset: from.i64()?,
+            later_begin_at: 0,
         })
     })?;
+    partition.bound_aborted();
     Ok(partition)
 }
 

@@ -19,6 +19,9 @@ pub(crate) struct Aborted {
     pub(crate) first_offset: i64,
     /// The offset of the marker.
     pub(crate) last_offset: i64,
+    /// No transaction that ended after this one began below this offset: who looks for those that began below some
+    /// offset need not look further.
+    pub(crate) later_begin_at: i64,
 }
 
 #[derive(Debug)]
@@ -69,9 +72,13 @@ impl Partition {
     /// The offset below which every transaction is decided. Records of an open transaction may have been deleted:
     /// then it is the start, since readers are sent nowhere below that.
     pub(crate) fn last_stable(&self) -> i64 {
-        self.open
-            .first_key_value()
-            .map_or(self.log_end, |(first, _)| (*first).max(self.log_start))
+        self.first_open().max(self.log_start)
+    }
+
+    /// Where the first open transaction begins, or the next one would.
+    pub(super) fn first_open(&self) -> i64 {
+        let first = self.open.first_key_value();
+        first.map_or(self.log_end, |(first, _)| *first)
     }
 
     /// What to do with a batch that a client sent.
@@ -95,7 +102,11 @@ impl Partition {
         let begin = self
             .aborted
             .partition_point(|aborted| aborted.last_offset < from);
-        self.aborted[begin..]
+        let rest = &self.aborted[begin..];
+        let last = rest
+            .iter()
+            .position(|aborted| aborted.later_begin_at >= below);
+        rest[..last.map_or(rest.len(), |last| last + 1)]
             .iter()
             .filter(move |aborted| aborted.first_offset < below)
     }
@@ -127,10 +138,12 @@ impl Partition {
         let offset = self.log_end;
         self.push(Entry::marker(offset, at, marker));
         if !marker.committed {
+            let later_begin_at = self.first_open();
             self.aborted.push(Aborted {
                 producer_id: marker.producer_id,
                 first_offset,
                 last_offset: offset,
+                later_begin_at,
             });
         }
     }
@@ -180,11 +193,88 @@ impl Partition {
             .sum();
     }
 
+    /// Works [`Aborted::later_begin_at`] out anew, which checkpoints leave out.
+    pub(super) fn bound_aborted(&mut self) {
+        let mut later_begin_at = self.first_open();
+        for aborted in self.aborted.iter_mut().rev() {
+            aborted.later_begin_at = later_begin_at;
+            later_begin_at = later_begin_at.min(aborted.first_offset);
+        }
+    }
+
     /// Forgets aborted transactions whose records and marker compaction has removed.
     pub(crate) fn forget_aborted(&mut self, markers_below: i64) {
         let forgotten = self
             .aborted
             .partition_point(|aborted| aborted.last_offset < markers_below);
         self.aborted.drain(..forgotten);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::testing::{Sample, batch};
+
+    const PRODUCERS: i64 = 4;
+
+    /// A partition with many transactions of a few producers, that begin and end across one another.
+    fn busy() -> Partition {
+        let mut partition = Partition::new(0, "t".into(), 0);
+        let mut random = 1u64;
+        for _ in 0..300 {
+            random = random.wrapping_mul(6364136223846793005).wrapping_add(1);
+            let choice = (random >> 33) as i64;
+            let producer_id = choice % PRODUCERS;
+            if choice % 3 == 0 {
+                let marker = Marker {
+                    producer_id,
+                    epoch: 0,
+                    committed: choice % 2 == 0,
+                };
+                partition.end_transaction(marker, 0);
+                continue;
+            }
+            let (header, _) = batch(Sample {
+                producer_id,
+                epoch: 0,
+                sequence: 0,
+                records: 2,
+                transactional: true,
+            });
+            let place = Place {
+                segment: 1,
+                position: 16,
+            };
+            partition.append(&header, place, 0);
+        }
+        partition
+    }
+
+    #[test]
+    fn the_aborted_transactions_of_a_stretch_are_found_without_looking_at_all() {
+        let mut partition = busy();
+        assert!(partition.aborted.len() > 20 && !partition.open.is_empty());
+        for restored in [false, true] {
+            if restored {
+                partition
+                    .aborted
+                    .iter_mut()
+                    .for_each(|a| a.later_begin_at = 0);
+                partition.bound_aborted();
+            }
+            for from in 0..partition.log_end {
+                for below in from..partition.log_end {
+                    let found: Vec<_> = partition.aborted_between(from, below).collect();
+                    let all = partition.aborted.iter();
+                    let expected: Vec<_> = all
+                        .filter(|a| a.last_offset >= from && a.first_offset < below)
+                        .collect();
+                    assert_eq!(found, expected, "{from} to {below}");
+                }
+            }
+            let near = partition.aborted[0].later_begin_at;
+            assert!(near < partition.aborted[partition.aborted.len() / 2].first_offset);
+        }
     }
 }
