@@ -37,7 +37,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 
 use tokio::net::TcpListener;
-use tokio::sync::watch;
+use tokio::sync::{Semaphore, watch};
 use tokio::task::JoinHandle;
 
 pub use config::Config;
@@ -71,7 +71,12 @@ pub(crate) struct BrokerInner {
     pub(crate) store: Store,
     pub(crate) groups: Arc<Groups>,
     pub(crate) answer_memory: AnswerMemory,
+    /// Places for those who look inside batches on behalf of a client.
+    pub(crate) searches: Arc<Semaphore>,
 }
+
+/// Searches by time that are at work at once: each may have a batch decompressed in memory.
+const MAX_SEARCHES: usize = 4;
 
 /// The only node there is; its id appears wherever the protocol wants a broker, leader or replica.
 pub(crate) const NODE_ID: i32 = 1;
@@ -114,6 +119,7 @@ impl Broker {
         let inner = Arc::new(BrokerInner {
             groups: Arc::new(Groups::new(config.groups.clone())),
             answer_memory: AnswerMemory::new(config.max_fetch_bytes_in_flight),
+            searches: Arc::new(Semaphore::new(MAX_SEARCHES)),
             config,
             advertised_host,
             advertised_port,

@@ -91,7 +91,13 @@ async fn find(
         Err(candidate) => candidate,
     };
     let limit = broker.config.max_decompressed_bytes;
-    let read = tokio::task::spawn_blocking(move || candidate.search(limit)).await;
+    let place = broker.searches.clone().acquire_owned().await;
+    let search = move || {
+        // Given back when the search is over, even if its client is gone before.
+        let _place = place;
+        candidate.search(limit)
+    };
+    let read = tokio::task::spawn_blocking(search).await;
     read.map_err(|_| ResponseError::UnknownServerError)?.map_err(|error| {
         tracing::error!(topic = %topic.0, partition = wanted.partition_index, %error, "looking for a timestamp failed");
         ResponseError::KafkaStorageError
@@ -241,6 +247,18 @@ mod tests {
         let broker = broker(&[three(i64::MAX, 0, i64::MAX)], 0).await;
         let (error, _, offset) = ask(&broker, 5).await;
         assert_eq!((error, offset), (0, 0));
+    }
+
+    #[tokio::test]
+    async fn no_more_searches_run_at_once_than_may() {
+        let broker = broker(&[three(1000, 0, 1002)], 0).await;
+        let all = broker.inner.searches.acquire_many(4).await;
+        let searching = ask(&broker, 1001);
+        tokio::pin!(searching);
+        let waited = tokio::time::timeout(std::time::Duration::from_millis(10), &mut searching);
+        assert!(waited.await.is_err(), "it has no place");
+        drop(all);
+        assert_eq!(searching.await, (0, 1001, 1));
     }
 
     #[tokio::test]
