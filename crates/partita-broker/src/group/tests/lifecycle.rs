@@ -131,7 +131,7 @@ fn limits_hold() {
                     name: String::new(),
                     metadata: Bytes::new(),
                 };
-                r.protocols = vec![none; 100_000];
+                r.protocols = vec![none; 101];
             },
             GroupError::TooLarge,
         ),

@@ -134,7 +134,7 @@ fn of_broker(broker: &BrokerInner) -> Vec<Entry> {
         "PLAINTEXT://{}:{}",
         broker.advertised_host, broker.advertised_port
     );
-    let rows: [(&'static str, Kind, String, &'static str); 19] = [
+    let rows: [(&'static str, Kind, String, &'static str); 20] = [
         (
             "advertised.listeners",
             Kind::Text,
@@ -152,6 +152,12 @@ fn of_broker(broker: &BrokerInner) -> Vec<Entry> {
             Kind::Int,
             NODE_ID.to_string(),
             "the id of this node",
+        ),
+        (
+            "connections.max.idle.ms",
+            Kind::Long,
+            config.connections_max_idle.as_millis().to_string(),
+            "how long a connection may be silent",
         ),
         (
             "default.replication.factor",
