@@ -66,6 +66,9 @@ pub struct Config {
     pub default_partitions: i32,
     /// Most partitions in the whole broker.
     pub max_partitions: usize,
+    /// Most producers that are remembered to recognise their repeated batches, each once for every partition that it
+    /// writes to; beyond that those are forgotten that were silent the longest.
+    pub max_producers: usize,
     /// Most transactional ids that are remembered.
     pub max_transactional_ids: usize,
     /// Longest time that a producer may keep a transaction open.
@@ -125,6 +128,7 @@ impl Config {
             auto_create_topics: true,
             default_partitions: 1,
             max_partitions: 20_000,
+            max_producers: 500_000,
             max_transactional_ids: 100_000,
             max_transaction_timeout: Duration::from_secs(15 * 60),
             transactional_id_expiry: Duration::from_secs(7 * 24 * 60 * 60),

@@ -1,8 +1,10 @@
 //! Retention: moves the start of partitions past what is too old or too much.
 
+use std::collections::BTreeMap;
+
 use crate::config::Config;
 use crate::state::settings::TopicSettings;
-use crate::state::{Event, Partition};
+use crate::state::{Event, Partition, PartitionId, State};
 use crate::store::Store;
 
 /// Producers that wrote nothing for this long are forgotten.
@@ -36,6 +38,7 @@ pub(crate) fn enforce(store: &Store, config: &Config, now: i64) {
                 }
             }
         }
+        events.extend(excess_producers(state, config.max_producers));
         let expiry = config.transactional_id_expiry.as_millis() as i64;
         for (name, transaction) in state.transactions() {
             if !transaction.is_open() && now - transaction.changed_at > expiry {
@@ -79,4 +82,89 @@ fn idle_producers(partition: &Partition, now: i64) -> Vec<i64> {
         producer.transaction_start.is_none() && now - producer.seen_at > PRODUCER_EXPIRY_MS
     });
     idle.map(|(id, _)| *id).collect()
+}
+
+/// Where more producers are remembered than may be: those that were silent the longest are forgotten, and some more, so
+/// that not every round has to look for them. Never one in the middle of a transaction.
+fn excess_producers(state: &State, limit: usize) -> Vec<Event> {
+    let remembered: usize = state.partitions().map(|p| p.producers.len()).sum();
+    if remembered <= limit {
+        return Vec::new();
+    }
+    let idle = state.partitions().flat_map(|partition| {
+        let idle = partition.producers.iter();
+        let idle = idle.filter(|(_, producer)| producer.transaction_start.is_none());
+        idle.map(|(id, producer)| (producer.seen_at, partition.id, *id))
+    });
+    let mut idle: Vec<(i64, PartitionId, i64)> = idle.collect();
+    let excess = (remembered - limit + limit / 10).min(idle.len());
+    if excess < idle.len() {
+        idle.select_nth_unstable(excess);
+        idle.truncate(excess);
+    }
+    let mut forgotten: BTreeMap<PartitionId, Vec<i64>> = BTreeMap::new();
+    for (_, partition, producer) in idle {
+        forgotten.entry(partition).or_default().push(producer);
+    }
+    let events = forgotten.into_iter();
+    let events = events.map(|(partition, producers)| Event::ProducersForgotten {
+        partition,
+        producers,
+    });
+    events.collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::testing::{Sample, batch};
+    use crate::wal::Place;
+
+    #[test]
+    fn of_too_many_producers_those_silent_the_longest_are_forgotten() {
+        let mut state = State::default();
+        state.apply(
+            1,
+            &Event::TopicCreated {
+                name: "t".to_owned(),
+                id: uuid::Uuid::new_v4(),
+                partitions: 2,
+                configs: BTreeMap::new(),
+            },
+        );
+        for number in 0..100i64 {
+            let (header, _) = batch(Sample {
+                producer_id: number,
+                epoch: 0,
+                sequence: 0,
+                records: 1,
+                // The first is in the middle of a transaction.
+                transactional: number == 0,
+            });
+            let place = Place {
+                segment: 1,
+                position: 16,
+            };
+            let partition = (number % 2) as PartitionId;
+            state.apply(
+                number,
+                &Event::BatchAppended {
+                    partition,
+                    header,
+                    place,
+                },
+            );
+        }
+        assert!(excess_producers(&state, 100).is_empty());
+        for event in excess_producers(&state, 50) {
+            state.apply(1000, &event);
+        }
+        let mut left: Vec<i64> = state
+            .partitions()
+            .flat_map(|partition| partition.producers.keys().copied())
+            .collect();
+        left.sort_unstable();
+        let expected: Vec<i64> = std::iter::once(0).chain(56..100).collect();
+        assert_eq!(left, expected);
+    }
 }
