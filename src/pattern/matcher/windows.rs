@@ -102,6 +102,15 @@ struct Due {
     values: Vec<Scalar>,
 }
 
+/// What became of a window.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Verdict {
+    Match,
+    Not,
+    /// Nor will any other window of the key that holds the same.
+    NotByWhatItHolds,
+}
+
 /// Aggregates of a window for which no room is made anew.
 const FEW: usize = 4;
 
@@ -216,7 +225,7 @@ impl Windows {
         at: i64,
         by: Cause,
         step: &mut Step<'_>,
-    ) {
+    ) -> Verdict {
         let aggregates = &self.shape.aggregates;
         let mut few = [const { Scalar::Missing }; FEW];
         let mut many = Vec::new();
@@ -230,7 +239,7 @@ impl Windows {
         for (aggregate, value) in aggregates.iter().zip(&mut *values) {
             *value = aggregate.value(of);
         }
-        self.judge(memory, window, values, at, by, step);
+        self.judge(memory, window, values, at, by, step)
     }
 
     /// One match where the aggregates of a window meet the rule.
@@ -242,19 +251,19 @@ impl Windows {
         at: i64,
         by: Cause,
         step: &mut Step<'_>,
-    ) -> bool {
+    ) -> Verdict {
         if !step.may_begin(Timestamp(window.start)) {
-            return false;
+            return Verdict::Not;
         }
         let reading = match &self.shape.gauge {
             None => None,
             Some((aggregate, gauge)) => {
                 let Some(value) = number(&values[usize::from(*aggregate)]) else {
-                    return false;
+                    return Verdict::Not;
                 };
                 let memory = memory.get_or_insert_with(|| gauge.memory());
                 let Some(reading) = observe(gauge, memory, window.end, value, step) else {
-                    return false;
+                    return Verdict::Not;
                 };
                 Some(reading)
             }
@@ -262,10 +271,11 @@ impl Windows {
         if let Some(having) = &self.shape.having {
             match having.holds(step.rule, &self.shape, values, step.key) {
                 Some(true) => {}
-                Some(false) => return false,
+                Some(false) if self.shape.gauge.is_none() => return Verdict::NotByWhatItHolds,
+                Some(false) => return Verdict::Not,
                 None => {
                     step.out.condition_errors += 1;
-                    return false;
+                    return Verdict::Not;
                 }
             }
         }
@@ -277,7 +287,7 @@ impl Windows {
             payload: self.shown(window, values, reading, step),
         };
         step.emit(Timestamp(at), vec![(self.shape.name, taken)]);
-        true
+        Verdict::Match
     }
 
     /// What `matches` shows of a window.
@@ -340,6 +350,7 @@ impl Windows {
             let by = Cause(event.position, step.order);
             let Due { window, values } = due;
             if self.judge(&mut state.memory, window, &values, event.at.0, by, step)
+                == Verdict::Match
                 && let Some(Kept::Early(open)) = state.samples.first_mut()
                 && let Some(open) = open.iter_mut().find(|open| open.start == start)
             {
@@ -425,13 +436,17 @@ impl Windows {
         while self.next_due(state).is_some_and(|due| due <= step.now.0) {
             if let ([spec], [kept]) = (&self.specs[..], &mut state.samples[..]) {
                 let (memory, by) = (&mut state.memory, state.last);
+                let mut verdict = Verdict::Not;
                 let mut emit = |fired: Fired, of: &Summary| {
                     let at = fired.window.end;
-                    self.judge_one(memory, (fired.window, of), at, by, step);
+                    verdict = self.judge_one(memory, (fired.window, of), at, by, step);
                 };
                 match (spec, kept) {
                     (Spec::Hopping(spec), Kept::Hopping(kept)) => {
                         kept.fire_next(spec, &mut emit);
+                        if verdict == Verdict::NotByWhatItHolds {
+                            kept.rest();
+                        }
                         continue;
                     }
                     (Spec::Session(spec), Kept::Session(kept)) => {
@@ -462,7 +477,14 @@ impl Windows {
             }
             for Due { window, values } in due {
                 let (at, by) = (window.end, state.last);
-                self.judge(&mut state.memory, window, &values, at, by, step);
+                let verdict = self.judge(&mut state.memory, window, &values, at, by, step);
+                if verdict == Verdict::NotByWhatItHolds {
+                    for kept in &mut state.samples {
+                        if let Kept::Hopping(kept) = kept {
+                            kept.rest();
+                        }
+                    }
+                }
             }
         }
     }

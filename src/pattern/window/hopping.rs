@@ -141,6 +141,12 @@ pub struct Hopping {
     /// The end of the last window that holds the newest pane which has entered.
     #[serde(skip)]
     entered_until: i64,
+    /// Windows with what the running one holds need not fire ([`rest`](Self::rest)).
+    #[serde(skip)]
+    rests: bool,
+    /// Whether the running window holds what fired last.
+    #[serde(skip)]
+    is_as_fired: bool,
 }
 
 /// What is saved of it.
@@ -163,6 +169,8 @@ impl From<Stored> for Hopping {
             due: stored.due,
             oldest_until: i64::MAX,
             entered_until: i64::MIN,
+            rests: false,
+            is_as_fired: false,
         };
         hopping.note_ends();
         hopping
@@ -188,7 +196,15 @@ impl Hopping {
             due: i64::MIN,
             oldest_until: i64::MAX,
             entered_until: i64::MIN,
+            rests: false,
+            is_as_fired: false,
         }
+    }
+
+    /// What fired last is of no use to the caller, and nor is any other window that holds the same: none fires
+    /// until an event enters or leaves.
+    pub fn rest(&mut self) {
+        self.rests = self.is_as_fired;
     }
 
     fn note_ends(&mut self) {
@@ -297,6 +313,7 @@ impl Hopping {
         }
         self.panes[place].summary.add(spec.needs, sample);
         if (self.left..self.entered).contains(&place) {
+            self.rests = false;
             self.running.enter_sample(spec.needs, start, sample);
         }
         true
@@ -368,15 +385,25 @@ impl Hopping {
     #[inline]
     fn next_end(&self, spec: &HoppingSpec) -> Option<i64> {
         let next = self.due.saturating_add(spec.slide);
-        if self.left < self.entered && self.entered_until >= next {
+        let has_next = self.left < self.entered && self.entered_until >= next;
+        if has_next && !self.rests {
             return Some(next);
         }
-        let ahead = self.panes.get(self.entered)?.start;
-        Some(if ahead < next {
-            next
-        } else {
-            spec.first_end(ahead)
-        })
+        let ahead = self.panes.get(self.entered).map(|pane| pane.start);
+        let enters = ahead.map(|ahead| match ahead < next {
+            true => next,
+            false => spec.first_end(ahead),
+        });
+        if !has_next {
+            return enters;
+        }
+        // One that is without the oldest of the running one, if others stay.
+        let left = self.panes[self.left].last_end.saturating_add(spec.slide);
+        let leaves = (left <= self.entered_until).then(|| left.max(next));
+        match (enters, leaves) {
+            (Some(enters), Some(leaves)) => Some(enters.min(leaves)),
+            (one, other) => one.or(other),
+        }
     }
 
     /// Does what is due at [`next_due`](Self::next_due), which the watermark has reached: fires the
@@ -391,6 +418,7 @@ impl Hopping {
         let due = next.unwrap_or_else(|| self.entered_until.saturating_add(spec.lateness));
         if let Some(end) = next {
             self.slide_to(spec, end);
+            self.is_as_fired = true;
             let window = spec.window(end);
             emit(
                 Fired {
@@ -399,6 +427,9 @@ impl Hopping {
                 },
                 self.running.summary(),
             );
+        } else if self.due < self.entered_until {
+            // Windows that did not fire while it rested.
+            self.slide_to(spec, self.entered_until);
         }
         self.forget(spec, due);
     }
@@ -406,6 +437,7 @@ impl Hopping {
     /// Moves the running window on to the one that ends at `end`.
     fn slide_to(&mut self, spec: &HoppingSpec, end: i64) {
         self.due = end;
+        let held = (self.left, self.entered);
         while self.entered < self.panes.len() && self.panes[self.entered].start < end {
             let pane = &self.panes[self.entered];
             self.running.enter(spec.needs, pane.start, &pane.summary);
@@ -419,6 +451,7 @@ impl Hopping {
                 .leave(spec.needs, &self.panes[self.left].summary);
             self.left += 1;
         }
+        self.rests &= held == (self.left, self.entered);
         if self.left == self.entered {
             self.running.clear();
             return;
@@ -454,6 +487,8 @@ impl Hopping {
             if let Some(pane) = pane.filter(|_| self.left == 0) {
                 // It is still in the window that has just fired, the last it will be in.
                 self.running.leave(spec.needs, &pane.summary);
+                self.is_as_fired = false;
+                self.rests = false;
             }
             self.left = self.left.saturating_sub(1);
             self.entered = self.entered.saturating_sub(1);
