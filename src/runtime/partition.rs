@@ -139,6 +139,8 @@ pub struct Partition {
     restored: AtomicBool,
     /// Set when the store failed: it is not asked any more, and rebuilt at the next opening.
     store_failed: AtomicBool,
+    /// Set when something panicked over it: it may be half-changed, and is to be opened anew.
+    abandoned: AtomicBool,
     lag: AtomicU64,
     changelog_offset: AtomicI64,
 }
@@ -190,6 +192,7 @@ impl Partition {
             writing: Mutex::new(()),
             restored: AtomicBool::new(false),
             store_failed: AtomicBool::new(false),
+            abandoned: AtomicBool::new(false),
             lag: AtomicU64::new(0),
             changelog_offset: AtomicI64::new(offset),
         }
@@ -291,6 +294,19 @@ impl Partition {
             }
         }
         Ok(changes.len())
+    }
+
+    /// Something panicked over it: from here on the store is not written, so that whoever opens it next
+    /// finds it as it was.
+    pub fn abandon(&self) {
+        let _after_the_last_write = self.writing.lock().unwrap_or_else(PoisonError::into_inner);
+        self.store_failed.store(true, Ordering::Release);
+        self.abandoned.store(true, Ordering::Release);
+        self.set_restored(false);
+    }
+
+    pub fn is_abandoned(&self) -> bool {
+        self.abandoned.load(Ordering::Acquire)
     }
 
     /// Looks at all runs once; one that has not moved since the last time is in the store alone from then on.

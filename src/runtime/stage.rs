@@ -80,6 +80,11 @@ pub trait Stage: Send {
     /// The partition is another's now.
     fn give_up(&mut self, number: i32, partition: Option<Self::Partition>);
 
+    /// The worker panicked: what is known of the partition is not to be used again.
+    fn forsake(&mut self, number: i32) {
+        self.give_up(number, None);
+    }
+
     /// Tells how far behind the partition is, by input.
     fn observe(&self, number: i32, partition: &Self::Partition, behind: [u64; 2]);
 }

@@ -1,5 +1,7 @@
 //! The threads of an instance: one for each worker, and one that writes the stores behind them.
 
+use std::any::Any;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::JoinHandle;
@@ -8,7 +10,9 @@ use std::time::{Duration, Instant};
 use super::handle::{DefinitionRegistry, RuntimeConfig, StartError};
 use super::intake::schemas::KnownSchemas;
 use super::meters;
+use super::partition::Partition;
 use super::patterns::{Bounds, Patterns};
+use super::recovery::backoff;
 use super::shared::Shared;
 use super::stage::Stage;
 use super::tables::Tables;
@@ -16,7 +20,7 @@ use super::tables::followed::{FollowedTables, TableSettings};
 use super::worker::{LoopConfig, Stepped, Worker, WorkerConfig};
 use crate::clock::{Clock, SystemClock};
 use crate::log::kafka::{KafkaLog, KafkaLogConfig};
-use crate::log::{Log, StageKind, Topics};
+use crate::log::{StageKind, Topics};
 use crate::store::Stores;
 use crate::store::memory::MemoryStores;
 use crate::store::sled::SledStores;
@@ -58,28 +62,29 @@ impl Supervisor {
             threads: Vec::new(),
         };
         for number in 0..config.workers.max(1) {
-            let log = KafkaLog::new(log_config(config, StageKind::Workflows, number))
-                .map_err(|error| StartError::Client(error.to_string()))?;
-            let worker = Worker::new(
-                worker_config(config, number),
-                Box::new(log),
-                Arc::clone(&stores),
-                Arc::clone(definitions),
-                Arc::clone(shared),
-            );
+            let make = {
+                let (config, stores) = (config.clone(), Arc::clone(&stores));
+                let (definitions, shared) = (Arc::clone(definitions), Arc::clone(shared));
+                move || workflow_worker(&config, number, &stores, &definitions, &shared)
+            };
+            let worker = make()?;
             let stop = Arc::clone(&supervisor.stop);
             shared.set_trouble(number, Some("joining the other workers".to_owned()));
             supervisor.spawn(format!("partita-worker-{number}"), move || {
-                drive(worker, &stop)
+                keep_driving(worker, make, &stop);
             })?;
         }
-        let patterns = KafkaLog::new(log_config(config, StageKind::Patterns, 0))
-            .map_err(|error| StartError::Client(error.to_string()))?;
-        let tables = tables_of(config)?;
-        let patterns = pattern_worker(config, Box::new(patterns), definitions, shared, tables);
+        let make = {
+            let config = config.clone();
+            let (definitions, shared) = (Arc::clone(definitions), Arc::clone(shared));
+            move || pattern_worker(&config, &definitions, &shared)
+        };
+        let patterns = make()?;
         let (stop, rules) = (Arc::clone(&supervisor.stop), Arc::clone(definitions));
         supervisor.spawn("partita-patterns".to_owned(), move || {
-            drive_once_there_are_rules(patterns, rules.as_ref(), &stop);
+            if wait_for_rules(rules.as_ref(), &stop) {
+                keep_driving(patterns, make, &stop);
+            }
         })?;
         let (stop, shared) = (Arc::clone(&supervisor.stop), Arc::clone(shared));
         let every = Duration::from(config.write_behind).max(Duration::from_millis(10));
@@ -147,13 +152,32 @@ fn log_config(config: &RuntimeConfig, stage: StageKind, number: usize) -> KafkaL
     }
 }
 
-fn pattern_worker(
+fn workflow_worker(
     config: &RuntimeConfig,
-    log: Box<dyn Log>,
+    number: usize,
+    stores: &Arc<dyn Stores>,
     definitions: &Arc<dyn DefinitionRegistry>,
     shared: &Arc<Shared>,
-    tables: Arc<dyn Tables>,
-) -> Worker<Patterns> {
+) -> Result<Worker, StartError> {
+    let log = KafkaLog::new(log_config(config, StageKind::Workflows, number))
+        .map_err(|error| StartError::Client(error.to_string()))?;
+    Ok(Worker::new(
+        worker_config(config, number),
+        Box::new(log),
+        Arc::clone(stores),
+        Arc::clone(definitions),
+        Arc::clone(shared),
+    ))
+}
+
+fn pattern_worker(
+    config: &RuntimeConfig,
+    definitions: &Arc<dyn DefinitionRegistry>,
+    shared: &Arc<Shared>,
+) -> Result<Worker<Patterns>, StartError> {
+    let log = KafkaLog::new(log_config(config, StageKind::Patterns, 0))
+        .map_err(|error| StartError::Client(error.to_string()))?;
+    let tables = tables_of(config)?;
     let number = config.workers.max(1);
     let of_loop = LoopConfig {
         number,
@@ -168,7 +192,7 @@ fn pattern_worker(
         due_at_once: DUE_AT_ONCE,
     };
     let stage = Patterns::new(number, topics, definitions, shared, tables, bounds);
-    Worker::of(of_loop, log, stage)
+    Ok(Worker::of(of_loop, Box::new(log), stage))
 }
 
 fn tables_of(config: &RuntimeConfig) -> Result<Arc<dyn Tables>, StartError> {
@@ -197,7 +221,51 @@ fn worker_config(config: &RuntimeConfig, number: usize) -> WorkerConfig {
     }
 }
 
-fn drive<S: Stage>(mut worker: Worker<S>, stop: &AtomicBool) {
+/// Drives a worker until it is to stop. What a panic left half-changed is not used again: the worker goes,
+/// with its session and its partitions, and another takes its place after a pause, which grows with every
+/// panic.
+fn keep_driving<S: Stage>(
+    mut worker: Worker<S>,
+    make: impl Fn() -> Result<Worker<S>, StartError>,
+    stop: &AtomicBool,
+) {
+    let mut panics = 0;
+    while let Err(panic) = catch_unwind(AssertUnwindSafe(|| drive(&mut worker, stop))) {
+        panics += 1;
+        let retry_after = backoff(panics);
+        let name = std::thread::current().name().unwrap_or_default().to_owned();
+        let said = words_of(panic.as_ref());
+        tracing::error!(
+            worker = name,
+            reason = said,
+            panics,
+            retry_ms = retry_after.as_millis() as u64,
+            "a worker panicked; another takes its place"
+        );
+        meters::aborted("panic");
+        let reason = format!("{name} panicked and is started again: {said}");
+        if catch_unwind(AssertUnwindSafe(|| worker.forsake(reason))).is_err() {
+            tracing::error!(worker = name, "giving up its partitions panicked as well");
+        }
+        worker = loop {
+            pause(retry_after, stop);
+            match make() {
+                Ok(successor) => break successor,
+                Err(_) if stop.load(Ordering::Acquire) => return,
+                Err(error) => tracing::error!(worker = name, %error, "no worker can be made"),
+            }
+        };
+    }
+}
+
+/// What a panic says for people.
+fn words_of(panic: &(dyn Any + Send)) -> &str {
+    let text = panic.downcast_ref::<String>().map(String::as_str);
+    text.or_else(|| panic.downcast_ref::<&str>().copied())
+        .unwrap_or("it says nothing")
+}
+
+fn drive<S: Stage>(worker: &mut Worker<S>, stop: &AtomicBool) {
     let clock = SystemClock;
     let mut observed = Instant::now();
     while !stop.load(Ordering::Acquire) {
@@ -215,19 +283,15 @@ fn drive<S: Stage>(mut worker: Worker<S>, stop: &AtomicBool) {
     worker.leave();
 }
 
-/// An installation without rules reaches for no topic of the patterns.
-fn drive_once_there_are_rules(
-    worker: Worker<Patterns>,
-    definitions: &dyn DefinitionRegistry,
-    stop: &AtomicBool,
-) {
+/// An installation without rules reaches for no topic of the patterns; `false`: it is to stop.
+fn wait_for_rules(definitions: &dyn DefinitionRegistry, stop: &AtomicBool) -> bool {
     while definitions.rules().in_force.is_empty() {
         if stop.load(Ordering::Acquire) {
-            return;
+            return false;
         }
         std::thread::sleep(IDLE_WAIT);
     }
-    drive(worker, stop);
+    true
 }
 
 /// Sleeps, but not through a request to stop.
@@ -252,15 +316,14 @@ fn write_behind(shared: &Shared, every: Duration, stop: &AtomicBool) {
         }
         let mut snapshot = meters::Snapshot::default();
         for partition in shared.partitions() {
-            let began = Instant::now();
-            match partition.write_behind() {
-                Ok(entries) => meters::state_operation("write_behind", entries, began.elapsed()),
-                Err(error) => {
-                    tracing::error!(%error, partition = partition.number, "the store fails; it is left alone");
-                }
-            }
-            if is_round_due {
-                partition.rest();
+            let tended = AssertUnwindSafe(|| tend_store(&partition, is_round_due));
+            if let Err(panic) = catch_unwind(tended) {
+                tracing::error!(
+                    reason = words_of(panic.as_ref()),
+                    partition = partition.number,
+                    "writing the store panicked; the partition is read again from its changelog"
+                );
+                partition.abandon();
             }
             let cache = partition.cache();
             snapshot.live += cache.live();
@@ -269,5 +332,81 @@ fn write_behind(shared: &Shared, every: Duration, stop: &AtomicBool) {
             snapshot.cache_bytes += cache.bytes();
         }
         snapshot.publish();
+    }
+}
+
+/// Writes what is new to the store, and lets runs rest where that is due.
+fn tend_store(partition: &Partition, is_round_due: bool) {
+    let began = Instant::now();
+    match partition.write_behind() {
+        Ok(entries) => meters::state_operation("write_behind", entries, began.elapsed()),
+        Err(error) => {
+            tracing::error!(%error, partition = partition.number, "the store fails; it is left alone");
+        }
+    }
+    if is_round_due {
+        partition.rest();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::codec::keys::EntryKey;
+    use crate::model::RunId;
+    use crate::runtime::partition::Change;
+    use crate::store::{Store, StoreChange, StoreError};
+
+    struct Panicking;
+
+    impl Store for Panicking {
+        fn get(&self, _: &[u8]) -> Result<Option<Vec<u8>>, StoreError> {
+            Ok(None)
+        }
+
+        fn offset(&self) -> Result<i64, StoreError> {
+            Ok(0)
+        }
+
+        fn apply(&self, _: &[StoreChange], _: i64) -> Result<(), StoreError> {
+            panic!("a bug of the store")
+        }
+
+        fn scan(
+            &self,
+            _: Option<&[u8]>,
+            _: &mut dyn FnMut(&[u8], &[u8]) -> bool,
+        ) -> Result<(), StoreError> {
+            Ok(())
+        }
+
+        fn clear(&self) -> Result<(), StoreError> {
+            Ok(())
+        }
+    }
+
+    #[test]
+    fn a_panic_over_a_store_costs_its_partition_alone() {
+        let shared = Shared::new("test");
+        let stores: [Arc<dyn Store>; 2] = [
+            Arc::new(Panicking),
+            Arc::new(crate::store::memory::MemoryStore::default()),
+        ];
+        for (number, store) in stores.into_iter().enumerate() {
+            let partition = Partition::open(number as i32, store, 1 << 20).unwrap();
+            let gone = EntryKey::Run(RunId::parse("run").unwrap());
+            partition.fold(vec![Change::Gone(gone)], 7);
+            shared.add_partition(Arc::new(partition));
+        }
+        let stop = AtomicBool::new(false);
+        std::thread::scope(|scope| {
+            scope.spawn(|| write_behind(&shared, Duration::from_millis(1), &stop));
+            let [broken, sound] = [0, 1].map(|number| shared.partition(number).unwrap());
+            while !broken.is_abandoned() || sound.store().offset().unwrap() < 7 {
+                std::thread::sleep(Duration::from_millis(1));
+            }
+            assert!(!broken.is_restored() && !sound.is_abandoned());
+            stop.store(true, Ordering::Release);
+        });
     }
 }

@@ -146,6 +146,9 @@ impl Workflows {
             let Some(RunsPartition { partition, sweep }) = owned.working_mut() else {
                 continue;
             };
+            if partition.is_abandoned() {
+                return Err((number, StoreError::new("writing the store", "it panicked")));
+            }
             let first = records.partition_point(|record| record.partition < number);
             let last = records.partition_point(|record| record.partition <= number);
             let due = partition.cache().due(now, self.config.batch_records);

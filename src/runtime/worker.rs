@@ -145,6 +145,15 @@ impl<S: Stage> Worker<S> {
         }
     }
 
+    /// Ends a worker that panicked. What it holds may be half-changed, so nothing of it is written or told:
+    /// its partitions are let go, and dropping the session leaves the group.
+    pub fn forsake(mut self, reason: String) {
+        self.stage.set_trouble(Some(reason));
+        for number in std::mem::take(&mut self.owned).into_keys() {
+            self.stage.forsake(number);
+        }
+    }
+
     /// Tells how far behind the partitions are, and whether the brokers are away: while there is
     /// nothing to do, no failure would.
     pub fn observe(&self) {

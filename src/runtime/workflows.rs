@@ -266,6 +266,14 @@ impl Stage for Workflows {
         self.shared.release(number);
     }
 
+    fn forsake(&mut self, number: i32) {
+        let is_held = self.shared.is_held_by(number, self.config.number);
+        if let Some(partition) = self.shared.partition(number).filter(|_| is_held) {
+            partition.abandon();
+        }
+        self.give_up(number, None);
+    }
+
     fn observe(&self, number: i32, partition: &RunsPartition, behind: [u64; 2]) {
         partition.partition.set_lag(behind[0] + behind[1]);
         for source in Source::BOTH {

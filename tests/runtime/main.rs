@@ -10,6 +10,7 @@ mod intake;
 mod joins;
 mod large;
 mod log;
+mod panics;
 mod replaced;
 mod scenarios;
 mod signals;
