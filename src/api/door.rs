@@ -21,7 +21,11 @@ pub trait Runs: Ownership + 'static {
         command: Command,
         traceparent: Option<String>,
     ) -> BoxFuture<'_, Result<Answered, SubmitError>>;
-    fn answer(&self, reply: Reply) -> BoxFuture<'_, Result<Answered, SubmitError>>;
+    fn answer(
+        &self,
+        reply: Reply,
+        traceparent: Option<String>,
+    ) -> BoxFuture<'_, Result<Answered, SubmitError>>;
     fn run(&self, id: &RunId) -> Result<Option<RunState>, SubmitError>;
     fn wait_for_end(
         &self,
@@ -63,8 +67,12 @@ impl Runs for Handle {
         Box::pin(Handle::submit(self, command, traceparent))
     }
 
-    fn answer(&self, reply: Reply) -> BoxFuture<'_, Result<Answered, SubmitError>> {
-        Box::pin(Handle::answer(self, reply))
+    fn answer(
+        &self,
+        reply: Reply,
+        traceparent: Option<String>,
+    ) -> BoxFuture<'_, Result<Answered, SubmitError>> {
+        Box::pin(Handle::answer(self, reply, traceparent))
     }
 
     fn run(&self, id: &RunId) -> Result<Option<RunState>, SubmitError> {

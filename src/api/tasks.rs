@@ -262,6 +262,7 @@ pub async fn answer(
         epoch: Some(id.epoch),
         status,
     };
+    let traceparent = request.traceparent();
     let answered = owner::answer(&api, &id.run, &request, || async {
         // A reply to a run that is not there would wait for it for seconds; a caller over HTTP is
         // told sooner.
@@ -271,7 +272,8 @@ pub async fn answer(
             Local::Done(Ok(false)) => return Local::Done(Err(unknown())),
             Local::Done(Ok(true)) => {}
         }
-        match Local::of(api.runs().answer(reply.clone()).await) {
+        let told = api.runs().answer(reply.clone(), traceparent.clone());
+        match Local::of(told.await) {
             Local::Moved => Local::Moved,
             Local::Done(answered) => Local::Done(
                 answered.and_then(|answered| applied(&answered, &id.run.to_string(), task_id)),

@@ -331,7 +331,11 @@ impl Handle {
     }
 
     /// The same for an agent's reply.
-    pub async fn answer(&self, reply: Reply) -> Result<Answered, SubmitError> {
+    pub async fn answer(
+        &self,
+        reply: Reply,
+        traceparent: Option<String>,
+    ) -> Result<Answered, SubmitError> {
         let partition = self.restored(&reply.run_id)?;
         let value =
             serde_json::to_vec(&reply).map_err(|error| SubmitError::Broker(error.to_string()))?;
@@ -340,7 +344,7 @@ impl Handle {
             &reply.run_id,
             partition.number,
             &value,
-            None,
+            traceparent.as_deref(),
         )
         .await
     }

@@ -111,7 +111,7 @@ async fn a_lease_that_ends_hands_the_task_out_again_unless_it_was_answered_elsew
             output: Json::null(),
         },
     };
-    partita::api::door::Runs::answer(one.fake.as_ref(), reply)
+    partita::api::door::Runs::answer(one.fake.as_ref(), reply, None)
         .await
         .unwrap();
     assert!(polled(&one, r#"{"wait":"4s"}"#).await.is_empty());

@@ -336,7 +336,11 @@ impl Runs for Fake {
         })
     }
 
-    fn answer(&self, reply: Reply) -> BoxFuture<'_, Result<Answered, SubmitError>> {
+    fn answer(
+        &self,
+        reply: Reply,
+        _: Option<String>,
+    ) -> BoxFuture<'_, Result<Answered, SubmitError>> {
         Box::pin(async move {
             self.check(&reply.run_id)?;
             Ok(self.reply(reply))

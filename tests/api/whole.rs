@@ -14,6 +14,9 @@ use partita::runtime::definitions::{Registry, RegistrySettings};
 use partita::runtime::membership::{MemberSettings, Membership};
 use partita::runtime::{self, Handle, RuntimeConfig};
 use partita::workflow::definition::Defaults;
+use rdkafka::consumer::{BaseConsumer, Consumer};
+use rdkafka::message::{Headers, Message};
+use rdkafka::{Offset, TopicPartitionList};
 use reqwest::{Client, Method, StatusCode};
 use serde_json::{Value, json};
 use tokio::net::TcpListener;
@@ -239,6 +242,60 @@ async fn a_run_goes_from_start_to_end_over_http() {
             .0,
         StatusCode::NOT_FOUND
     );
+    one.end().await;
+}
+
+/// What an agent says over HTTP lies on `replies` with the trace of its request, as what it says over
+/// Kafka lies there with the trace of its record.
+#[tokio::test(flavor = "multi_thread")]
+async fn the_trace_of_an_answer_is_carried_to_its_record() {
+    const TRACE: &str = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01";
+    let broker = broker().await;
+    let one = Whole::start(&broker, "one").await;
+    one.ready().await;
+    one.apply("two_steps", TWO_STEPS).await;
+    one.post("/v1/runs", json!({"workflow": "two_steps", "id": "r"}))
+        .await;
+    for (verb, body) in [
+        ("progress", json!({"progress": 0.5})),
+        ("heartbeat", json!({})),
+        ("complete", json!({"output": 1})),
+    ] {
+        let url = format!("{}/v1/tasks/r.first.0.1:{verb}", one.url);
+        let said = one.http.post(url).header("traceparent", TRACE).json(&body);
+        let (status, body) = read(said.send().await.expect("an answer")).await;
+        assert_eq!(status, StatusCode::OK, "{body}");
+    }
+    let (status, body) = one.post("/v1/tasks/r.second.0.1:fail", json!({})).await;
+    assert_eq!(status, StatusCode::OK, "{body}");
+
+    let mut config = broker.client();
+    config.set("group.id", "reader");
+    let traces = tokio::task::spawn_blocking(move || {
+        let consumer: BaseConsumer = config.create().expect("a consumer");
+        let mut partitions = TopicPartitionList::new();
+        for partition in 0..4 {
+            let topic = format!("{PREFIX}replies");
+            let added = partitions.add_partition_offset(&topic, partition, Offset::Beginning);
+            added.expect("an offset");
+        }
+        consumer.assign(&partitions).expect("assigned");
+        let deadline = std::time::Instant::now() + SOON;
+        let mut traces: Vec<Option<String>> = Vec::new();
+        while traces.len() < 4 && std::time::Instant::now() < deadline {
+            let Some(Ok(message)) = consumer.poll(Duration::from_millis(100)) else {
+                continue;
+            };
+            let headers = message.headers().expect("headers");
+            let trace = headers.iter().find(|header| header.key == "traceparent");
+            let value = trace.and_then(|header| header.value);
+            traces.push(value.map(|value| String::from_utf8_lossy(value).into_owned()));
+        }
+        traces
+    });
+    let traces = traces.await.expect("a reader");
+    let carried = Some(TRACE.to_owned());
+    assert_eq!(traces, [carried.clone(), carried.clone(), carried, None]);
     one.end().await;
 }
 
