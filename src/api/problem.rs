@@ -68,7 +68,8 @@ impl Problem {
         )
     }
 
-    /// 413 for a payload over `max_payload_bytes` or a body over the body limit.
+    /// 413 for a payload over `max_payload_bytes`, a body over the body limit, or a record or definition
+    /// that Kafka would not take.
     pub fn too_large(detail: impl Into<String>) -> Self {
         Self::new(
             StatusCode::PAYLOAD_TOO_LARGE,
@@ -201,6 +202,7 @@ impl From<SubmitError> for Problem {
                 "no answer within {} s; {MAYBE_DONE}",
                 after.as_secs()
             )),
+            large @ SubmitError::TooLarge { .. } => Self::too_large(large.to_string()),
             other @ (SubmitError::NotOwner { .. }
             | SubmitError::NotReady { .. }
             | SubmitError::Broker(_)) => Self::unavailable(other.to_string()),
@@ -316,6 +318,7 @@ impl From<RegistryError> for Problem {
                 "This version is applied with other content",
                 detail,
             ),
+            RegistryError::TooLarge { .. } => Self::too_large(detail),
             RegistryError::Topic { .. } | RegistryError::Write { .. } | RegistryError::Read(_) => {
                 Problem::unavailable(detail)
             }

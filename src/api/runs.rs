@@ -15,7 +15,7 @@ use super::incoming::{Incoming, Segments, run_id, span_parameter, split_verb};
 use super::owner::{self, Local};
 use super::problem::{Problem, payload_too_large, refused, unknown_run};
 use super::view::run_view;
-use crate::engine::{Definitions as _, Outcome};
+use crate::engine::{Definitions as _, Outcome, TAGS};
 use crate::model::{Command, Json, RunId, RunState, Signal, SignalId, SignalName, Start, Verb};
 use crate::runtime::Answered;
 
@@ -93,6 +93,7 @@ pub async fn start(State(api): State<Api>, mut request: Incoming) -> Result<Resp
         // Only rules give one.
         provenance: None,
     };
+    check_size(&api, TAGS, start.tags_json().as_ref())?;
     let traceparent = request.traceparent();
     owner::answer(&api, &id, &request, || async {
         let submitted = api

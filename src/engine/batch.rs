@@ -14,6 +14,9 @@ use crate::workflow::Workflow;
 use crate::workflow::effect::Outbox;
 use crate::workflow::transition::{self, Steer, Transition};
 
+/// What the tags of a start are called where there is too much of them.
+pub const TAGS: &str = "mapping of tags";
+
 /// Inputs applied over committed state, and nothing committed yet. Dropping it undoes all.
 pub struct Batch<'a> {
     pub(super) config: &'a EngineConfig,
@@ -137,7 +140,10 @@ impl<'a> Batch<'a> {
                 version: start.version,
             });
         };
-        if let Err(refusal) = self.check_input(&workflow, start.input.as_ref()) {
+        let checked = self
+            .check_size(TAGS, start.tags_json().as_ref())
+            .and_then(|()| self.check_input(&workflow, start.input.as_ref()));
+        if let Err(refusal) = checked {
             return Outcome::Refused(refusal);
         }
         let run = transition::accept(start, &workflow, traceparent, now);

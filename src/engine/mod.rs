@@ -15,7 +15,7 @@ mod overlay;
 mod parking;
 mod selected;
 
-pub use batch::Batch;
+pub use batch::{Batch, TAGS};
 
 pub use crate::model::{Origin, Parked, ParkedKey};
 pub use crate::workflow::effect::{self, Effect, Emitted, IgnoredReply, Outcome, Refusal};

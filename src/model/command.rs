@@ -40,6 +40,14 @@ pub struct Start {
     pub provenance: Option<Provenance>,
 }
 
+impl Start {
+    /// The tags as JSON, to be measured; `None` where there are none.
+    pub fn tags_json(&self) -> Option<Json> {
+        let tags = Some(&self.tags).filter(|tags| !tags.is_empty())?;
+        Some(Json::from_serialize(tags).expect("texts by text are JSON"))
+    }
+}
+
 fn is_zero<T: Default + PartialEq>(value: &T) -> bool {
     *value == T::default()
 }

@@ -37,6 +37,10 @@ const WITHIN: Duration = Duration::from_secs(10);
 /// How long a worker may be held up each time that it asks for what is unknown here.
 const CATCH_UP_WITHIN: Duration = Duration::from_secs(5);
 
+/// JSON of a definition, in bytes at most. Kafka takes a record of a million bytes unless it is told
+/// otherwise, and the key is in it.
+const LARGEST_DEFINITION: usize = 960 << 10;
+
 /// Where the registry lives, and what it needs to make the topics of agents.
 #[derive(Clone, Debug)]
 pub struct RegistrySettings {
@@ -83,6 +87,12 @@ pub enum RegistryError {
         name: Arc<str>,
         version: u32,
         highest: u32,
+    },
+    #[error("{title} has {bytes} bytes of JSON; at most {limit} are allowed")]
+    TooLarge {
+        title: String,
+        bytes: usize,
+        limit: usize,
     },
     #[error("the topic `{topic}` of agent `{agent}` could not be made: {reason}")]
     Topic {
@@ -200,6 +210,7 @@ impl Registry {
         self.caught_up().await?;
         let mut changes = Vec::with_capacity(parsed.len());
         for definition in &parsed {
+            check_size(definition)?;
             changes.push(self.compare(definition)?);
         }
         if !dry_run {
@@ -377,6 +388,17 @@ impl DefinitionRegistry for Registry {
 
     fn rule_applied_at(&self, name: &str, version: u32) -> Option<Timestamp> {
         self.table().rule(name, version).map(|(_, at)| at)
+    }
+}
+
+fn check_size(definition: &Definition) -> Result<(), RegistryError> {
+    match definition.source.len() {
+        bytes if bytes > LARGEST_DEFINITION => Err(RegistryError::TooLarge {
+            title: definition.title(),
+            bytes,
+            limit: LARGEST_DEFINITION,
+        }),
+        _ => Ok(()),
     }
 }
 

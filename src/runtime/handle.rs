@@ -153,8 +153,22 @@ pub enum SubmitError {
     Timeout(Duration),
     #[error("too much is waiting already: {what}")]
     Overloaded { what: &'static str },
+    /// In bytes; the limit where it is known, with the record's headers in it.
+    #[error("the record for topic `{topic}` has {bytes} bytes, {}", at_most(.limit))]
+    TooLarge {
+        topic: String,
+        bytes: usize,
+        limit: Option<usize>,
+    },
     #[error("the broker does not answer: {0}")]
     Broker(String),
+}
+
+fn at_most(limit: &Option<usize>) -> String {
+    match limit {
+        Some(limit) => format!("and at most {limit} are allowed with its headers"),
+        None => "more than its `max.message.bytes` allows".to_owned(),
+    }
 }
 
 /// The answer to a command or a reply, given after the transaction that applied it has committed.

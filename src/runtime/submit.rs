@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use rdkafka::client::ClientContext;
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
-use rdkafka::message::{Header, OwnedHeaders};
+use rdkafka::message::{Header, Message, OwnedHeaders};
 use rdkafka::producer::{BaseRecord, DeliveryResult, ProducerContext, ThreadedProducer};
 
 use super::handle::SubmitError;
@@ -36,10 +36,19 @@ impl ProducerContext for FailCallers {
     type DeliveryOpaque = usize;
 
     fn delivery(&self, result: &DeliveryResult<'_>, request: usize) {
-        if let Err((error, _)) = result {
-            self.0
-                .fail_request(request as u64, SubmitError::Broker(error.to_string()));
-        }
+        let Err((error, record)) = result else {
+            return;
+        };
+        let failure = match error.rdkafka_error_code() {
+            // The topic takes less than we do.
+            Some(RDKafkaErrorCode::MessageSizeTooLarge) => SubmitError::TooLarge {
+                topic: record.topic().to_owned(),
+                bytes: record.payload_len(),
+                limit: None,
+            },
+            _ => SubmitError::Broker(error.to_string()),
+        };
+        self.0.fail_request(request as u64, failure);
     }
 }
 
@@ -92,6 +101,13 @@ impl Submitter {
                 KafkaError::MessageProduction(RDKafkaErrorCode::QueueFull) => {
                     SubmitError::Overloaded {
                         what: "records on their way to the broker",
+                    }
+                }
+                KafkaError::MessageProduction(RDKafkaErrorCode::MessageSizeTooLarge) => {
+                    SubmitError::TooLarge {
+                        topic: topic.to_owned(),
+                        bytes: value.len(),
+                        limit: Some(LARGEST_RECORD),
                     }
                 }
                 other => SubmitError::Broker(other.to_string()),

@@ -157,7 +157,7 @@ pub enum Refusal {
         workflow: String,
         version: Option<u32>,
     },
-    /// The start's input or the signal's data.
+    /// The start's input or tags, or the signal's data.
     PayloadTooLarge {
         what: &'static str,
         bytes: usize,

@@ -5,6 +5,7 @@ use partita::runtime::kinds::Kind;
 use rdkafka::consumer::{BaseConsumer, Consumer};
 use reqwest::{Method, StatusCode};
 
+use crate::fake::PARTITIONS;
 use crate::support::{Broker, Instance, PREFIX, SOON, TWO_STEPS, read, until};
 
 async fn put(one: &Instance, path: &str, yaml: &str) -> (StatusCode, serde_json::Value) {
@@ -14,6 +15,33 @@ async fn put(one: &Instance, path: &str, yaml: &str) -> (StatusCode, serde_json:
         .header("content-type", "application/yaml")
         .body(yaml.to_owned());
     read(request.send().await.unwrap()).await
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_definition_that_no_record_holds_is_refused_with_the_limit() {
+    let broker = Broker::start().await;
+    let all = (0..PARTITIONS).collect();
+    let one = Instance::with(&broker, "one", all, |settings, _| {
+        settings.max_body_bytes = 4 << 20;
+    })
+    .await;
+    let path = "/v1/definitions/workflow/large";
+    let of_size = |bytes: usize| {
+        let text = "x".repeat(bytes);
+        format!(
+            "{{kind: workflow, name: large, steps: [{{id: a, agent: hand, task: {{text: {text}}}}}]}}"
+        )
+    };
+    for query in ["?dry_run=true", ""] {
+        let path = format!("{path}{query}");
+        let (status, body) = put(&one, &path, &of_size(1_000_000)).await;
+        assert_eq!(status, StatusCode::PAYLOAD_TOO_LARGE, "{body}");
+        let detail = body["detail"].as_str().expect("words");
+        let named = ["workflow large@1", "at most 983040 are allowed"];
+        assert!(named.iter().all(|words| detail.contains(words)), "{detail}");
+    }
+    let (status, body) = put(&one, path, &of_size(980_000)).await;
+    assert_eq!(status, StatusCode::CREATED, "{body}");
 }
 
 #[tokio::test(flavor = "multi_thread")]

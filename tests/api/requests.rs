@@ -171,6 +171,15 @@ async fn types_and_sizes_of_bodies_are_checked() {
         413,
         "more than 16384 bytes",
     );
+    let tags = format!(
+        r#"{{"workflow":"w","tags":{{"a":"{}"}}}}"#,
+        "x".repeat(2_000)
+    );
+    problem(
+        &send("application/json", tags).await,
+        413,
+        "the mapping of tags has 2008 bytes of JSON; at most 1024",
+    );
 }
 
 #[tokio::test(flavor = "multi_thread")]

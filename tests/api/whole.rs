@@ -245,6 +245,29 @@ async fn a_run_goes_from_start_to_end_over_http() {
     one.end().await;
 }
 
+/// Before it is on its way; nothing is tried again that can never be.
+#[tokio::test(flavor = "multi_thread")]
+async fn what_no_record_holds_is_refused_with_the_limit() {
+    let broker = broker().await;
+    let one = Whole::start(&broker, "one").await;
+    one.ready().await;
+    one.apply("two_steps", TWO_STEPS).await;
+    one.post("/v1/runs", json!({"workflow": "two_steps", "id": "r"}))
+        .await;
+    let reason = "x".repeat(3 << 20);
+    let error = json!({"error": {"class": "error", "message": reason}});
+    for (path, body) in [
+        ("/v1/runs/r:cancel", json!({"reason": reason})),
+        ("/v1/tasks/r.first.0.1:fail", error),
+    ] {
+        let (status, body) = one.post(path, body).await;
+        assert_eq!(status, StatusCode::PAYLOAD_TOO_LARGE, "{body}");
+        let detail = body["detail"].as_str().expect("words");
+        assert!(detail.contains("at most 2097152 are allowed"), "{detail}");
+    }
+    one.end().await;
+}
+
 /// What an agent says over HTTP lies on `replies` with the trace of its request, as what it says over
 /// Kafka lies there with the trace of its record.
 #[tokio::test(flavor = "multi_thread")]
