@@ -10,7 +10,7 @@ use crate::model::{Command, Reply, RunId, RunState};
 use crate::runtime::membership::Ownership;
 use crate::runtime::patterns::stats::RuleStats;
 use crate::runtime::{
-    Answered, EventsTail, Handle, HistoryEvent, ListCursor, Readiness, RunFilter, RunPage,
+    Answered, EventsTail, Handle, History, HistoryEvent, ListCursor, Readiness, RunFilter, RunPage,
     SubmitError,
 };
 
@@ -38,11 +38,8 @@ pub trait Runs: Ownership + 'static {
         limit: usize,
         after: Option<&ListCursor>,
     ) -> Result<RunPage, SubmitError>;
-    fn history(
-        &self,
-        id: RunId,
-        from_sequence: u64,
-    ) -> BoxFuture<'_, Result<Vec<HistoryEvent>, SubmitError>>;
+    fn history(&self, id: RunId, from_sequence: u64)
+    -> BoxFuture<'_, Result<History, SubmitError>>;
     fn follow(
         &self,
         id: RunId,
@@ -100,7 +97,7 @@ impl Runs for Handle {
         &self,
         id: RunId,
         from_sequence: u64,
-    ) -> BoxFuture<'_, Result<Vec<HistoryEvent>, SubmitError>> {
+    ) -> BoxFuture<'_, Result<History, SubmitError>> {
         Box::pin(async move { Handle::history(self, &id, from_sequence).await })
     }
 

@@ -21,12 +21,12 @@ use super::owner::{self, Local};
 use super::problem::{Problem, unknown_run};
 use super::runs::json_response;
 use crate::model::{EventKind, RunId, rule_event};
-use crate::runtime::LiveEvent;
+use crate::runtime::{History, LiveEvent};
 
 /// A comment line on streams that are silent for so long, so that proxies keep them open.
 const KEEP_ALIVE: Duration = Duration::from_secs(15);
 
-/// `GET /v1/runs/{id}/events`: the whole history as JSON, or with `Accept: text/event-stream` a
+/// `GET /v1/runs/{id}/events`: the whole history as JSON (`complete` says whether it is that), or with `Accept: text/event-stream` a
 /// stream that ends with the run. `Last-Event-ID` (or `?from_sequence=`) resumes.
 pub async fn history(
     State(api): State<Api>,
@@ -75,11 +75,12 @@ async fn whole_history(api: &Api, id: &RunId, from: u64) -> Local<Result<Respons
     match Local::of(api.runs().history(id.clone(), from).await) {
         Local::Moved => Local::Moved,
         Local::Done(Err(problem)) => Local::Done(Err(problem)),
-        Local::Done(Ok(events)) => {
+        Local::Done(Ok(History { events, complete })) => {
             let all: Vec<&str> = events.iter().map(|event| event.json.as_str()).collect();
+            let all = all.join(",");
             Local::Done(Ok(json_response(
                 StatusCode::OK,
-                format!(r#"{{"events":[{}]}}"#, all.join(",")),
+                format!(r#"{{"events":[{all}],"complete":{complete}}}"#),
             )))
         }
     }

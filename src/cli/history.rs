@@ -15,11 +15,11 @@ pub async fn history(context: &Context, args: HistoryArgs) -> Result<(), CliErro
     let answer = api
         .get(&format!("{}/events", run::run_path(&args.id)), &[])
         .await?;
+    let events = answer.value()?;
     if !context.output.is_table() {
         context.output.document_text(&answer.text);
-        return Ok(());
+        return whole(&events);
     }
-    let events = answer.value()?;
     let rows: Vec<_> = events["events"]
         .as_array()
         .into_iter()
@@ -29,7 +29,17 @@ pub async fn history(context: &Context, args: HistoryArgs) -> Result<(), CliErro
     context
         .output
         .table(&["#", "TIME", "EVENT", "STEP", "ATTEMPT", "DETAIL"], &rows);
-    Ok(())
+    whole(&events)
+}
+
+fn whole(history: &Value) -> Result<(), CliError> {
+    if history["complete"] != false {
+        return Ok(());
+    }
+    let found = history["events"].as_array().map_or(0, Vec::len);
+    Err(CliError::Failed(format!(
+        "the history is incomplete, with {found} of its events: the others were not found in time, or are no longer on the topic"
+    )))
 }
 
 /// Prints events as they come, until the run has ended.

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use tokio::sync::{mpsc, watch};
 
-use super::history::Events;
+use super::history::{Events, EventsTail, History, HistoryEvent};
 use super::intake::schemas::SchemaSettings;
 use super::list;
 use super::partition::Partition;
@@ -208,38 +208,6 @@ pub struct RunPage {
     pub runs: Vec<RunState>,
     /// `None`: there are no more.
     pub next: Option<ListCursor>,
-}
-
-/// A committed record of `events`.
-#[derive(Clone, Debug, PartialEq)]
-pub struct HistoryEvent {
-    pub run: RunId,
-    pub partition: i32,
-    pub offset: i64,
-    /// The CloudEvent as it is on the topic: one JSON object.
-    pub json: String,
-    pub sequence: u64,
-    /// The CloudEvent's `type`.
-    pub kind: String,
-}
-
-/// A committed record of `events`, of a run or of a rule.
-#[derive(Clone, Debug, PartialEq)]
-pub struct LiveEvent {
-    pub partition: i32,
-    pub offset: i64,
-    /// The CloudEvent as it is on the topic: one JSON object.
-    pub json: String,
-    /// The CloudEvent's `type`.
-    pub kind: String,
-}
-
-/// The events of all runs and rules, from somewhere on.
-#[derive(Debug)]
-pub struct EventsTail {
-    /// The next offset of each partition, where the tail begins.
-    pub from: BTreeMap<i32, i64>,
-    pub events: mpsc::Receiver<LiveEvent>,
 }
 
 /// A partition that this instance owns.
@@ -471,13 +439,9 @@ impl Handle {
 
     /// The run's events from `from_sequence` (1: all) up to its last committed one. Reads the
     /// `events` topic; for runs whose partition is owned here. An unknown run has none.
-    pub async fn history(
-        &self,
-        id: &RunId,
-        from_sequence: u64,
-    ) -> Result<Vec<HistoryEvent>, SubmitError> {
+    pub async fn history(&self, id: &RunId, from_sequence: u64) -> Result<History, SubmitError> {
         let Some(run) = self.run(id)? else {
-            return Ok(Vec::new());
+            return Ok(History::of(Vec::new(), 0));
         };
         let partition = self.partition_of(id);
         let events = self.0.events.clone();

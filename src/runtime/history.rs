@@ -12,7 +12,7 @@ use rdkafka::{Message, Offset, TopicPartitionList};
 use serde::Deserialize;
 use tokio::sync::mpsc;
 
-use super::handle::{EventsTail, HistoryEvent, LiveEvent, SubmitError};
+use super::handle::SubmitError;
 use crate::log::kafka::{ClientSettings, READERS_GROUP, reader_config};
 use crate::model::{EventKind, Millis, RunId, RunState};
 
@@ -27,12 +27,61 @@ const ASK_TIMEOUT: Duration = Duration::from_secs(5);
 /// How long a broker may hold a fetch that finds nothing: nobody waits for an end here.
 const FETCH_WAIT: Duration = Duration::from_millis(500);
 
-/// A history that takes longer to find is given as far as it was found.
+/// A history that takes longer to find is given as far as it was found, and says so.
 const HISTORY_TIMEOUT: Duration = Duration::from_secs(20);
 
 /// How far clocks of instances may be apart: so much before a run's creation its events are
 /// looked for.
 const CLOCK_SKEW: Millis = Millis(60_000);
+
+/// A committed record of `events`.
+#[derive(Clone, Debug, PartialEq)]
+pub struct HistoryEvent {
+    pub run: RunId,
+    pub partition: i32,
+    pub offset: i64,
+    /// The CloudEvent as it is on the topic: one JSON object.
+    pub json: String,
+    pub sequence: u64,
+    /// The CloudEvent's `type`.
+    pub kind: String,
+}
+
+/// What was found of a run's events.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct History {
+    pub events: Vec<HistoryEvent>,
+    /// Whether these are all that were asked for, up to the run's last. Else some took too long to find, or
+    /// are not on the topic any more.
+    pub complete: bool,
+}
+
+/// A committed record of `events`, of a run or of a rule.
+#[derive(Clone, Debug, PartialEq)]
+pub struct LiveEvent {
+    pub partition: i32,
+    pub offset: i64,
+    /// The CloudEvent as it is on the topic: one JSON object.
+    pub json: String,
+    /// The CloudEvent's `type`.
+    pub kind: String,
+}
+
+/// The events of all runs and rules, from somewhere on.
+#[derive(Debug)]
+pub struct EventsTail {
+    /// The next offset of each partition, where the tail begins.
+    pub from: BTreeMap<i32, i64>,
+    pub events: mpsc::Receiver<LiveEvent>,
+}
+
+impl History {
+    /// Events in their order, where so many were asked for.
+    pub fn of(events: Vec<HistoryEvent>, asked: u64) -> Self {
+        let complete = events.len() as u64 >= asked;
+        Self { events, complete }
+    }
+}
 
 /// Makes readers of one installation's events.
 #[derive(Clone)]
@@ -91,10 +140,11 @@ impl Events {
         run: &RunState,
         partition: i32,
         from_sequence: u64,
-    ) -> Result<Vec<HistoryEvent>, SubmitError> {
+    ) -> Result<History, SubmitError> {
         let mut found = Vec::new();
-        if run.sequence < from_sequence {
-            return Ok(found);
+        let asked = (run.sequence + 1).saturating_sub(from_sequence);
+        if asked == 0 {
+            return Ok(History::of(found, asked));
         }
         let reader = self.at_creation(run, partition)?;
         let deadline = Instant::now() + HISTORY_TIMEOUT;
@@ -110,7 +160,7 @@ impl Events {
                 break;
             }
         }
-        Ok(found)
+        Ok(History::of(found, asked))
     }
 
     /// Follows the run from `from_sequence` to its end, on a thread of its own. Blocks until it

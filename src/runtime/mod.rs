@@ -49,8 +49,9 @@ pub mod worker;
 mod workflows;
 
 pub use handle::{
-    Answered, DefinitionRegistry, EventsTail, Handle, HistoryEvent, ListCursor, LiveEvent,
-    PartitionInfo, Readiness, RunFilter, RunPage, RuntimeConfig, StartError, SubmitError, start,
+    Answered, DefinitionRegistry, Handle, ListCursor, PartitionInfo, Readiness, RunFilter, RunPage,
+    RuntimeConfig, StartError, SubmitError, start,
 };
+pub use history::{EventsTail, History, HistoryEvent, LiveEvent};
 pub use rules::{Draining, RuleSet};
 pub use supervisor::REST_ROUND;

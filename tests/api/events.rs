@@ -37,6 +37,29 @@ async fn told(response: Response, enough: impl Fn(&str) -> bool) -> String {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_history_says_whether_it_is_whole() {
+    let broker = Broker::start().await;
+    let one = Instance::alone(&broker).await;
+    one.apply("two_steps", TWO_STEPS).await;
+    one.post("/v1/runs", r#"{"workflow":"two_steps","id":"r"}"#)
+        .await;
+    one.post("/v1/runs/r:pause", "{}").await;
+    let found = async |path: &str| {
+        let (_, history) = one.get(path).await;
+        let events = history["events"].as_array().expect("events").len();
+        (events, history["complete"].clone())
+    };
+    assert_eq!(found("/v1/runs/r/events").await, (2, true.into()));
+    let (behind, from) = ("?from_sequence=3", "?from_sequence=2");
+    let behind = found(&format!("/v1/runs/r/events{behind}")).await;
+    assert_eq!(behind, (0, true.into()));
+    one.fake.lose_beginnings();
+    assert_eq!(found("/v1/runs/r/events").await, (1, false.into()));
+    let rest = found(&format!("/v1/runs/r/events{from}")).await;
+    assert_eq!(rest, (1, true.into()));
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn the_history_of_a_run_follows_it_to_its_end() {
     let broker = Broker::start().await;
     let one = Instance::alone(&broker).await;

@@ -16,8 +16,8 @@ use partita::runtime::definitions::Registry;
 use partita::runtime::membership::Ownership;
 use partita::runtime::patterns::stats::RuleStats;
 use partita::runtime::{
-    Answered, EventsTail, HistoryEvent, ListCursor, LiveEvent, PartitionInfo, Readiness, RunFilter,
-    RunPage, SubmitError,
+    Answered, EventsTail, History, HistoryEvent, ListCursor, LiveEvent, PartitionInfo, Readiness,
+    RunFilter, RunPage, SubmitError,
 };
 use tokio::sync::{broadcast, mpsc, watch};
 
@@ -50,6 +50,11 @@ impl Fake {
             clock: std::sync::atomic::AtomicI64::new(1_795_219_200_000),
             rules: Mutex::default(),
         })
+    }
+
+    /// The first event of every run is gone, as when its retention is over.
+    pub fn lose_beginnings(&self) {
+        self.state().events.retain(|event| event.sequence > 1);
     }
 
     /// Partitions move away or arrive; their runs do not.
@@ -400,16 +405,17 @@ impl Runs for Fake {
         &self,
         id: RunId,
         from_sequence: u64,
-    ) -> BoxFuture<'_, Result<Vec<HistoryEvent>, SubmitError>> {
+    ) -> BoxFuture<'_, Result<History, SubmitError>> {
         Box::pin(async move {
             self.check(&id)?;
             let state = self.state();
-            Ok(state
-                .events
-                .iter()
-                .filter(|event| event.run == id && event.sequence >= from_sequence)
-                .cloned()
-                .collect())
+            let wanted = |event: &&HistoryEvent| event.run == id && event.sequence >= from_sequence;
+            let events = state.events.iter().filter(wanted).cloned().collect();
+            let last = state.runs.get(&id).map_or(0, |run| run.sequence);
+            Ok(History::of(
+                events,
+                (last + 1).saturating_sub(from_sequence),
+            ))
         })
     }
 
@@ -424,7 +430,7 @@ impl Runs for Fake {
             let (sender, receiver) = mpsc::channel(64);
             tokio::spawn(async move {
                 let mut next = from_sequence;
-                let mut past = past.into_iter();
+                let mut past = past.events.into_iter();
                 loop {
                     let event = match past.next() {
                         Some(event) => event,

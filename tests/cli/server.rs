@@ -213,6 +213,27 @@ fn refusals_have_their_exit_codes() {
 }
 
 #[test]
+fn a_history_that_is_not_whole_says_so() {
+    const CUT: &str = r#"{"events":[{"type":"partita.run.started","sequence":"0000000001","time":"2026-11-21T06:00:00.000Z","data":{}}],"complete":false}"#;
+    let server = Server::answering(&[
+        ("GET /v1/runs/cut/events", 200, CUT),
+        (
+            "GET /v1/runs/all/events",
+            200,
+            r#"{"events":[],"complete":true}"#,
+        ),
+    ]);
+    server.run(&["history", "all"]).code(0);
+    let shown = server.run(&["history", "cut"]).code(1);
+    assert!(shown.stdout.contains("run.started"), "{}", shown.stdout);
+    let words = "the history is incomplete, with 1 of its events";
+    assert!(shown.stderr.contains(words), "{}", shown.stderr);
+    let told = server.run(&["history", "cut", "--json"]).code(1);
+    assert_eq!(told.stdout.trim_end(), CUT);
+    assert!(told.stderr.contains(words), "{}", told.stderr);
+}
+
+#[test]
 fn a_history_is_followed_to_the_end_of_the_run() {
     let stream = "id: r1/1\ndata: {\"type\":\"partita.run.started\",\"sequence\":\"0000000001\",\"time\":\"t\",\"data\":{}}\n\n\
         id: r1/2\ndata: {\"type\":\"partita.run.completed\",\"sequence\":\"0000000002\",\"time\":\"t\",\"data\":{\"output\":1}}\n\n";

@@ -73,6 +73,8 @@ async fn a_worker_that_panics_is_told_of_and_replaced() {
         let run = instance.run(&id).expect("owned").expect("known");
         assert_eq!(run.status, RunStatus::Running);
         let history = instance.history(&id, 1).await.expect("a history");
+        assert!(history.complete);
+        let history = history.events;
         let sequences: Vec<u64> = history.iter().map(|event| event.sequence).collect();
         assert_eq!(sequences, [1, 2], "{history:#?}");
     }

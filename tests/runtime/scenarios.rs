@@ -94,6 +94,8 @@ async fn runs_end(brokers: &str) {
             r#"{"last":"completed"}"#
         );
         let history = handle.history(id, 1).await.expect("a history");
+        assert!(history.complete);
+        let history = history.events;
         let sequences: Vec<u64> = history.iter().map(|event| event.sequence).collect();
         assert_eq!(
             sequences,
@@ -215,6 +217,8 @@ async fn instances_share(brokers: &str) {
     world::until_ready(&[&first]).await;
     for id in &ids {
         let history = first.history(id, 1).await.expect("a history");
+        assert!(history.complete);
+        let history = history.events;
         let sequences: Vec<u64> = history.iter().map(|event| event.sequence).collect();
         assert_eq!(sequences, (1..=12).collect::<Vec<_>>());
     }
