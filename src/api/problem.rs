@@ -318,6 +318,12 @@ impl From<RegistryError> for Problem {
                 "This version is applied with other content",
                 detail,
             ),
+            RegistryError::Collision { .. } => Problem::new(
+                StatusCode::CONFLICT,
+                "agent-conflict",
+                "Two agents cannot both have a topic",
+                detail,
+            ),
             RegistryError::TooLarge { .. } => Self::too_large(detail),
             RegistryError::Topic { .. } | RegistryError::Write { .. } | RegistryError::Read(_) => {
                 Problem::unavailable(detail)

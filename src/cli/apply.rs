@@ -210,7 +210,7 @@ pub fn gather(paths: &[PathBuf], defaults: &Defaults) -> Result<Gathered, CliErr
                 continue;
             }
         };
-        match kinds::parse(&text, Some(&file.display().to_string()), defaults) {
+        match kinds::check(&text, Some(&file.display().to_string()), defaults) {
             Ok(found) => gathered
                 .definitions
                 .extend(found.into_iter().map(|found| (file.clone(), found))),

@@ -57,6 +57,15 @@ impl Node {
         }
     }
 
+    /// The member of that name, of a mapping that has it.
+    pub(crate) fn member(&self, name: &str) -> Option<&Node> {
+        let Value::Map(members) = &self.value else {
+            return None;
+        };
+        let found = members.iter().find(|(key, _)| key.name == name);
+        found.map(|(_, member)| member)
+    }
+
     pub(crate) fn to_json(&self) -> serde_json::Value {
         match &self.value {
             Value::Null => serde_json::Value::Null,

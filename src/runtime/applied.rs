@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use super::kinds::{Definition, Kind, Program};
 use super::rules::{Draining, RuleSet};
+use super::task_topics;
 use crate::model::Timestamp;
 use crate::pattern::{OnUpdate, Rule, Target};
 
@@ -141,6 +142,30 @@ impl Table {
                 draining: draining.into(),
             };
         }
+    }
+
+    /// An agent that the definition is the first to name and that cannot have a topic beside that of another,
+    /// and that other one.
+    pub(super) fn collision(&self, definition: &Definition) -> Option<(String, String)> {
+        let agents = definition.workflow()?.agents();
+        let applied = || {
+            let workflows = self.list(Kind::Workflow).map(|stored| &stored.definition);
+            workflows.flat_map(|known| {
+                let agents = known.workflow().map(|workflow| workflow.agents());
+                agents
+                    .into_iter()
+                    .flatten()
+                    .map(move |agent| (agent, known))
+            })
+        };
+        agents.into_iter().find_map(|agent| {
+            if applied().any(|(known, _)| known == agent) {
+                return None;
+            }
+            let (other, of) = applied().find(|(known, _)| task_topics::collide(known, agent))?;
+            let other = format!("that of agent `{other}` of {}", of.title());
+            Some((agent.to_owned(), other))
+        })
     }
 
     /// What is odd about a definition beside the others, though it can be applied: each a

@@ -18,7 +18,7 @@ pub(super) fn read(
     workflow: Option<(&str, u32)>,
     report: &mut Report<'_>,
 ) -> Vec<Arc<Rule>> {
-    let Some(Value::List(steps)) = member(node, "steps").map(|steps| &steps.value) else {
+    let Some(Value::List(steps)) = node.member("steps").map(|steps| &steps.value) else {
         return Vec::new();
     };
     let (name, version) = workflow.unwrap_or(("", 1));
@@ -27,7 +27,7 @@ pub(super) fn read(
         if !is_awaiting(step) {
             continue;
         }
-        let id = member(step, "id").or_else(|| member(step, "step_id"));
+        let id = step.member("id").or_else(|| step.member("step_id"));
         let id = id.and_then(Node::as_str).unwrap_or_default();
         let name = awaited_rule(name, id);
         let pattern = pattern_of(step);
@@ -39,24 +39,14 @@ pub(super) fn read(
     rules
 }
 
-fn member<'n>(node: &'n Node, name: &str) -> Option<&'n Node> {
-    match &node.value {
-        Value::Map(members) => members
-            .iter()
-            .find(|(key, _)| key.name == name)
-            .map(|(_, member)| member),
-        _ => None,
-    }
-}
-
 /// Whether the step awaits a pattern and says which: what else is wrong is for the workflow to say.
 fn is_awaiting(step: &Node) -> bool {
     let others = ["agent", "switch", "await"];
-    let is_kind = match member(step, "kind") {
+    let is_kind = match step.member("kind") {
         Some(kind) => kind.as_str() == Some("await_pattern"),
-        None => others.iter().all(|other| member(step, other).is_none()),
+        None => others.iter().all(|other| step.member(other).is_none()),
     };
-    is_kind && member(step, "match").is_some()
+    is_kind && step.member("match").is_some()
 }
 
 /// What the step says of its pattern, with the fields alone that it correlates by.

@@ -14,7 +14,7 @@ use rdkafka::ClientConfig;
 use rdkafka::admin::{AdminClient, AdminOptions, NewTopic, TopicReplication};
 use rdkafka::client::DefaultClientContext;
 use rdkafka::error::KafkaError;
-use rdkafka::producer::{FutureProducer, FutureRecord};
+use rdkafka::producer::{FutureProducer, FutureRecord, Producer as _};
 use rdkafka::types::RDKafkaErrorCode;
 
 use super::DefinitionRegistry;
@@ -23,6 +23,7 @@ use super::applied::Table;
 use super::follower::{Entry, FollowError, Follower};
 use super::kinds::{self, Definition, Kind};
 use super::rules::RuleSet;
+use super::task_topics;
 use crate::clock::{Clock, SystemClock};
 use crate::engine::Definitions;
 use crate::log::{ErrorClass, LogError};
@@ -30,7 +31,6 @@ use crate::model::Timestamp;
 use crate::pattern::Rule;
 use crate::workflow::Workflow;
 use crate::workflow::definition::{Defaults, Violations};
-use crate::workflow::program::StepKind;
 
 /// How long an apply may wait for the broker, and for its own record to come back.
 const WITHIN: Duration = Duration::from_secs(10);
@@ -94,6 +94,11 @@ pub enum RegistryError {
         bytes: usize,
         limit: usize,
     },
+    #[error(
+        "Kafka refuses a topic for agent `{agent}` beside {other}: it takes names that differ in `.` and `_` alone for one; {}",
+        task_topics::REMEDY
+    )]
+    Collision { agent: String, other: String },
     #[error("the topic `{topic}` of agent `{agent}` could not be made: {reason}")]
     Topic {
         agent: String,
@@ -193,7 +198,7 @@ impl Registry {
 
     /// Checks and compiles `text` (YAML or JSON, one document or many) without applying it.
     pub fn check(&self, text: &str, file: Option<&str>) -> Result<Vec<Definition>, RegistryError> {
-        kinds::parse(text, file, &self.settings.defaults).map_err(RegistryError::Invalid)
+        kinds::check(text, file, &self.settings.defaults).map_err(RegistryError::Invalid)
     }
 
     /// Applies all definitions in `text`, or none where one of them is invalid or conflicts.
@@ -212,6 +217,9 @@ impl Registry {
         for definition in &parsed {
             check_size(definition)?;
             changes.push(self.compare(definition)?);
+            if let Some((agent, other)) = self.table().collision(definition) {
+                return Err(RegistryError::Collision { agent, other });
+            }
         }
         if !dry_run {
             for (definition, change) in parsed.iter().zip(&changes) {
@@ -307,18 +315,8 @@ impl Registry {
     }
 
     async fn ensure_task_topics(&self, workflow: &Workflow) -> Result<(), RegistryError> {
-        let agents: std::collections::BTreeSet<&str> = workflow
-            .steps
-            .iter()
-            .filter_map(|step| match &step.kind {
-                StepKind::Agent { agent, .. } => Some(agent.as_ref()),
-                StepKind::Switch { .. }
-                | StepKind::Await { .. }
-                | StepKind::AwaitPattern { .. } => None,
-            })
-            .collect();
         let retention = self.settings.task_retention.as_millis().to_string();
-        for agent in agents {
+        for agent in workflow.agents() {
             let topic = format!("{}tasks.{agent}", self.settings.prefix);
             let wanted = NewTopic::new(
                 &topic,
@@ -346,11 +344,34 @@ impl Registry {
                 match result {
                     Ok(_) => tracing::info!(topic, "made the topic of an agent"),
                     Err((_, RDKafkaErrorCode::TopicAlreadyExists)) => {}
+                    Err((_, RDKafkaErrorCode::InvalidTopic)) => {
+                        return Err(self.name_refused(agent, topic));
+                    }
                     Err((_, code)) => return Err(refused(code.to_string())),
                 }
             }
         }
         Ok(())
+    }
+
+    /// Kafka refuses the name of an agent's topic: mostly for that of a topic that is there.
+    fn name_refused(&self, agent: &str, topic: String) -> RegistryError {
+        let client = self.producer.client();
+        let metadata = tokio::task::block_in_place(|| client.fetch_metadata(None, WITHIN));
+        let topics = metadata.iter().flat_map(|metadata| metadata.topics());
+        let mut names = topics.map(|found| found.name());
+        let agent = agent.to_owned();
+        match names.find(|other| task_topics::collide(other, &topic)) {
+            Some(other) => RegistryError::Collision {
+                agent,
+                other: format!("the topic `{other}`"),
+            },
+            None => RegistryError::Topic {
+                agent,
+                topic,
+                reason: "Kafka refuses its name".to_owned(),
+            },
+        }
     }
 }
 

@@ -3,7 +3,9 @@
 
 use std::sync::Arc;
 
-use super::awaited;
+use super::{awaited, task_topics};
+use crate::document::node::Node;
+use crate::document::violation::Report;
 use crate::document::{self, Violations};
 use crate::model::Json;
 use crate::pattern::{Rule, syntax};
@@ -118,7 +120,29 @@ pub fn parse(
     file: Option<&str>,
     defaults: &Defaults,
 ) -> Result<Vec<Definition>, Violations> {
+    read(text, file, defaults, |_, _| {})
+}
+
+/// The same for definitions that are to be applied: with what holds of them beside one another.
+///
+/// # Errors
+/// As [`parse`].
+pub fn check(
+    text: &str,
+    file: Option<&str>,
+    defaults: &Defaults,
+) -> Result<Vec<Definition>, Violations> {
+    read(text, file, defaults, task_topics::check)
+}
+
+fn read(
+    text: &str,
+    file: Option<&str>,
+    defaults: &Defaults,
+    check: impl FnOnce(&[Node], &mut Report<'_>),
+) -> Result<Vec<Definition>, Violations> {
     let (documents, mut report) = document::read(text, file);
+    check(&documents, &mut report);
     let mut definitions: Vec<Definition> = Vec::new();
     for node in &documents {
         let found: Vec<Definition> = if syntax::is_rule(node) {

@@ -44,6 +44,7 @@ mod supervisor;
 mod sweep;
 pub mod tables;
 mod tags;
+mod task_topics;
 mod transaction;
 pub mod worker;
 mod workflows;

@@ -1,7 +1,7 @@
 //! A workflow as the machine runs it: checked, compiled, immutable. `definition` makes it from
 //! YAML or JSON; `transition` runs it. Steps are named by their place in [`Workflow::steps`].
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
 
 use crate::expr::{Condition, Template};
@@ -25,6 +25,19 @@ pub struct Workflow {
     pub output: Option<Template>,
     /// JSON Schema of the input, where the definition has one (`input_schema`), checked at the start.
     pub input_schema: Option<InputSchema>,
+}
+
+impl Workflow {
+    /// The agents that its steps name, by name.
+    pub fn agents(&self) -> BTreeSet<&str> {
+        let agents = self.steps.iter().filter_map(|step| match &step.kind {
+            StepKind::Agent { agent, .. } => Some(agent.as_ref()),
+            StepKind::Switch { .. } | StepKind::Await { .. } | StepKind::AwaitPattern { .. } => {
+                None
+            }
+        });
+        agents.collect()
+    }
 }
 
 /// A compiled JSON Schema for inputs.

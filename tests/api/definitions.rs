@@ -1,7 +1,13 @@
 //! The registry, over HTTP and by itself.
 
+use std::time::Duration;
+
+use kafka_harness::Kafka;
 use partita::runtime::DefinitionRegistry as _;
+use partita::runtime::definitions::{Registry, RegistryError, RegistrySettings};
 use partita::runtime::kinds::Kind;
+use partita::workflow::definition::Defaults;
+use rdkafka::admin::{AdminClient, AdminOptions, NewTopic, TopicReplication};
 use rdkafka::consumer::{BaseConsumer, Consumer};
 use reqwest::{Method, StatusCode};
 
@@ -15,6 +21,91 @@ async fn put(one: &Instance, path: &str, yaml: &str) -> (StatusCode, serde_json:
         .header("content-type", "application/yaml")
         .body(yaml.to_owned());
     read(request.send().await.unwrap()).await
+}
+
+fn naming(name: &str, agents: &[&str]) -> String {
+    let step = |(place, agent): (usize, &&str)| format!("{{id: s{place}, agent: {agent}}}");
+    let steps: Vec<String> = agents.iter().enumerate().map(step).collect();
+    format!(
+        "{{kind: workflow, name: {name}, steps: [{}]}}",
+        steps.join(", ")
+    )
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn agents_whose_topics_are_one_to_kafka_are_refused() {
+    let broker = Broker::start().await;
+    let one = Instance::alone(&broker).await;
+    let both = naming("both", &["mail.out", "mail.out", "mail_out"]);
+    let (status, body) = put(&one, "/v1/definitions/workflow/both", &both).await;
+    assert_eq!(status, StatusCode::UNPROCESSABLE_ENTITY, "{body}");
+    let violations = body["violations"].as_array().expect("violations");
+    assert_eq!(violations.len(), 1, "{body}");
+    assert_eq!(violations[0]["path"], "steps[2].agent");
+    let message = violations[0]["message"].as_str().expect("words");
+    assert!(
+        message.contains("`mail_out`") && message.contains("`mail.out` on line 1"),
+        "{message}"
+    );
+
+    let first = naming("first", &["mail.out"]);
+    let path = "/v1/definitions/workflow/first";
+    assert_eq!(put(&one, path, &first).await.0, StatusCode::CREATED);
+    assert_eq!(put(&one, path, &first).await.0, StatusCode::OK);
+    let second = naming("second", &["hand", "mail_out"]);
+    for query in ["?dry_run=true", ""] {
+        let path = format!("/v1/definitions/workflow/second{query}");
+        let (status, body) = put(&one, &path, &second).await;
+        assert_eq!(status, StatusCode::CONFLICT, "{body}");
+        let detail = body["detail"].as_str().expect("words");
+        for words in [
+            "`mail_out`",
+            "`mail.out` of workflow first@1",
+            "another name",
+        ] {
+            assert!(detail.contains(words), "{detail}");
+        }
+    }
+    let again = naming("again", &["mail.out"]);
+    let path = "/v1/definitions/workflow/again";
+    assert_eq!(put(&one, path, &again).await.0, StatusCode::CREATED);
+}
+
+/// The topic of an agent outlives the definitions that name it.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_topic_that_is_there_refuses_an_agent_on_apache_kafka() {
+    let Some(kafka) = Kafka::start_or_skip("topics of agents whose names Kafka takes for one")
+    else {
+        return;
+    };
+    let mut client = rdkafka::ClientConfig::new();
+    client.set("bootstrap.servers", kafka.bootstrap());
+    let admin: AdminClient<_> = client.create().expect("an admin client");
+    let names = ["definitions", "tasks.mail.out"].map(|name| format!("{PREFIX}{name}"));
+    let topics = names
+        .each_ref()
+        .map(|name| NewTopic::new(name, 1, TopicReplication::Fixed(1)));
+    let made = admin.create_topics(&topics, &AdminOptions::new()).await;
+    assert!(made.expect("answers").iter().all(Result::is_ok));
+    let registry = Registry::start(RegistrySettings {
+        client,
+        prefix: PREFIX.to_owned(),
+        task_partitions: 1,
+        replication_factor: 1,
+        task_retention: Duration::from_secs(60),
+        task_config: Default::default(),
+        defaults: Defaults::default(),
+    })
+    .expect("a registry");
+    until("the topic is read", async || registry.restored()).await;
+    let refused = registry
+        .apply(&naming("w", &["mail_out"]), None, false)
+        .await;
+    let RegistryError::Collision { agent, other } = refused.expect_err("a refusal") else {
+        panic!("another refusal");
+    };
+    assert_eq!(agent, "mail_out");
+    assert_eq!(other, format!("the topic `{PREFIX}tasks.mail.out`"));
 }
 
 #[tokio::test(flavor = "multi_thread")]

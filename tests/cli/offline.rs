@@ -461,3 +461,20 @@ fn validate_reads_files_that_mix_kinds() {
         ended.stderr
     );
 }
+
+#[test]
+fn agents_whose_topics_are_one_to_kafka_are_a_fault() {
+    let text = "kind: workflow\nname: w\nsteps:\n  - {id: a, agent: mail.out}\n  - {id: b, agent: mail_out}\n";
+    let folder = folder(&[("w.yaml", text)]);
+    let path = folder.path().to_str().expect("a path");
+    let told = run(&["validate", path]).code(2);
+    let said = format!("{}{}", told.stdout, told.stderr);
+    for words in [
+        "w.yaml:5:",
+        "`mail_out`",
+        "`mail.out` on line 4",
+        "another name",
+    ] {
+        assert!(said.contains(words), "{said}");
+    }
+}
