@@ -11,7 +11,7 @@ use super::InstanceError;
 use crate::api::connections::ConnectionLimits;
 use crate::api::waiting;
 use crate::config::Config;
-use crate::topics::{self, Catalogue, Cluster, ClusterError};
+use crate::topics::{Catalogue, Cluster, ClusterError, Verdict};
 
 /// Between two attempts to reach a broker that is away: from this, doubling, to [`LONGEST_PAUSE`].
 const FIRST_PAUSE: Duration = Duration::from_millis(250);
@@ -50,6 +50,24 @@ pub(super) async fn await_topics(
     TcpListener::from_std(listener).map_err(failed)
 }
 
+/// Refuses topics that an instance cannot work with; others that are not as declared are told.
+fn accept(verdicts: &[Verdict]) -> Result<(), InstanceError> {
+    let faulty = verdicts.iter().filter_map(|verdict| {
+        let fault = verdict.fault.as_ref()?;
+        Some((verdict, fault.forbids_work))
+    });
+    let (forbidding, others): (Vec<_>, Vec<_>) = faulty.partition(|(_, forbids)| *forbids);
+    for (verdict, _) in others {
+        tracing::warn!("{verdict}");
+    }
+    let forbidding = forbidding.iter().map(|(verdict, _)| verdict.to_string());
+    let forbidding: Vec<String> = forbidding.collect();
+    match forbidding.is_empty() {
+        true => Ok(()),
+        false => Err(InstanceError::Topics(forbidding.join("\n"))),
+    }
+}
+
 /// Creates what is missing and refuses what is wrong; waits for a broker that is away.
 async fn ensure_topics(
     config: &Config,
@@ -74,12 +92,7 @@ async fn ensure_topics(
         };
         match outcome {
             Ok(verdicts) => {
-                let faults = topics::faults(&verdicts);
-                return if faults.is_empty() {
-                    Ok(())
-                } else {
-                    Err(InstanceError::Topics(faults.join("\n")))
-                };
+                return accept(&verdicts);
             }
             Err(ClusterError::Unreachable { brokers, message }) => {
                 tracing::warn!(brokers, error = message, again_in = ?pause, "Kafka is not reachable");

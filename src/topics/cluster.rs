@@ -36,6 +36,8 @@ pub struct Found {
     /// `cleanup.policy` and `retention.ms`, as the broker says them.
     pub cleanup: Option<String>,
     pub retention_ms: Option<i64>,
+    /// `max.message.bytes`, as the broker says it.
+    pub max_message_bytes: Option<u64>,
 }
 
 /// What `check` says of one declared topic.
@@ -51,6 +53,8 @@ pub struct Verdict {
 pub struct TopicFault {
     pub what: String,
     pub remedy: &'static str,
+    /// Whether no instance can work with it. Else it can until the topic refuses a record.
+    pub forbids_work: bool,
 }
 
 impl std::fmt::Display for TopicFault {
@@ -59,12 +63,19 @@ impl std::fmt::Display for TopicFault {
     }
 }
 
+impl std::fmt::Display for Verdict {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match &self.fault {
+            Some(fault) => write!(f, "{}: {fault}", self.topic),
+            None => write!(f, "{}: as declared", self.topic),
+        }
+    }
+}
+
 /// `<topic>: <what is wrong and what to do>` for each topic that is not as declared.
 pub fn faults(verdicts: &[Verdict]) -> Vec<String> {
-    verdicts
-        .iter()
-        .filter_map(|verdict| Some(format!("{}: {}", verdict.topic, verdict.fault.as_ref()?)))
-        .collect()
+    let faulty = verdicts.iter().filter(|verdict| verdict.fault.is_some());
+    faulty.map(Verdict::to_string).collect()
 }
 
 /// Remembers why a connection last failed: the errors of librdkafka's calls say only that it did.
@@ -175,6 +186,7 @@ impl Cluster {
             let value = |key: &str| resource.get(key).and_then(|entry| entry.value.clone());
             topic.cleanup = value("cleanup.policy");
             topic.retention_ms = value("retention.ms").and_then(|text| text.parse().ok());
+            topic.max_message_bytes = value(ROOM).and_then(|text| text.parse().ok());
         }
         Ok(found)
     }
@@ -201,6 +213,7 @@ impl Cluster {
                 .unwrap_or(0),
             cleanup: None,
             retention_ms: None,
+            max_message_bytes: None,
         });
         Ok(found.map(|topic| (topic.name.clone(), topic)).collect())
     }
@@ -312,7 +325,8 @@ impl Cluster {
     }
 }
 
-/// One verdict per declared topic, and one on what topics must have in common.
+/// One verdict per declared topic, one on what topics must have in common, and the topics of agents that are
+/// not as declared.
 fn compare(catalogue: &Catalogue, found: &BTreeMap<String, Found>) -> Vec<Verdict> {
     let mut verdicts: Vec<_> = catalogue
         .topics
@@ -337,16 +351,51 @@ fn compare(catalogue: &Catalogue, found: &BTreeMap<String, Found>) -> Vec<Verdic
         );
         verdicts.push(Verdict {
             topic: "co-partitioning".to_owned(),
-            fault: Some(TopicFault { what, remedy: ANEW }),
+            fault: Some(TopicFault::forbidding(what, ANEW)),
         });
     }
+    let of_agents = format!("{}.", catalogue.tasks.name);
+    let of_agents = found
+        .values()
+        .filter(|topic| topic.name.starts_with(&of_agents));
+    verdicts.extend(of_agents.filter_map(|topic| {
+        let fault = Some(lack_of_room(&catalogue.tasks, topic)?);
+        let topic = topic.name.clone();
+        Some(Verdict { topic, fault })
+    }));
     verdicts
 }
+
+impl TopicFault {
+    fn forbidding(what: String, remedy: &'static str) -> Self {
+        Self {
+            what,
+            remedy,
+            forbids_work: true,
+        }
+    }
+}
+
+/// Records may be larger than the topic takes.
+fn lack_of_room(declared: &TopicSpec, found: &Found) -> Option<TopicFault> {
+    let wanted: u64 = declared.config.get(ROOM)?.parse().ok()?;
+    let room = found.max_message_bytes.filter(|room| *room < wanted)?;
+    Some(TopicFault {
+        what: format!(
+            "has {ROOM}={room} and should have {wanted}, or a partition may stand still for a record that is refused"
+        ),
+        remedy: "raise its max.message.bytes with the broker's own tools",
+        forbids_work: false,
+    })
+}
+
+/// Kafka's name for the largest record of a topic.
+const ROOM: &str = "max.message.bytes";
 
 const ANEW: &str = "create the installation anew under another prefix";
 
 fn fault_of(catalogue: &Catalogue, topic: &TopicSpec, found: Option<&Found>) -> Option<TopicFault> {
-    let fault = |what: String, remedy| Some(TopicFault { what, remedy });
+    let fault = |what: String, remedy| Some(TopicFault::forbidding(what, remedy));
     let Some(found) = found else {
         return fault("is missing".to_owned(), "`partita topics create` makes it");
     };
@@ -395,7 +444,7 @@ fn fault_of(catalogue: &Catalogue, topic: &TopicSpec, found: Option<&Found>) -> 
             "reassign its partitions with the broker's own tools, or correct topics.replication_factor",
         );
     }
-    None
+    lack_of_room(topic, found)
 }
 
 #[cfg(test)]
@@ -410,6 +459,7 @@ mod tests {
             replication_factor: 1,
             cleanup: Some(topic.cleanup.name().to_owned()),
             retention_ms: None,
+            max_message_bytes: topic.config.get(ROOM).map(|room| room.parse().unwrap()),
         };
         catalogue
             .topics
@@ -462,6 +512,36 @@ mod tests {
                 .any(|fault| fault.starts_with("co-partitioning:")
                     && fault.contains("partita.replies 12"))
         );
+    }
+
+    #[test]
+    fn a_topic_with_less_room_than_declared_is_told_and_forbids_no_work() {
+        let catalogue = Catalogue::load(&TopicsSettings::default()).unwrap();
+        let mut found = as_declared(&catalogue);
+        let more = Some(16 << 20);
+        found.get_mut("partita.events").unwrap().max_message_bytes = more;
+        assert_eq!(faults_of(&catalogue, &found), Vec::<String>::new());
+        let less = Some(1 << 20);
+        found.get_mut("partita.state").unwrap().max_message_bytes = less;
+        found
+            .get_mut("partita.definitions")
+            .unwrap()
+            .max_message_bytes = less;
+        let of_agent = Found {
+            name: "partita.tasks.hand".to_owned(),
+            ..found["partita.state"].clone()
+        };
+        found.insert(of_agent.name.clone(), of_agent);
+        let verdicts = compare(&catalogue, &found);
+        let faulty = verdicts.iter().filter_map(|verdict| verdict.fault.as_ref());
+        assert!(faulty.clone().all(|fault| !fault.forbids_work));
+        let said = faults(&verdicts);
+        assert_eq!(said.len(), 2, "{said:#?}");
+        for (said, topic) in said.iter().zip(["state", "tasks.hand"]) {
+            let words =
+                format!("partita.{topic}: has max.message.bytes=1048576 and should have 8388608");
+            assert!(said.starts_with(&words), "{said}");
+        }
     }
 
     #[test]
