@@ -6,23 +6,34 @@ use std::sync::Arc;
 
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
-/// A run's id: 1 to 256 of `A–Z a–z 0–9 - . _ ~`, so that it stands in a URL as it is.
+/// A run's id: 1 to 256 of `A–Z a–z 0–9 - . _ ~` and neither `.` nor `..`, so that it stands in the path of a
+/// URL as it is.
 #[derive(Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct RunId(Arc<str>);
 
 /// Why a text is no run id.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("`{text}` is not a run id: 1 to 256 characters of A-Z a-z 0-9 - . _ ~ are allowed")]
+#[error("`{text}` is not a run id: {}", why_not(.text))]
 pub struct InvalidRunId {
     /// What was given, cut to 300 characters.
     pub text: String,
+}
+
+/// What the path of a URL takes for a way and not for a name, however it is escaped.
+const WAYS: [&str; 2] = [".", ".."];
+
+fn why_not(text: &str) -> &'static str {
+    match WAYS.contains(&text) {
+        true => "in the path of a URL it is a way, not a name, so nothing would reach the run",
+        false => "1 to 256 characters of A-Z a-z 0-9 - . _ ~ are allowed",
+    }
 }
 
 impl RunId {
     pub const MAX_LEN: usize = 256;
 
     pub fn parse(text: &str) -> Result<Self, InvalidRunId> {
-        if !is_plain(text, Self::MAX_LEN) {
+        if !is_plain(text, Self::MAX_LEN) || WAYS.contains(&text) {
             return Err(InvalidRunId {
                 text: text.chars().take(300).collect(),
             });
@@ -216,6 +227,11 @@ mod tests {
         assert!(RunId::parse("a/b").is_err());
         assert!(RunId::parse(&"x".repeat(257)).is_err());
         assert!(RunId::parse(&"x".repeat(256)).is_ok());
+        assert!(RunId::parse("...").is_ok() && RunId::parse(".a").is_ok());
+        for way in [".", ".."] {
+            let error = RunId::parse(way).unwrap_err().to_string();
+            assert!(error.contains("in the path of a URL"), "{error}");
+        }
     }
 
     #[test]

@@ -43,6 +43,11 @@ async fn malformed_requests_are_problems() {
         400,
         "A-Z a-z 0-9",
     );
+    for way in [".", ".."] {
+        let start = format!(r#"{{"workflow":"w","id":"{way}"}}"#);
+        let answer = one.post("/v1/runs", &start).await;
+        problem(&answer, 400, "in the path of a URL it is a way, not a name");
+    }
     problem(
         &one.post("/v1/runs?wait=soon", r#"{"workflow":"w"}"#).await,
         400,
