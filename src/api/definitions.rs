@@ -182,34 +182,49 @@ pub async fn delete(
     request.query(&[], &[])?;
     let (name, version) = name_and_version(&segment)?;
     api.definitions().caught_up().await?;
-    let versions: Vec<u32> = api
-        .definitions()
-        .list(kind)
-        .iter()
-        .filter(|stored| {
-            let found = &stored.definition;
-            found.name.as_ref() == name && version.is_none_or(|version| found.version == version)
-        })
-        .map(|stored| stored.definition.version)
-        .collect();
-    if versions.is_empty() {
+    let mut meant = api.definitions().list(kind);
+    meant.retain(|stored| {
+        let found = &stored.definition;
+        found.name.as_ref() == name && version.is_none_or(|version| found.version == version)
+    });
+    if meant.is_empty() {
         return Err(unknown(kind, &segment));
     }
-    if kind == Kind::Workflow
-        && let Some(run) = any_live_run_pins(&api, name, &versions).await?
-    {
-        return Err(Problem::new(
-            StatusCode::CONFLICT,
-            "definition-in-use",
-            "Runs that have not ended need the definition",
-            format!("run `{run}` needs workflow `{segment}`; delete it once such runs have ended or are cancelled"),
-        )
-        .with("run_id", run));
-    }
-    for version in versions {
+    let versions: Vec<u32> = meant
+        .iter()
+        .map(|stored| stored.definition.version)
+        .collect();
+    check_unused(&api, kind, name, &versions).await?;
+    for &version in &versions {
         api.definitions().delete(kind, name, version).await?;
     }
+    // A start that was on its way while the runs were looked at may have been carried out since.
+    if let Err(problem) = check_unused(&api, kind, name, &versions).await {
+        for stored in &meant {
+            api.definitions().put_back(stored).await?;
+        }
+        return Err(problem);
+    }
     Ok(StatusCode::NO_CONTENT.into_response())
+}
+
+/// Whether no run that has not ended needs one of these versions, over all instances.
+async fn check_unused(api: &Api, kind: Kind, name: &str, versions: &[u32]) -> Result<(), Problem> {
+    if kind != Kind::Workflow {
+        return Ok(());
+    }
+    let Some(run) = any_live_run_pins(api, name, versions).await? else {
+        return Ok(());
+    };
+    Err(Problem::new(
+        StatusCode::CONFLICT,
+        "definition-in-use",
+        "Runs that have not ended need the definition",
+        format!(
+            "run `{run}` needs workflow `{name}`; delete it once such runs have ended or are cancelled"
+        ),
+    )
+    .with("run_id", run))
 }
 
 fn definition(request: &Incoming, status: StatusCode, stored: &Stored) -> Response {

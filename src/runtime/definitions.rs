@@ -256,6 +256,24 @@ impl Registry {
         Ok(true)
     }
 
+    /// Undoes [`Registry::delete`], unless that version was applied again since.
+    pub async fn put_back(&self, stored: &Stored) -> Result<(), RegistryError> {
+        let _one_at_a_time = self.writing.lock().await;
+        self.caught_up().await?;
+        let Definition {
+            name,
+            version,
+            source,
+            ..
+        } = &stored.definition;
+        let kind = stored.definition.kind();
+        if self.get(kind, name, Some(*version)).is_some() {
+            return Ok(());
+        }
+        let key = key(kind, name, *version);
+        self.write(&key, Some(source.as_str())).await
+    }
+
     fn compare(&self, definition: &Definition) -> Result<Change, RegistryError> {
         let (kind, name, version) = (definition.kind(), &definition.name, definition.version);
         match self.get(kind, name, Some(version)) {

@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use kafka_harness::Kafka;
+use partita::model::RunId;
 use partita::runtime::DefinitionRegistry as _;
 use partita::runtime::definitions::{Registry, RegistryError, RegistrySettings};
 use partita::runtime::kinds::Kind;
@@ -356,6 +357,29 @@ async fn a_definition_that_runs_need_is_not_deleted() {
         one.get("/v1/runs/r").await.1["steps"][0]["id"],
         serde_json::Value::Null
     );
+}
+
+/// Nobody knows of the run while the runs are looked at; without its definition it would wait for ever.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_definition_is_put_back_for_a_start_that_was_on_its_way() {
+    let broker = Broker::start().await;
+    let one = Instance::alone(&broker).await;
+    one.apply("two_steps", TWO_STEPS).await;
+    let path = "/v1/definitions/workflow/two_steps@1";
+    let before = one.get(path).await;
+    one.post("/v1/runs", r#"{"workflow":"two_steps","id":"r"}"#)
+        .await;
+    *one.fake.on_its_way.lock().unwrap() = Some(RunId::parse("r").unwrap());
+    let (status, body) = one.ask(Method::DELETE, path, None).await;
+    assert_eq!(
+        (status, body["run_id"].as_str()),
+        (StatusCode::CONFLICT, Some("r")),
+        "{body}"
+    );
+    assert_eq!(one.get(path).await, before);
+    one.post("/v1/runs/r:cancel", "{}").await;
+    let (status, body) = one.ask(Method::DELETE, path, None).await;
+    assert_eq!(status, StatusCode::NO_CONTENT, "{body}");
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -36,6 +36,8 @@ pub struct Fake {
     state: Mutex<State>,
     told: broadcast::Sender<HistoryEvent>,
     clock: std::sync::atomic::AtomicI64,
+    /// A run whose start is on its way: no list shows it before its workflow is deleted.
+    pub on_its_way: Mutex<Option<RunId>>,
     /// What the rules have done here.
     pub rules: Mutex<Vec<RuleStats>>,
 }
@@ -48,6 +50,7 @@ impl Fake {
             state: Mutex::default(),
             told: broadcast::Sender::new(64),
             clock: std::sync::atomic::AtomicI64::new(1_795_219_200_000),
+            on_its_way: Mutex::default(),
             rules: Mutex::default(),
         })
     }
@@ -64,6 +67,11 @@ impl Fake {
 
     fn state(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap()
+    }
+
+    fn is_on_its_way(&self, run: &RunState) -> bool {
+        let is_applied = self.registry.workflow(&run.workflow, Some(run.version));
+        is_applied.is_some() && self.on_its_way.lock().unwrap().as_ref() == Some(&run.id)
     }
 
     fn now(&self) -> Timestamp {
@@ -386,7 +394,7 @@ impl Runs for Fake {
             .state()
             .runs
             .values()
-            .filter(|run| fits(run, filter))
+            .filter(|run| fits(run, filter) && !self.is_on_its_way(run))
             .cloned()
             .collect();
         let place = |run: &RunState| ListCursor {
