@@ -131,6 +131,9 @@ pub struct SourceTime {
 /// Event times of a rule, as a matcher keeps them: watermark, latest, now.
 pub type Times = [Option<Timestamp>; 3];
 
+/// Tells what a rule says from what another of its name and version says.
+pub type Definition = [u8; 16];
+
 pub fn encode_piece(piece: Piece<'_>) -> Vec<u8> {
     let mut out = Vec::with_capacity(piece.state.len() + 8);
     out.push(VERSION);
@@ -149,23 +152,34 @@ pub fn decode_piece(bytes: &[u8]) -> Result<Piece<'_>, CodecError> {
     })
 }
 
-pub fn encode_times(times: Times) -> Vec<u8> {
+pub fn encode_times(times: Times, definition: Definition) -> Vec<u8> {
     let mut out = vec![VERSION];
     for time in times {
         put_optional(&mut out, time, |out, time| put_long(out, time.0));
     }
+    put_optional(&mut out, Some(&definition), |out, it| put_bytes(out, it));
     out
 }
 
+/// Without a definition where a program wrote it that knew of none.
+///
 /// # Errors
 /// Bytes that [`encode_times`] did not write, or that a newer program wrote.
-pub fn decode_times(bytes: &[u8]) -> Result<Times, CodecError> {
+pub fn decode_times(bytes: &[u8]) -> Result<(Times, Option<Definition>), CodecError> {
     let mut reader = checked(bytes)?;
     let mut times = Times::default();
     for time in &mut times {
         *time = reader.optional(|reader| reader.long().map(Timestamp))?;
     }
-    Ok(times)
+    if reader.is_at_end() {
+        return Ok((times, None));
+    }
+    let definition = reader.optional(|reader| {
+        let bytes = reader.bytes()?;
+        let definition = bytes.try_into();
+        definition.map_err(|_| reader.malformed("a definition that is not of 16 bytes"))
+    })?;
+    Ok((times, definition))
 }
 
 pub fn encode_sources(sources: &[SourceTime]) -> Vec<u8> {
@@ -297,9 +311,12 @@ mod tests {
         assert_eq!(decode_piece(&bytes), Ok(piece));
         assert_avro_reads(&schemas[0], &bytes);
         let times = [Some(Timestamp(-5)), None, Some(Timestamp(1 << 40))];
-        let bytes = encode_times(times);
-        assert_eq!(decode_times(&bytes), Ok(times));
+        let bytes = encode_times(times, [7; 16]);
+        assert_eq!(decode_times(&bytes), Ok((times, Some([7; 16]))));
         assert_avro_reads(&schemas[1], &bytes);
+        // As earlier versions wrote it.
+        let before = &bytes[..bytes.len() - 18];
+        assert_eq!(decode_times(before), Ok((times, None)));
         let source = |partition| SourceTime {
             topic: "prices".to_owned(),
             partition,

@@ -4,6 +4,7 @@
 //! the matches that the pure engine finds, each once.
 
 mod canary;
+mod reapplied;
 mod replaced;
 
 use std::collections::BTreeMap;
@@ -49,7 +50,7 @@ const IN_VAIN: i32 = 4;
 /// it is told to catch up, and then not at once.
 struct OneRule {
     rule: Arc<Rule>,
-    /// The next version, once it is applied.
+    /// The next version, or another definition of the same, once it is applied.
     next: Arc<OnceLock<Arc<Rule>>>,
     /// How often it was told.
     told: AtomicI32,
@@ -85,6 +86,7 @@ impl DefinitionRegistry for OneRule {
         }
         match self.next.get() {
             None => RuleSet::new(1, Arc::from([self.rule.clone()])),
+            Some(next) if next.id() == self.rule.id() => RuleSet::new(2, Arc::from([next.clone()])),
             Some(next) => RuleSet {
                 generation: 2,
                 in_force: Arc::from([next.clone()]),
@@ -94,8 +96,9 @@ impl DefinitionRegistry for OneRule {
     }
 
     fn rule(&self, name: &str, version: u32) -> Option<Arc<Rule>> {
-        let is_it = *self.rule.name == *name && self.rule.version == version;
-        is_it.then(|| self.rule.clone())
+        let is_it = |rule: &&Arc<Rule>| *rule.name == *name && rule.version == version;
+        let rules = self.next.get().into_iter().chain([&self.rule]);
+        rules.into_iter().find(is_it).cloned()
     }
 }
 

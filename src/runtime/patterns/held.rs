@@ -42,6 +42,14 @@ impl Held {
         self.matches.is_empty()
     }
 
+    /// The keys under which they are saved.
+    pub(super) fn keys(&self, id: &RuleId) -> impl Iterator<Item = PatternKey> {
+        let matches = self.matches.iter();
+        matches.flat_map(move |(number, (_, count))| {
+            (0..*count).map(move |part| entry(id, *number, part))
+        })
+    }
+
     /// The one that was found first.
     pub(super) fn first(&self) -> Option<&Match> {
         let (_, (found, _)) = self.matches.first_key_value()?;

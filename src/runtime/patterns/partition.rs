@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use super::agenda::Agenda;
 use super::batch::Batch;
-use super::running::{Arrival, Running, entry};
+use super::running::{Arrival, Running, definition_of, entry};
 use super::sources::Sources;
 use super::stats::RuleLevel;
 use crate::codec::pattern_state::{self as state, PatternKey, SourceTime};
@@ -38,7 +38,7 @@ pub struct RulesPartition {
     sources: Sources,
     /// The changelog while it is read, and what of it belongs to no rule that is known.
     pub(super) entries: BTreeMap<PatternKey, Vec<u8>>,
-    /// Of the rules that are in force.
+    /// Of the rules that are in force, once all of them are at work.
     generation: Option<u64>,
     /// When the changelog had been read.
     began: Timestamp,
@@ -118,33 +118,38 @@ impl RulesPartition {
         if self.generation == Some(rules.generation) && !forgets {
             return false;
         }
-        self.generation = Some(rules.generation);
         let draining = rules.draining.iter();
         self.draining = draining.map(|one| (one.rule.id(), one.clone())).collect();
         for (id, running) in &mut self.running {
             observe(id, running, &self.agenda, batch);
         }
+        let draining = rules.draining.iter().map(|one| &one.rule);
+        for rule in rules.in_force.iter().chain(draining) {
+            self.set_aside_other(rule);
+        }
         let in_force: BTreeSet<RuleId> = rules.in_force.iter().map(|rule| rule.id()).collect();
+        let mut is_whole = true;
         for rule in rules.in_force.iter() {
             let id = rule.id();
             match self.running.get_mut(&id) {
                 Some(running) => running.is_leaving = false,
-                None => self.put_to_work(&id, rule),
+                None => is_whole &= self.put_to_work(&id, rule, batch),
             }
         }
         // What an earlier owner left of rules that are not in force any more.
         let left: BTreeSet<&str> = self.entries.keys().filter_map(PatternKey::rule).collect();
         let left: Vec<RuleId> = left.into_iter().map(str::to_owned).collect();
-        for id in left {
-            match known(&id) {
-                Some(rule) => self.put_to_work(&id, &rule),
+        for id in left.iter().filter(|id| !in_force.contains(*id)) {
+            match known(id) {
+                Some(rule) => is_whole &= self.put_to_work(id, &rule, batch),
                 None if forgets => {
-                    let gone = self.take_entries(&id, FORGOTTEN_AT_ONCE).into_iter();
+                    let gone = self.take_entries(id, FORGOTTEN_AT_ONCE).into_iter();
                     batch.entries.extend(gone.map(|(key, _)| (key, None)));
                 }
                 None => {}
             }
         }
+        self.generation = is_whole.then_some(rules.generation);
         self.agenda = Agenda::default();
         for (id, running) in &mut self.running {
             running.is_leaving = !in_force.contains(id);
@@ -165,21 +170,21 @@ impl RulesPartition {
     }
 
     /// What was read of a rule, at most so much. Each kind of key goes by its rule first, and what else
-    /// there is of the kind is not looked at.
+    /// there is of the kind is not looked at. Of which definition it is goes after what is of one.
     fn take_entries(&mut self, id: &RuleId, most: usize) -> Vec<(PatternKey, Vec<u8>)> {
         let (rule, none) = (|| id.clone(), String::new);
         let first_of_each = [
             entry(id, "", 0),
+            PatternKey::Held {
+                rule: rule(),
+                number: 0,
+                part: 0,
+            },
             PatternKey::Progress { rule: rule() },
             PatternKey::Watch {
                 rule: rule(),
                 attempt: none(),
                 key: none(),
-            },
-            PatternKey::Held {
-                rule: rule(),
-                number: 0,
-                part: 0,
             },
         ];
         let mut keys = Vec::new();
@@ -196,10 +201,40 @@ impl RulesPartition {
         taken.map(|(value, key)| (key, value)).collect()
     }
 
-    fn put_to_work(&mut self, id: &RuleId, rule: &Arc<Rule>) {
+    /// A version that was deleted and applied again may say something else: then what it held before is as if
+    /// it were read, and is found to be of another definition.
+    fn set_aside_other(&mut self, rule: &Rule) {
+        let id = rule.id();
+        if let Some(running) = self.running.get(&id)
+            && running.rule.source != rule.source
+        {
+            self.entries.extend(running.saved(&id));
+            self.running.remove(&id);
+        }
+    }
+
+    /// From what was saved of it. What was saved under another definition is forgotten first, so much in one
+    /// transaction; whether that is done and the rule at work. Who waits goes on waiting.
+    fn put_to_work(&mut self, id: &RuleId, rule: &Arc<Rule>, batch: &mut Batch) -> bool {
+        let progress = PatternKey::Progress { rule: id.clone() };
+        let definition = |value: &Vec<u8>| state::decode_times(value).ok()?.1;
+        let saved = self.entries.get(&progress).and_then(definition);
+        if saved.is_some_and(|saved| saved != definition_of(rule)) {
+            for (key, value) in self.take_entries(id, FORGOTTEN_AT_ONCE) {
+                match key {
+                    PatternKey::Watch { .. } => drop(self.entries.insert(key, value)),
+                    _ => batch.entries.push((key, None)),
+                }
+            }
+            if self.entries.contains_key(&progress) {
+                return false;
+            }
+            tracing::info!(rule = id, "forgot what was known under another definition");
+        }
         let entries = self.take_entries(id, usize::MAX);
         let running = Running::restore(id, rule, entries, self.tables.as_ref());
         self.running.insert(id.clone(), running);
+        true
     }
 
     /// Where an event comes that was handed to a version before another took its place, and nothing is
@@ -210,7 +245,7 @@ impl RulesPartition {
         let Some(rule) = draining.filter(|_| !self.running.contains_key(id)) else {
             return;
         };
-        self.put_to_work(id, &rule);
+        self.put_to_work(id, &rule, batch);
         if let Some(running) = self.running.get_mut(id) {
             running.is_leaving = true;
             self.agenda.enter(id, running);
@@ -320,7 +355,8 @@ impl RulesPartition {
     pub(super) fn move_time(&mut self, now: Timestamp, room: &mut usize, batch: &mut Batch) {
         self.looked_at = now;
         self.agenda.look(&self.sources, now);
-        self.is_behind = false;
+        // A rule that is not at work yet finds the events there when it is.
+        self.is_behind = self.generation.is_none();
         for id in self.agenda.touched() {
             let Some(running) = self.running.get_mut(id) else {
                 continue;
@@ -399,9 +435,8 @@ kind: rule\nname: quiet\ntime: {idle_after: 10s}\nmatch: {absent: {within: 1m, a
             let rules: Vec<_> = syntax::parse(RULES, None).expect("valid");
             let partition = &mut world.partition;
             partition.begin(world.now).expect("nothing was saved");
-            let nobody = |_: &str| None;
             let rules = RuleSet::new(1, rules.into());
-            assert!(partition.apply_rules(&rules, &nobody, world.now, &mut world.batch));
+            assert!(partition.apply_rules(&rules, &|_| None, world.now, &mut world.batch));
             world
         }
 
@@ -504,6 +539,26 @@ kind: rule\nname: quiet\ntime: {idle_after: 10s}\nmatch: {absent: {within: 1m, a
             partition.save(false, &mut world.batch);
             assert_eq!(world.batch.matched.len(), matched);
             assert_eq!(partition.is_behind, is_behind);
+        }
+    }
+
+    #[test]
+    fn what_was_known_under_another_definition_is_forgotten_part_by_part() {
+        let mut world = World::new();
+        world.partition = RulesPartition::new(Arc::new(NoTables));
+        let partition = &mut world.partition;
+        let rules: Vec<_> = syntax::parse(RULES, None).expect("valid");
+        let id = rules[0].id();
+        let parts = 0..=FORGOTTEN_AT_ONCE as u32;
+        parts.for_each(|part| partition.remember(entry(&id, "[]", part), Some(&[])));
+        let times = state::encode_times(Default::default(), [0; 16]);
+        partition.remember(PatternKey::Progress { rule: id }, Some(&times));
+        let rules = RuleSet::new(1, rules.into());
+        for (gone, is_behind) in [(FORGOTTEN_AT_ONCE, true), (FORGOTTEN_AT_ONCE + 2, false)] {
+            assert!(partition.apply_rules(&rules, &|_| None, world.now, &mut world.batch));
+            partition.move_time(world.now, &mut 1, &mut world.batch);
+            let found = (world.batch.entries.len(), partition.is_behind);
+            assert_eq!(found, (gone, is_behind));
         }
     }
 

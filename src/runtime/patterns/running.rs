@@ -10,7 +10,7 @@ use super::held::Held;
 use super::partition::RuleId;
 use super::stats::RuleLevel;
 use super::watching::Watchers;
-use crate::codec::pattern_state::{self as state, PatternKey, Piece, Times};
+use crate::codec::pattern_state::{self as state, Definition, PatternKey, Piece, Times};
 use crate::model::cloud_event::depth;
 use crate::model::{Failure, Json, Timestamp};
 use crate::pattern::filter::key_text;
@@ -27,6 +27,8 @@ pub(super) struct Running {
     /// Pieces in which the state of each key is saved.
     pieces: BTreeMap<String, u32>,
     saved: Progress,
+    /// Whether what is saved says of which definition it is.
+    is_named: bool,
     pub(super) joins: Joins,
     /// Matches that wait for the tables.
     pub(super) held: Held,
@@ -92,6 +94,7 @@ impl Running {
         let mut states: BTreeMap<String, BTreeMap<u32, Vec<u8>>> = BTreeMap::new();
         let mut held: BTreeMap<u64, BTreeMap<u32, Vec<u8>>> = BTreeMap::new();
         let mut saved = Progress::default();
+        let mut is_named = false;
         for (key, value) in entries {
             match key {
                 PatternKey::State { key, part, .. } => {
@@ -106,7 +109,8 @@ impl Running {
                     held.entry(number).or_default().insert(part, value);
                 }
                 _ => match state::decode_times(&value) {
-                    Ok([watermark, latest, now]) => {
+                    Ok(([watermark, latest, now], definition)) => {
+                        is_named = definition.is_some();
                         saved = Progress {
                             watermark,
                             latest,
@@ -142,6 +146,7 @@ impl Running {
             place: Place::default(),
             pieces,
             saved,
+            is_named,
             held: Held::restore(id, held),
             deepest: 0,
             taken: 0,
@@ -274,17 +279,44 @@ impl Running {
             entries.extend((after..before).map(|part| (entry(id, &key, part), None)));
         });
         let progress = self.matcher.progress();
-        if has_changed && progress != self.saved {
-            let Progress {
-                watermark,
-                latest,
-                now,
-            } = progress;
-            let times: Times = [watermark, latest, now];
-            let value = state::encode_times(times);
-            entries.push((PatternKey::Progress { rule: id.clone() }, Some(value)));
+        let is_newer = has_changed && progress != self.saved;
+        if is_newer || (!self.is_named && self.has_saved()) {
             self.saved = progress;
+            self.is_named = true;
+            entries.push(self.progress(id));
         }
+    }
+
+    /// Whether anything of it is saved beside its times.
+    fn has_saved(&self) -> bool {
+        let watchers = self.watchers.as_ref();
+        let has_watchers = watchers.is_some_and(|watchers| !watchers.is_empty());
+        has_watchers || !self.pieces.is_empty() || !self.held.is_empty()
+    }
+
+    /// The entry of its times, as they were saved last.
+    fn progress(&self, id: &RuleId) -> (PatternKey, Option<Vec<u8>>) {
+        let Progress {
+            watermark,
+            latest,
+            now,
+        } = self.saved;
+        let times: Times = [watermark, latest, now];
+        let value = state::encode_times(times, definition_of(&self.rule));
+        (PatternKey::Progress { rule: id.clone() }, Some(value))
+    }
+
+    /// What is saved of it: the keys, and of which definition it is.
+    pub(super) fn saved(&self, id: &RuleId) -> impl Iterator<Item = (PatternKey, Vec<u8>)> {
+        let pieces = self.pieces.iter();
+        let states =
+            pieces.flat_map(move |(key, count)| (0..*count).map(move |part| entry(id, key, part)));
+        let watchers = self.watchers.iter();
+        let watches = watchers.flat_map(move |watchers| watchers.keys(id));
+        let keys = states.chain(self.held.keys(id)).chain(watches);
+        let (progress, definition) = self.progress(id);
+        keys.map(|key| (key, Vec::new()))
+            .chain(definition.map(|value| (progress, value)))
     }
 
     /// Whether it may go now that it is not in force any more; `takes_events`: some may come for it yet.
@@ -312,6 +344,13 @@ impl Running {
         }
         false
     }
+}
+
+/// Tells what a rule says from what another of its name and version says. Part of the stored state: never to
+/// change, nor the canonical form, or all state is forgotten.
+pub(super) fn definition_of(rule: &Rule) -> Definition {
+    let source = rule.source.as_str().as_bytes();
+    uuid::Uuid::new_v5(&uuid::Uuid::NAMESPACE_OID, source).into_bytes()
 }
 
 pub(super) fn entry(id: &RuleId, key: &str, part: u32) -> PatternKey {

@@ -37,6 +37,13 @@ impl Watchers {
         self.by_key.is_empty()
     }
 
+    /// The keys under which they are saved.
+    pub(super) fn keys(&self, id: &RuleId) -> impl Iterator<Item = PatternKey> {
+        self.by_key.iter().flat_map(move |(key, attempts)| {
+            attempts.iter().map(move |attempt| entry(id, key, attempt))
+        })
+    }
+
     fn add(&mut self, key: &str, attempt: Arc<str>) {
         let of_key = self.by_key.entry(key.to_owned()).or_default();
         if of_key.insert(attempt.clone()) {
@@ -69,13 +76,17 @@ impl Watchers {
         for (key, attempt) in std::mem::take(&mut self.changes) {
             let of_key = self.by_key.get(&key);
             let waits = of_key.is_some_and(|of_key| of_key.contains(&attempt));
-            let entry = PatternKey::Watch {
-                rule: id.clone(),
-                attempt: attempt.to_string(),
-                key,
-            };
+            let entry = entry(id, &key, &attempt);
             batch.entries.push((entry, waits.then(encode_watch)));
         }
+    }
+}
+
+fn entry(id: &RuleId, key: &str, attempt: &Arc<str>) -> PatternKey {
+    PatternKey::Watch {
+        rule: id.clone(),
+        attempt: attempt.to_string(),
+        key: key.to_owned(),
     }
 }
 
