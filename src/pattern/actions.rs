@@ -120,7 +120,18 @@ fn rendered(template: Option<&Template>, bindings: &Bound<'_>) -> Result<Value, 
         return Ok(Value::Null);
     };
     let json = template.render(bindings)?;
-    Ok(json.parse().unwrap_or(Value::Null))
+    // An event may be nested deeper than a tree is read: what reads it whole has no value then.
+    json.parse()
+        .map_err(|error: serde_json::Error| fault(format!("the value cannot be read: {error}")))
+}
+
+fn fault(message: String) -> ExprError {
+    ExprError {
+        message,
+        expression: String::new(),
+        offset: None,
+        suggestion: None,
+    }
 }
 
 /// What must be text; numbers and booleans are written out.
@@ -128,13 +139,9 @@ fn text(template: &Template, bindings: &Bound<'_>) -> Result<Value, ExprError> {
     match rendered(Some(template), bindings)? {
         text @ Value::String(_) => Ok(text),
         other @ (Value::Number(_) | Value::Bool(_)) => Ok(other.to_string().into()),
-        _ => Err(ExprError {
-            message: "an id, a tag, a name or a reason is text; this is null, a list or a map"
-                .to_owned(),
-            expression: String::new(),
-            offset: None,
-            suggestion: None,
-        }),
+        _ => Err(fault(
+            "an id, a tag, a name or a reason is text; this is null, a list or a map".to_owned(),
+        )),
     }
 }
 
@@ -169,5 +176,40 @@ impl Bindings for Bound<'_> {
             }
         };
         Some((json, 1))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::model::Timestamp;
+    use crate::pattern::{Event, Matcher, Outputs, syntax};
+
+    #[test]
+    fn an_input_that_no_tree_can_hold_is_an_error_and_not_null() {
+        let rule = "{kind: rule, name: r, topic: t, match: {any: [{id: a}]}, \
+                    start: {workflow: w, input: {all: '${matches.a[0]}', n: '${matches.a[0].n}'}}}";
+        let rule = syntax::parse(rule, None).expect("a rule").remove(0);
+        let requested = |depth: usize| {
+            let (open, close) = ("[".repeat(depth), "]".repeat(depth));
+            let event = format!(r#"{{"n":1,"deep":{open}{close}}}"#);
+            let payload = Json::from_text(&event).expect("JSON");
+            let mut out = Outputs::default();
+            let event = Event {
+                topic: 0,
+                at: Timestamp(1),
+                position: 0,
+                slots: &rule.slots(0, &payload),
+                payload: &payload,
+            };
+            Matcher::new(rule.clone(), false).push(&event, &mut out);
+            let start = rule.start.as_ref().expect("it starts a workflow");
+            start.request(&rule, &out.matches[0], &[])
+        };
+        let request = requested(100).expect("a tree holds it");
+        assert_eq!(request["input"]["n"], 1);
+        assert!(request["input"]["all"]["deep"].is_array());
+        let error = requested(300).expect_err("it is too deep").to_string();
+        assert!(error.contains("cannot be read"), "{error}");
     }
 }
