@@ -8,7 +8,7 @@ use super::error::nearest;
 use super::lowered::{self, Lowered, Value};
 use super::path::Segment;
 use super::template::quoted;
-use super::{Bindings, ExprError, Names, Path, interpreter, text};
+use super::{Bindings, ExprError, Names, Path, interpreter, numbers, text};
 use crate::model::Json;
 
 /// A compiled expression. Cloning is cheap.
@@ -214,6 +214,9 @@ impl Extraction<'_> {
                     self.rewrite(part)?;
                 }
                 self.check_function(&name, is_method, node.id)?;
+                if let Expr::Call(call) = &mut node.expr {
+                    numbers::mix(call);
+                }
             }
             Expr::Comprehension(loops) => {
                 self.is_nested |= !self.scope.is_empty();

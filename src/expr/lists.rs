@@ -6,7 +6,9 @@ use std::cmp::Ordering;
 use cel::extractors::This;
 use cel::{Context, ExecutionError, Value};
 
-/// A context that knows them beside CEL's own.
+use super::numbers as arithmetic;
+
+/// A context that knows them beside CEL's own, and operators that mix kinds of numbers.
 pub(super) fn context() -> Context<'static, 'static> {
     let mut context = Context::default();
     let added = [
@@ -20,6 +22,7 @@ pub(super) fn context() -> Context<'static, 'static> {
         }),
     ];
     debug_assert!(added.iter().all(Result::is_ok));
+    arithmetic::add_to(&mut context);
     context
 }
 

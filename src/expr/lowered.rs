@@ -12,7 +12,7 @@ use cel::common::ast::{CallExpr, Expr, IdedExpr, LiteralValue, operators};
 use super::path::Slice;
 use super::template::quoted;
 use super::walk::{self, Shape};
-use super::{Bindings, Path, interpreter};
+use super::{Bindings, Path, interpreter, numbers};
 
 #[derive(Debug)]
 pub enum Lowered {
@@ -66,6 +66,19 @@ pub enum Arithmetic {
     Multiply,
     Divide,
     Remainder,
+}
+
+impl Arithmetic {
+    /// Of two doubles, or of one and an integer; there is no remainder.
+    pub fn of_doubles(self, left: f64, right: f64) -> Option<f64> {
+        match self {
+            Arithmetic::Add => Some(left + right),
+            Arithmetic::Subtract => Some(left - right),
+            Arithmetic::Multiply => Some(left * right),
+            Arithmetic::Divide => Some(left / right),
+            Arithmetic::Remainder => None,
+        }
+    }
 }
 
 /// Lowers an expression whose paths are variables; `None` where a part of it is out of reach.
@@ -126,10 +139,10 @@ fn lower_call(call: &CallExpr, tested: &[bool]) -> Option<Lowered> {
         (operators::LESS_EQUALS, false, 2) => compare(Comparison::LessOrEqual),
         (operators::GREATER, false, 2) => compare(Comparison::Greater),
         (operators::GREATER_EQUALS, false, 2) => compare(Comparison::GreaterOrEqual),
-        (operators::ADD, false, 2) => arithmetic(Arithmetic::Add),
-        (operators::SUBSTRACT, false, 2) => arithmetic(Arithmetic::Subtract),
-        (operators::MULTIPLY, false, 2) => arithmetic(Arithmetic::Multiply),
-        (operators::DIVIDE, false, 2) => arithmetic(Arithmetic::Divide),
+        (numbers::ADD, false, 2) => arithmetic(Arithmetic::Add),
+        (numbers::SUBTRACT, false, 2) => arithmetic(Arithmetic::Subtract),
+        (numbers::MULTIPLY, false, 2) => arithmetic(Arithmetic::Multiply),
+        (numbers::DIVIDE, false, 2) => arithmetic(Arithmetic::Divide),
         (operators::MODULO, false, 2) => arithmetic(Arithmetic::Remainder),
         (operators::IN, false, 2) => lower_in(boxed(0)?, operands[1], tested),
         ("startsWith", true, 2) => search(Search::StartsWith),
@@ -373,14 +386,15 @@ fn calculate<'a>(operation: Arithmetic, left: Value<'a>, right: Value<'a>) -> Op
             Arithmetic::Remainder => left.checked_rem(right),
         }
         .map(Value::Int),
-        (Value::Double(left), Value::Double(right)) => match operation {
-            Arithmetic::Add => Some(left + right),
-            Arithmetic::Subtract => Some(left - right),
-            Arithmetic::Multiply => Some(left * right),
-            Arithmetic::Divide => Some(left / right),
-            Arithmetic::Remainder => None,
+        (Value::Double(left), Value::Double(right)) => {
+            operation.of_doubles(left, right).map(Value::Double)
         }
-        .map(Value::Double),
+        (Value::Int(left), Value::Double(right)) => {
+            operation.of_doubles(left as f64, right).map(Value::Double)
+        }
+        (Value::Double(left), Value::Int(right)) => {
+            operation.of_doubles(left, right as f64).map(Value::Double)
+        }
         (Value::String(left), Value::String(right)) if matches!(operation, Arithmetic::Add) => {
             Some(Value::String(Cow::Owned(left.into_owned() + &right)))
         }

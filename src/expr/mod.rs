@@ -9,7 +9,8 @@
 //! `expression` parses it, takes out its paths (`path`: `steps.a.output.x`), and lowers what is
 //! simple to a tree of ours (`lowered`), which reads the JSON text in place (`walk`). Whatever the
 //! tree does not cover, and every error, is left to the CEL interpreter (`interpreter`, with the
-//! functions of `lists` beside its own), so the two cannot differ in what they refuse.
+//! functions of `lists` beside its own, and with the operators of `numbers`, which take integers
+//! and doubles together), so the two cannot differ in what they refuse.
 
 mod condition;
 mod error;
@@ -17,6 +18,7 @@ mod expression;
 mod interpreter;
 mod lists;
 pub(crate) mod lowered;
+mod numbers;
 mod path;
 mod template;
 mod text;

@@ -58,6 +58,8 @@ fn a_whole_expression_keeps_its_type() {
         ("${steps.a.output.items[0]}", json!({"id": 7})),
         ("${input.n + 1}", json!(4)),
         ("${input.x * 2.0}", json!(5.0)),
+        ("${input.x * 2 - input.n / 2}", json!(4.0)),
+        ("${[input.n, 2].map(e, e * 1.5 + 1)}", json!([5.5, 4.0])),
         ("${'a' + input.name}", json!("aAda \"L\"")),
         ("${input.list.size()}", json!(4)),
         ("${input.list.filter(e, type(e) == int)}", json!([1])),

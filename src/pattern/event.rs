@@ -63,6 +63,15 @@ impl Scalar {
         }
     }
 
+    /// The number, if it is one.
+    pub(super) fn number(&self) -> Option<f64> {
+        match self {
+            Scalar::Int(value) => Some(*value as f64),
+            Scalar::Float(value) => Some(*value),
+            _ => None,
+        }
+    }
+
     /// Whether it can stand in a correlation key.
     pub fn is_key(&self) -> bool {
         !matches!(self, Scalar::Missing | Scalar::Null | Scalar::Container(_))

@@ -444,14 +444,13 @@ fn calculate(operation: Arithmetic, left: &Scalar, right: &Scalar) -> Result<Sca
         }
         .map(Scalar::Int)
         .ok_or(Stop::Error),
-        (Scalar::Float(left), Scalar::Float(right)) => match operation {
-            Arithmetic::Add => Ok(Scalar::Float(left + right)),
-            Arithmetic::Subtract => Ok(Scalar::Float(left - right)),
-            Arithmetic::Multiply => Ok(Scalar::Float(left * right)),
-            Arithmetic::Divide => Ok(Scalar::Float(left / right)),
-            Arithmetic::Remainder => Err(Stop::Error),
-        },
-        _ => Err(Stop::Ask),
+        _ => {
+            let (Some(left), Some(right)) = (left.number(), right.number()) else {
+                return Err(Stop::Ask);
+            };
+            let result = operation.of_doubles(left, right);
+            result.map(Scalar::Float).ok_or(Stop::Error)
+        }
     }
 }
 

@@ -170,11 +170,7 @@ pub(super) fn observe(
 
 /// A number that can be compared, if it is one.
 pub(super) fn number(value: &Scalar) -> Option<f64> {
-    match value {
-        Scalar::Int(value) => Some(*value as f64),
-        Scalar::Float(value) => Some(*value),
-        _ => None,
-    }
+    value.number()
 }
 
 fn series_name(measure: &Measure, event: &Event<'_>) -> Box<str> {
