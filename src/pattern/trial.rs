@@ -44,6 +44,8 @@ pub struct Findings {
     unkeyed: List,
     own: List,
     overflows: List,
+    /// Conditions without an answer.
+    condition_errors: u64,
 }
 
 #[derive(Clone, Debug)]
@@ -154,6 +156,7 @@ impl Trial {
                 || json!({"at": overflow.at, "limit": overflow.limit, "dropped": overflow.dropped});
             findings.overflows.push(show);
         }
+        findings.condition_errors += std::mem::take(&mut out.condition_errors);
     }
 }
 
@@ -184,6 +187,7 @@ impl Findings {
             unkeyed: list(),
             own: list(),
             overflows: list(),
+            condition_errors: 0,
         }
     }
 
@@ -205,10 +209,12 @@ impl Findings {
         self.unkeyed.append(other.unkeyed);
         self.own.append(other.own);
         self.overflows.append(other.overflows);
+        self.condition_errors += other.condition_errors;
     }
 
-    /// `matches`, `late` and `timed_out`; `unkeyed`, `own` and `overflows` where there are any; and
-    /// in `left_off`, by list, how many are not shown.
+    /// `matches`, `late` and `timed_out`; `unkeyed`, `own` and `overflows` where there are any;
+    /// `condition_errors`, the number of conditions without an answer, where there is one; and in
+    /// `left_off`, by list, how many are not shown.
     pub fn document(&self) -> Value {
         let mut document = json!({
             "matches": self.matches.first,
@@ -223,6 +229,9 @@ impl Findings {
             if list.all > 0 {
                 document[name] = json!(list.first);
             }
+        }
+        if self.condition_errors > 0 {
+            document["condition_errors"] = self.condition_errors.into();
         }
         for (name, list) in [
             ("matches", &self.matches),
