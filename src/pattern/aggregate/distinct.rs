@@ -151,6 +151,13 @@ pub fn identity_of_number(value: f64) -> u64 {
     mix((value + 0.0).to_bits() ^ 0x9e37_79b9_7f4a_7c15)
 }
 
+/// The identity of an integer that no double holds; `None`: it has that of the equal double.
+pub fn identity_of_integer(value: i64) -> Option<u64> {
+    // The largest is nearest to 2⁶³, and that cast back is the largest again.
+    let is_held = value as f64 as i64 == value && value != i64::MAX;
+    (!is_held).then(|| mix(value.cast_unsigned() ^ 0xd6e8_feb8_6659_fd93))
+}
+
 /// The identity of text or other bytes: words of eight bytes through [`mix`], the length last.
 /// Part of the stored state: never to change.
 pub fn identity_of_bytes(bytes: &[u8]) -> u64 {
@@ -216,6 +223,17 @@ mod tests {
     #[test]
     fn equal_values_have_one_identity() {
         assert_eq!(identity_of_number(0.0), identity_of_number(-0.0));
+        for held in [0, -1, 1 << 53, i64::MIN, i64::MAX - 1023] {
+            assert_eq!(identity_of_integer(held), None, "{held}");
+        }
+        let apart = [(1 << 53) + 1, i64::MIN + 1, i64::MAX - 1, i64::MAX];
+        let identities: Vec<u64> = apart.into_iter().filter_map(identity_of_integer).collect();
+        assert_eq!(identities.len(), 4);
+        assert_eq!(
+            identity_of_integer(i64::MAX),
+            Some(17_253_041_267_310_859_852),
+            "stored states have this identity"
+        );
         assert_ne!(identity_of_bytes(b""), identity_of_bytes(b"\0"));
         assert_ne!(
             identity_of_bytes(b"12345678a"),

@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize, Serializer};
 
-use super::distinct::{Distinct, identity_of_bytes, identity_of_number};
+use super::distinct::{Distinct, identity_of_bytes, identity_of_integer, identity_of_number};
 use super::function::Function;
 use super::is_value;
 use super::moments::{Moments, Powers, Tally};
@@ -16,7 +16,7 @@ pub struct Sample {
     /// NaN where there is none.
     #[serde(with = "exact")]
     number: f64,
-    /// Of what is no number; 0 where there is none.
+    /// Of what is no number, and of an integer that the number does not hold exactly; else 0.
     identity: u64,
 }
 
@@ -48,6 +48,15 @@ impl Sample {
         }
     }
 
+    /// An integer: the nearest number, told from other integers where several have that one.
+    #[inline]
+    pub fn integer(value: i64) -> Sample {
+        Sample {
+            number: value as f64,
+            identity: identity_of_integer(value).unwrap_or(0),
+        }
+    }
+
     /// Something that is no number and can only be told from others: text, or JSON as its bytes.
     pub fn bytes(bytes: &[u8]) -> Sample {
         Sample {
@@ -59,8 +68,8 @@ impl Sample {
     /// What tells it from other values; `None` of a missing one.
     pub(super) fn identity(self) -> Option<u64> {
         match self.value() {
-            Some(value) => Some(identity_of_number(value)),
-            None => (self.identity != 0).then_some(self.identity),
+            Some(value) if self.identity == 0 => Some(identity_of_number(value)),
+            _ => (self.identity != 0).then_some(self.identity),
         }
     }
 
@@ -479,6 +488,26 @@ mod tests {
                 }
             }
         }
+    }
+
+    #[test]
+    fn integers_that_share_a_double_are_told_apart() {
+        let needs = Needs::of(&[Function::Distinct, Function::Max]);
+        let mut summary = Summary::new(needs);
+        let first = 1_234_567_890_123_456_789;
+        let ids = (first..first + 100).map(Sample::integer);
+        ids.for_each(|sample| summary.add(needs, sample));
+        assert_eq!((summary.distinct(), summary.missing()), (Some(100), 0));
+        assert_eq!(summary.max(), Some(first as f64));
+        summary.add(needs, Sample::integer(1 << 60));
+        summary.add(needs, Sample::number(2_f64.powi(60)));
+        assert_eq!(summary.distinct(), Some(101), "equal numbers are one");
+        let taken = Sample::integer(first + 1);
+        summary.remove(needs, taken);
+        assert_eq!(summary.distinct(), Some(100));
+        let bytes = postcard::to_stdvec(&taken).expect("plain data");
+        let read: Sample = postcard::from_bytes(&bytes).expect("it reads back");
+        assert_eq!(read, taken);
     }
 
     #[test]
