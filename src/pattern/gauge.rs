@@ -129,6 +129,11 @@ impl Gauge {
 }
 
 impl Memory {
+    /// The time of its newest value, epoch ms.
+    pub(super) fn newest(&self) -> i64 {
+        self.newest
+    }
+
     /// How many values were forgotten early because of the bound of the series.
     pub fn dropped(&self) -> u64 {
         match &self.kept {

@@ -1,7 +1,8 @@
 //! Conditions that compare an event with those before it in its series, in front of the machine of
 //! any shape: an event that does not meet its gauge does not meet the condition.
 
-use std::collections::BTreeMap;
+use std::cmp::Reverse;
+use std::collections::{BTreeMap, BinaryHeap};
 
 use serde::{Deserialize, Serialize, Serializer};
 use serde_json::{Map, Value};
@@ -20,12 +21,45 @@ pub(super) struct Measured<M> {
 
 /// The series of one key, and what the machine behind keeps.
 #[derive(Debug, Default, Serialize, Deserialize)]
+#[serde(from = "Stored<S>")]
 pub(super) struct State<S> {
     /// By measure, then by the values that tell series apart, as JSON text.
     series: Vec<BTreeMap<Box<str>, Memory>>,
     /// Nothing is to be forgotten before this.
     due: Option<i64>,
     inner: S,
+    /// By measure.
+    #[serde(skip)]
+    queues: Vec<Queue>,
+}
+
+/// Each series of a measure once, by the time of a value of it: of its newest, or of one before that where
+/// nobody has looked since.
+type Queue = BinaryHeap<Reverse<(i64, Box<str>)>>;
+
+/// What is saved of it.
+#[derive(Deserialize)]
+struct Stored<S> {
+    series: Vec<BTreeMap<Box<str>, Memory>>,
+    due: Option<i64>,
+    inner: S,
+}
+
+impl<S> From<Stored<S>> for State<S> {
+    fn from(stored: Stored<S>) -> State<S> {
+        let queue = |series: &BTreeMap<Box<str>, Memory>| {
+            let entries = series.iter();
+            entries
+                .map(|(name, memory)| Reverse((memory.newest(), name.clone())))
+                .collect()
+        };
+        State {
+            queues: stored.series.iter().map(queue).collect(),
+            series: stored.series,
+            due: stored.due,
+            inner: stored.inner,
+        }
+    }
 }
 
 impl<M> Measured<M> {
@@ -56,7 +90,8 @@ impl<M> Measured<M> {
         };
         let series = &mut state.series[place];
         let name = series_name(measure, event);
-        if !series.contains_key(&*name) {
+        let is_new = !series.contains_key(&*name);
+        if is_new {
             if series.len() >= step.rule.limits.max_partials_per_key {
                 step.overflow("max_partials_per_key", 1);
                 return None;
@@ -67,6 +102,9 @@ impl<M> Measured<M> {
         let reading = observe(&measure.gauge, memory, event.at.0, value, step);
         let due = measure.gauge.forgotten_at(memory);
         state.due = Some(state.due.map_or(due, |before| before.min(due)));
+        if is_new {
+            state.queues[place].push(Reverse((memory.newest(), name)));
+        }
         reading
     }
 
@@ -75,12 +113,25 @@ impl<M> Measured<M> {
             return;
         }
         state.due = None;
-        for (measure, series) in self.measures.iter().zip(&mut state.series) {
-            series.retain(|_, memory| measure.gauge.forgotten_at(memory) > now);
-            let due = series
-                .values()
-                .map(|memory| measure.gauge.forgotten_at(memory));
-            state.due = state.due.into_iter().chain(due).min();
+        let of_measures = state.series.iter_mut().zip(&mut state.queues);
+        for (measure, (series, queue)) in self.measures.iter().zip(of_measures) {
+            let gauge = &measure.gauge;
+            while let Some(Reverse((at, _))) = queue.peek() {
+                let due = at.saturating_add(gauge.forget_after);
+                if due > now {
+                    state.due = state.due.into_iter().chain([due]).min();
+                    break;
+                }
+                let Some(Reverse((_, name))) = queue.pop() else {
+                    break;
+                };
+                match series.get(&name) {
+                    Some(memory) if gauge.forgotten_at(memory) > now => {
+                        queue.push(Reverse((memory.newest(), name)));
+                    }
+                    _ => drop(series.remove(&name)),
+                }
+            }
         }
     }
 }
@@ -98,6 +149,9 @@ impl<M: Shaped> Shaped for Measured<M> {
         state
             .series
             .resize_with(self.measures.len(), BTreeMap::default);
+        state
+            .queues
+            .resize_with(self.measures.len(), Queue::default);
         let mut readings: Map<String, Value> = Map::new();
         for (place, measure) in self.measures.iter().enumerate() {
             if met >> measure.predicate & 1 == 0 {
@@ -217,6 +271,7 @@ fn with_readings(payload: &Json, readings: Map<String, Value>) -> Json {
 mod tests {
     use super::*;
     use crate::model::cloud_event::depth;
+    use crate::pattern::syntax;
 
     #[test]
     fn what_was_measured_does_not_hide_how_deep_an_event_is() {
@@ -227,5 +282,44 @@ mod tests {
         assert_eq!(depth(&shown), 3, "{shown:?}");
         let expected = r#"{"attempt":1,"ce":{"type":"t","partitadepth":3},"measured":{"up":1}}"#;
         assert_eq!(shown, Json::from_text(expected).expect("JSON"));
+    }
+
+    #[test]
+    fn series_are_forgotten_after_their_newest_value_also_when_they_were_saved() {
+        let rule =
+            "{kind: rule, name: r, topic: t, match: {change: {field: v, by: 1, over: 100ms}}}";
+        let rule = syntax::parse(rule, None).expect("a rule").remove(0);
+        let measured = Measured::new(&rule, ());
+        let gauge = &measured.measures[0].gauge;
+        let mut state: State<()> = State {
+            series: vec![BTreeMap::new()],
+            queues: vec![Queue::default()],
+            ..State::default()
+        };
+        for (name, at) in [("a", 10), ("b", 20), ("a", 30), ("c", 25)] {
+            let (name, series): (Box<str>, _) = (name.into(), &mut state.series[0]);
+            if !series.contains_key(&name) {
+                state.queues[0].push(Reverse((at, name.clone())));
+            }
+            let memory = series.entry(name).or_insert_with(|| gauge.memory());
+            gauge.observe(memory, at, 1.0);
+        }
+        state.due = Some(110);
+        for (now, due, left) in [
+            (109, Some(110), "abc"),
+            (110, Some(120), "abc"),
+            (120, Some(125), "ac"),
+            (129, Some(130), "a"),
+            (130, None, ""),
+        ] {
+            let saved = postcard::to_stdvec(&state).expect("plain data");
+            let mut restored: State<()> = postcard::from_bytes(&saved).expect("it reads back");
+            for state in [&mut state, &mut restored] {
+                measured.forget(state, now);
+                let names: String = state.series[0].keys().map(|name| &**name).collect();
+                assert_eq!((state.due, names.as_str()), (due, left), "at {now}");
+                assert_eq!(state.queues[0].len(), left.len(), "at {now}");
+            }
+        }
     }
 }
