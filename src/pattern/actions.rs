@@ -27,6 +27,11 @@ impl Rule {
         let lookup = |key: &Template| match key.render(&bindings).ok()?.parse().ok()? {
             Value::Null => None,
             Value::String(text) => Some(text),
+            Value::Number(number) => Some(match number.as_f64().filter(|_| number.is_f64()) {
+                // As keys are compared, however the number was spelt.
+                Some(value) => Scalar::Float(value).whole().to_json().to_string(),
+                None => number.to_string(),
+            }),
             other => Some(other.to_string()),
         };
         self.enrich

@@ -1,11 +1,15 @@
 //! Events as matchers see them: the fields that a rule asks for, interned into slots.
 
+use std::borrow::Cow;
 use std::hash::{Hash, Hasher};
 use std::sync::Arc;
 
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 use crate::model::{Json, Timestamp};
+
+/// Integers up to here are exact as doubles.
+const EXACT: f64 = 9_007_199_254_740_992.0;
 
 /// The value of a field.
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
@@ -69,6 +73,16 @@ impl Scalar {
             Scalar::Int(value) => Some(*value as f64),
             Scalar::Float(value) => Some(*value),
             _ => None,
+        }
+    }
+
+    /// A whole number as an integer, as keys are compared: 1.0 is 1.
+    pub(super) fn whole(&self) -> Cow<'_, Scalar> {
+        match self {
+            Scalar::Float(value) if value.fract() == 0.0 && value.abs() <= EXACT => {
+                Cow::Owned(Scalar::Int(*value as i64))
+            }
+            value => Cow::Borrowed(value),
         }
     }
 

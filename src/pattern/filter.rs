@@ -336,18 +336,12 @@ fn path_text(path: &[Segment]) -> String {
 /// A correlation key as a JSON array. Whole numbers are written as integers, for `1` and `1.0` are
 /// one key.
 pub fn key_text(key: &[Scalar]) -> String {
-    const EXACT: f64 = 9_007_199_254_740_992.0;
     let mut text = String::from("[");
     for (place, value) in key.iter().enumerate() {
         if place > 0 {
             text.push(',');
         }
-        let _ = match value {
-            Scalar::Float(number) if number.fract() == 0.0 && number.abs() <= EXACT => {
-                write!(text, "{}", *number as i64)
-            }
-            value => write!(text, "{}", value.to_json()),
-        };
+        let _ = write!(text, "{}", value.whole().to_json());
     }
     text.push(']');
     text

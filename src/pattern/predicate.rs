@@ -490,7 +490,7 @@ pub fn key_values(text: &str) -> Option<Vec<Scalar>> {
 /// The correlation key as an object of its names.
 pub(super) fn key_json(rule: &Rule, key: &[Scalar]) -> Json {
     let names = rule.correlate.iter().zip(key);
-    let members = names.map(|((name, _), value)| (name.to_string(), value.to_json()));
+    let members = names.map(|((name, _), value)| (name.to_string(), value.whole().to_json()));
     Json::from(serde_json::Value::Object(members.collect()))
 }
 

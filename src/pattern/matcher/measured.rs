@@ -231,15 +231,8 @@ fn series_name(measure: &Measure, event: &Event<'_>) -> Box<str> {
     if measure.series.is_empty() {
         return Box::default();
     }
-    let values = measure.series.iter().map(|slot| {
-        match &event.slots[usize::from(*slot)] {
-            // As keys: 1.0 is 1.
-            Scalar::Float(value) if value.fract() == 0.0 && value.abs() < 1e15 => {
-                Value::from(*value as i64)
-            }
-            value => value.to_json(),
-        }
-    });
+    let values = measure.series.iter();
+    let values = values.map(|slot| event.slots[usize::from(*slot)].whole().to_json());
     Value::Array(values.collect()).to_string().into()
 }
 
