@@ -86,9 +86,14 @@ impl Scalar {
         }
     }
 
-    /// Whether it can stand in a correlation key.
+    /// Whether it can stand in a correlation key. An integer that fits no `Int` has lost digits, and
+    /// would be one with others.
     pub fn is_key(&self) -> bool {
-        !matches!(self, Scalar::Missing | Scalar::Null | Scalar::Container(_))
+        match self {
+            Scalar::Missing | Scalar::Null | Scalar::Container(_) => false,
+            Scalar::Float(value) => value.abs() < -(i64::MIN as f64),
+            Scalar::Bool(_) | Scalar::Int(_) | Scalar::Text(_) => true,
+        }
     }
 }
 
