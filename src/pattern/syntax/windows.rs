@@ -11,6 +11,7 @@ use crate::document::node::{Node, Value};
 use crate::document::violation::Report;
 use crate::expr::{Condition, Names, is_identifier, nearest};
 use crate::pattern::aggregate::{Function, Needs};
+use crate::pattern::gauge::{Gauge, Method};
 use crate::pattern::having::Having;
 use crate::pattern::predicate::Scope as _;
 use crate::pattern::rule::{Aggregate, Shape, Span, Window};
@@ -55,7 +56,7 @@ pub(super) fn read(
     let early = choice(&fields, "emit", &["close", "early"], report) == Some("early");
     let (aggregates, samples) = aggregates(&fields, builder, report);
     let having = having(&fields, &aggregates, builder, report);
-    let gauge = gauge(&fields, &aggregates, builder.max_values, report);
+    let gauge = gauge(&fields, span, &aggregates, builder.max_values, report);
     let mut refuse = |name: &str, message: &str| {
         let at = fields.get(name).map_or(fields.at, |node| node.at);
         report.add(at, &join(path, name), message);
@@ -289,11 +290,29 @@ fn having(
 /// The `change` or `anomaly` of an aggregate from window to window.
 fn gauge(
     fields: &Fields<'_>,
+    span: Option<Span>,
     aggregates: &[Aggregate],
     max_values: usize,
     report: &mut Report<'_>,
-) -> Option<(u16, crate::pattern::gauge::Gauge)> {
+) -> Option<(u16, Gauge)> {
     let measured = measures::read(fields, max_values, report)?;
+    // The window before ends so much earlier, or more.
+    let (apart, word) = match span {
+        Some(Span::Tumbling { size }) => (size, "size"),
+        Some(Span::Hopping { every, .. }) => (every, "every"),
+        Some(Span::Session { gap }) => (gap, "gap"),
+        Some(Span::Trailing { .. }) | None => (0, "size"),
+    };
+    if matches!(measured.gauge.method, Method::Change(_)) && measured.gauge.forget_after <= apart {
+        let at = fields.get("change").map_or(fields.at, |node| node.at);
+        let path = join(&fields.path_of("change"), "over");
+        let message = format!(
+            "`over` looks back {} ms, and `{word}` puts the window before {apart} ms or more behind: there would be nothing to compare with",
+            measured.gauge.forget_after
+        );
+        let remedy = format!("give an `over` that is longer than `{word}`");
+        report.add_with(at, &path, message, Some(remedy));
+    }
     let (name, node) = measured.field;
     if let Some((_, series)) = measured.series.first() {
         let message = "a window has one series for each key; put it into `correlate`";
