@@ -272,9 +272,14 @@ pub(super) fn event_condition(
     builder: &mut Builder<'_>,
     report: &mut Report<'_>,
 ) -> Option<u16> {
-    let types: Vec<&str> = match fields.get("type").map(|node| &node.value) {
+    let types: Vec<&str> = match fields.get("type").map(|node| (&node.value, node)) {
         None => Vec::new(),
-        Some(Value::List(_)) => {
+        Some((Value::List(items), node)) => {
+            if items.is_empty() {
+                let message = "`type` is empty: no event would meet it";
+                let remedy = Some("leave it out for events of every type".to_owned());
+                report.add_with(node.at, &fields.path_of("type"), message, remedy);
+            }
             let names = fields.strings("type", report).unwrap_or_default();
             names.into_iter().map(|(name, _)| name).collect()
         }
