@@ -44,7 +44,7 @@ impl Random {
 
 /// A rule as a person might write it. Some are refused: then `None`.
 pub fn rule(random: &mut Random) -> (Value, Option<Arc<Rule>>) {
-    let text = Writer {
+    let mut text = Writer {
         random,
         ids: Vec::new(),
         made: 0,
@@ -52,7 +52,12 @@ pub fn rule(random: &mut Random) -> (Value, Option<Arc<Rule>>) {
         has_measures: false,
     }
     .rule();
-    let parsed = parse(&text);
+    let mut parsed = parse(&text);
+    // One that could skip nothing is refused.
+    if let (None, Some(emit)) = (&parsed, text["emit"].as_object_mut()) {
+        emit.remove("after_match");
+        parsed = parse(&text);
+    }
     (text, parsed)
 }
 

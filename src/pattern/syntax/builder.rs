@@ -29,6 +29,8 @@ pub(super) struct Builder<'n> {
     mapped: Vec<Mapped<'n>>,
     pub(super) correlate: Vec<(Arc<str>, u16)>,
     pub(super) names: Vec<Arc<str>>,
+    /// Of groups and absent steps: no event of a match stands under them.
+    eventless: Vec<u16>,
     pub(super) predicates: Vec<Predicate>,
     pub(super) measures: Vec<Measure>,
     /// Values that a series or a trailing window may hold.
@@ -54,6 +56,7 @@ impl<'n> Builder<'n> {
             mapped: Vec::new(),
             correlate: Vec::new(),
             names: Vec::new(),
+            eventless: Vec::new(),
             predicates: Vec::new(),
             measures: Vec::new(),
             max_values,
@@ -87,6 +90,39 @@ impl<'n> Builder<'n> {
         };
         self.names.push(Arc::from(id));
         place(self.names.len() - 1)
+    }
+
+    /// No event of a match will stand under this name.
+    pub(super) fn bears_none(&mut self, name: u16) {
+        self.eventless.push(name);
+    }
+
+    /// The ids that events of a match stand under.
+    fn bearing(&self) -> Vec<&str> {
+        let names = (0..).zip(&self.names);
+        let bearing = names.filter(|(place, _)| !self.eventless.contains(place));
+        bearing.map(|(_, name)| &**name).collect()
+    }
+
+    /// The place of an id that events of a match stand under; else what is wrong with it, beginning with
+    /// `unknown` where nobody has it, and the remedy.
+    pub(super) fn bearing_name(
+        &self,
+        id: &str,
+        unknown: &str,
+    ) -> Result<u16, (String, Option<String>)> {
+        let known = self.bearing();
+        let found = self.name(id);
+        if let Some(place) = found.filter(|_| known.contains(&id)) {
+            return Ok(place);
+        }
+        let message = match found {
+            None => format!("{unknown} `{id}`"),
+            Some(_) => format!(
+                "no event stands under `{id}`: it is the id of a group or of an absent step"
+            ),
+        };
+        Err((message, remedy(id, &known)))
     }
 
     /// The place of a name that is the shape's own.
@@ -339,27 +375,31 @@ impl<'n> Builder<'n> {
         path: &str,
         report: &mut Report<'_>,
     ) {
-        let (known, what, name) = match (read.name(0), read.name(1)) {
-            (Some("matches"), Some(id)) if self.name(id).is_none() => {
-                let names: Vec<&str> = self.names.iter().map(|name| &**name).collect();
-                (
-                    names,
-                    "there is no condition or step before this with the id",
-                    id,
-                )
+        let (message, remedy) = match (read.name(0), read.name(1)) {
+            (Some("matches"), Some(id)) => {
+                let unknown = "there is no condition or step before this with the id";
+                match self.bearing_name(id, unknown) {
+                    Ok(_) => return,
+                    Err(fault) => fault,
+                }
             }
             (Some("key"), Some(name)) if self.key(name).is_none() => {
-                let names = self.correlate.iter().map(|(name, _)| &**name).collect();
-                (names, "`correlate.by` does not name", name)
+                let known: Vec<&str> = self.correlate.iter().map(|(name, _)| &**name).collect();
+                let message = format!("`correlate.by` does not name `{name}`");
+                (message, remedy(name, &known))
             }
             _ => return,
         };
-        let suggestion = match nearest(name, known.iter().copied()) {
-            Some(near) => Some(format!("did you mean `{near}`?")),
-            None if known.is_empty() => None,
-            None => Some(format!("there are {}", known.join(", "))),
-        };
-        report.add_with(at, path, format!("{what} `{name}`"), suggestion);
+        report.add_with(at, path, message, remedy);
+    }
+}
+
+/// What else could have been meant.
+fn remedy(name: &str, known: &[&str]) -> Option<String> {
+    match nearest(name, known.iter().copied()) {
+        Some(near) => Some(format!("did you mean `{near}`?")),
+        None if known.is_empty() => None,
+        None => Some(format!("there are {}", known.join(", "))),
     }
 }
 

@@ -167,7 +167,7 @@ fn read_body(fields: &Fields<'_>, report: &mut Report<'_>, faults_before: usize)
             None
         }
     };
-    let emit = settings::emit(fields, &builder, report);
+    let emit = settings::emit(fields, shape.as_ref(), &builder, report);
     let enrich = actions::enrich(fields, &mut builder, report);
     let start = settings::start(fields, &builder, report);
     let enabled = settings::enabled(fields, report);

@@ -191,6 +191,9 @@ fn step(
     let faults_before = report.count();
     let name = builder.register(&fields, "step", report);
     let is_absent = boolean(&fields, "absent", report);
+    if is_absent || fields.get("group").is_some() {
+        builder.bears_none(name);
+    }
     let times = times(&fields, report);
     let next = contiguity(&fields, "next", report);
     let inner = contiguity(&fields, "inner", report);

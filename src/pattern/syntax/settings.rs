@@ -149,7 +149,12 @@ fn time_source<'n>(
     }
 }
 
-pub(super) fn emit(fields: &Fields<'_>, builder: &Builder<'_>, report: &mut Report<'_>) -> Emit {
+pub(super) fn emit(
+    fields: &Fields<'_>,
+    shape: Option<&Shape>,
+    builder: &Builder<'_>,
+    report: &mut Report<'_>,
+) -> Emit {
     let Some(node) = fields.get("emit") else {
         return Emit::default();
     };
@@ -157,8 +162,15 @@ pub(super) fn emit(fields: &Fields<'_>, builder: &Builder<'_>, report: &mut Repo
     let Some(inner) = Fields::read(node, "emit", "`emit`", known, &[], report) else {
         return Emit::default();
     };
+    let after_match = skip(&inner, builder, report);
+    if after_match != Skip::None && matches!(shape, Some(Shape::Any { .. } | Shape::Window(_))) {
+        let at = inner.get("after_match").map_or(inner.at, |node| node.at);
+        let message = "there is nothing to skip: a match of `any`, of a `window` or of a `change` or `anomaly` alone gives up no other";
+        let remedy = Some("`cooldown` keeps matches back for a while".to_owned());
+        report.add_with(at, &inner.path_of("after_match"), message, remedy);
+    }
     Emit {
-        after_match: skip(&inner, builder, report),
+        after_match,
         debounce: span(&inner, "debounce", report),
         cooldown: span(&inner, "cooldown", report),
     }
@@ -177,14 +189,13 @@ fn skip(fields: &Fields<'_>, builder: &Builder<'_>, report: &mut Report<'_>) -> 
         };
         let mut target = |name: &str| {
             let (id, at) = inner.string(name, report)?;
-            let found = builder.name(id);
-            if found.is_none() {
-                let names = builder.names.iter().map(|name| &**name);
-                let suggestion = nearest(id, names).map(|near| format!("did you mean `{near}`?"));
-                let message = format!("there is no step `{id}`");
-                report.add_with(at.at, &join(&path, name), message, suggestion);
+            match builder.bearing_name(id, "there is no step") {
+                Ok(found) => Some(found),
+                Err((message, remedy)) => {
+                    report.add_with(at.at, &join(&path, name), message, remedy);
+                    None
+                }
             }
-            found
         };
         let (first, last) = (target("skip_to_first"), target("skip_to_last"));
         return match (first, last) {

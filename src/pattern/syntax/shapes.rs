@@ -152,6 +152,9 @@ fn absent(
         condition(node, &fields.path_of(name), name, builder, report)
     };
     let (after, expect) = (part("after"), part("expect"));
+    if let Some(expect) = expect {
+        builder.bears_none(expect.name);
+    }
     let step = |condition: Condition, part: Part| Step {
         name: condition.name,
         part,
