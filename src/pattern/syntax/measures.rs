@@ -229,6 +229,13 @@ fn anomaly<'n>(fields: &Fields<'n>, report: &mut Report<'_>) -> Option<Measured<
         whole("memory", 28),
     );
     let (calibration, depth) = (whole("calibration", 1_000), whole("depth", 0));
+    let node = fields.get("warm_up");
+    if let Some(node) = node.filter(|_| method == "robust_z" && warm_up > values) {
+        let message = format!(
+            "`warm_up` is {warm_up}, and a series holds the last {values} values (`values`): there would never be enough"
+        );
+        report.add(node.at, &fields.path_of("warm_up"), message);
+    }
     let period = span(fields, "period", report).unwrap_or(Millis(86_400_000));
     let usual = Millis(FORGET_AFTER.0.max(if method == "seasonal" {
         period.0.saturating_mul(4)
