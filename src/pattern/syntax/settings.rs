@@ -17,7 +17,7 @@ use crate::pattern::rule::{
     Emit, Limits, Mode, OnOverflow, OnUpdate, Shape, Skip, Start, Time, TimeSource,
 };
 
-/// `correlate: {by: […]}`, or the list itself.
+/// `correlate: {by: […]}`, or the list itself, or the name of one field.
 pub(super) fn correlate<'n>(
     fields: &Fields<'n>,
     builder: &mut Builder<'n>,
@@ -27,8 +27,10 @@ pub(super) fn correlate<'n>(
         return;
     };
     let path = fields.path_of("correlate");
-    if let Value::List(items) = &node.value {
-        return keys(items, &path, builder, report);
+    match &node.value {
+        Value::List(items) => return keys(items, &path, builder, report),
+        Value::String(_) => return keys(std::slice::from_ref(node), &path, builder, report),
+        _ => {}
     }
     let known = &[field("by")];
     let Some(inner) = Fields::read(node, &path, "`correlate`", known, &[], report) else {

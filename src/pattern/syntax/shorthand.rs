@@ -5,11 +5,11 @@
 //!
 //! | word | means |
 //! |---|---|
-//! | `pattern_id`, `pattern_name` | `name` |
+//! | `pattern_id`, `pattern_name` | `name`; of both the second is the `description` |
 //! | `event: E` | a condition with the id E on the topic E; where the entry or the rule gives a `topic`, on its events of the CloudEvents type E |
 //! | `threshold: 0.15` | where E ends in `_drop`, `_decline`, `_spike`, …: a change by 15 % in that direction against the largest (downwards) or smallest (upwards) value of the `timeframe`; else a value of at least that |
 //! | `increase: 0.25`, `decrease: 0.25` | a change by 25 % against the average of the `timeframe` before |
-//! | `field: F` | what is compared; without it the word before the direction in E, else `value` |
+//! | `field: F` | what is compared, by a change and by a threshold; without it the word before the direction in E, else `value` |
 //! | `timeframe: 1h` | `over` of the change; without it the window of the rule |
 //! | any other `name: value` | the field of that name is equal, or one of a list |
 //! | `temporal_relationship` | `all_within` (also where nothing is said), `any_of`, `sequence` |
@@ -77,9 +77,9 @@ pub(super) fn lower(node: &Node, report: &mut Report<'_>) -> Vec<Node> {
     }
     let faults_before = report.count();
     let mut rest = Members::new(node.at, members);
-    for word in ["pattern_id", "pattern_name"] {
-        rest.rename(word, "name");
-    }
+    let has_id = rest.get("pattern_id").is_some();
+    rest.rename("pattern_id", "name");
+    rest.rename("pattern_name", if has_id { "description" } else { "name" });
     rest.rename("group_by", "correlate");
     let lowered = if rest.get("windowing").is_some()
         || rest.get("aggregations").is_some()
@@ -124,8 +124,14 @@ fn pattern(mut rest: Members, report: &mut Report<'_>) -> Option<Node> {
         rest.merge("emit", "debounce", span);
     }
     let Some(events) = rest.take("events") else {
+        let relation = relation.map(|node| ("temporal_relationship", node));
+        for (word, node) in within.into_iter().chain(relation) {
+            let message = format!("`{word}` is about a list of `events`, and there is none");
+            report.add(node.at, word, message);
+        }
         return Some(rest.finish());
     };
+    let within = within.map(|(_, node)| node);
     let Value::List(entries) = &events.value else {
         let message = format!("`events` is a list, not {}", events.described());
         report.add(events.at, "events", message);
@@ -195,10 +201,26 @@ fn condition(
         report.add(event.at, &join(path, "event"), "`event` is a name");
         return None;
     };
-    let change = change(name, &mut rest, path, within, report);
+    let given = rest.take("field");
+    if let Some(node) = given.as_ref().filter(|node| node.as_str().is_none()) {
+        let message = format!("`field` is the name of a field, not {}", node.described());
+        report.add(node.at, &join(path, "field"), message);
+        return None;
+    }
+    let field = given.clone().unwrap_or_else(|| {
+        let word = moved(name).map(|(_, word)| word);
+        text(
+            event.at,
+            word.filter(|word| !word.is_empty()).unwrap_or("value"),
+        )
+    });
+    let change = change(name, &field, &mut rest, path, within, report);
+    if let Some(node) = given.filter(|_| change.is_none() && rest.get("threshold").is_none()) {
+        let message = "`field` belongs to a `threshold`, an `increase` or a `decrease`";
+        report.add(node.at, &join(path, "field"), message);
+    }
     let mut tests = Vec::new();
     let mut out = Vec::new();
-    let field = rest.take("field");
     for (key, node) in &rest.members {
         match key.name.as_str() {
             "id" | "topic" => out.push((key.name.as_str(), node.clone())),
@@ -207,7 +229,7 @@ fn condition(
                 tests.extend(test.map(|test| format!("({test})")));
             }
             "threshold" => {
-                let of = field.as_ref().and_then(Node::as_str).unwrap_or("value");
+                let of = field.as_str().unwrap_or("value");
                 tests.push(format!("event.{of} >= {}", node.to_json()));
             }
             other => tests.extend(equality(other, key, node, path, report)),
@@ -259,21 +281,28 @@ fn equality(
     })
 }
 
+/// Which way an event's name says that its value moved, and the word before that.
+fn moved(name: &str) -> Option<(&'static str, &str)> {
+    let (before, last) = name.rsplit_once('_').unwrap_or(("", name));
+    let direction = match last {
+        last if DOWN.contains(&last) => "down",
+        last if UP.contains(&last) => "up",
+        _ => return None,
+    };
+    Some((direction, before.rsplit('_').next().unwrap_or_default()))
+}
+
 /// The `change` that an event's name, its `threshold`, `increase` and `decrease` speak of.
 fn change(
     name: &str,
+    field: &Node,
     rest: &mut Members,
     path: &str,
     within: Option<&Node>,
     report: &mut Report<'_>,
 ) -> Option<Node> {
     let timeframe = rest.take("timeframe");
-    let (before, last) = name.rsplit_once('_').unwrap_or(("", name));
-    let named = match last {
-        last if DOWN.contains(&last) => Some("down"),
-        last if UP.contains(&last) => Some("up"),
-        _ => None,
-    };
+    let named = moved(name).map(|(direction, _)| direction);
     let (by, direction, from) = if let Some(by) = rest.take("increase") {
         (by, "up", "previous_window_avg")
     } else if let Some(by) = rest.take("decrease") {
@@ -301,14 +330,10 @@ fn change(
         Value::Number(number) => text(by.at, format!("{}%", percent_of(number))),
         _ => by.clone(),
     };
-    let field = rest.take("field").unwrap_or_else(|| {
-        let word = before.rsplit('_').next().filter(|word| !word.is_empty());
-        text(by.at, named.and(word).unwrap_or("value"))
-    });
     Some(map_of(
         by.at,
         vec![
-            ("field", field),
+            ("field", field.clone()),
             ("direction", text(by.at, direction)),
             ("by", percent),
             ("over", over.clone()),
@@ -391,6 +416,7 @@ fn correlation(rest: &Members) -> Vec<String> {
         .get("correlate")
         .or_else(|| rest.get("correlation_keys"));
     let list = match node.map(|node| &node.value) {
+        Some(Value::String(name)) => return vec![name.clone()],
         Some(Value::Map(members)) => {
             let by = members.iter().find(|(key, _)| key.name == "by");
             by.map(|(_, node)| &node.value)
@@ -469,23 +495,26 @@ impl Members {
         }
     }
 
-    /// `window_minutes` and the like as a duration.
-    pub(super) fn window(&mut self, report: &mut Report<'_>) -> Option<Node> {
+    /// `window_minutes` and the like as a duration, with the word.
+    pub(super) fn window(&mut self, report: &mut Report<'_>) -> Option<(&'static str, Node)> {
         let words = [
-            ("window_seconds", "s"),
-            ("window_minutes", "m"),
-            ("window_hours", "h"),
+            ("window_seconds", 's'),
+            ("window_minutes", 'm'),
+            ("window_hours", 'h'),
         ];
-        let mut found = None;
+        let mut found: Option<(&'static str, Node)> = None;
         for (word, unit) in words {
             let Some(node) = self.take(word) else {
                 continue;
             };
-            let Value::Number(number) = &node.value else {
+            if let Some((other, _)) = &found {
+                let message = format!("give one of `{other}` and `{word}`");
+                report.add(node.at, word, message);
+            } else if let Value::Number(number) = &node.value {
+                found = Some((word, text(node.at, span(number, unit))));
+            } else {
                 report.add(node.at, word, format!("`{word}` is a number"));
-                continue;
-            };
-            found = Some(text(node.at, format!("{number}{unit}")));
+            }
         }
         found
     }
@@ -496,6 +525,19 @@ impl Members {
             source: None,
             value: Value::Map(self.members),
         }
+    }
+}
+
+/// A number of seconds, minutes or hours as a duration, which has no decimals.
+pub(super) fn span(number: &serde_json::Number, unit: char) -> String {
+    let millis = match unit {
+        's' => 1e3,
+        'm' => 60e3,
+        _ => 3_600e3,
+    };
+    match number.as_f64().filter(|_| number.is_f64()) {
+        Some(value) => format!("{}ms", (value * millis).round()),
+        None => format!("{number}{unit}"),
     }
 }
 

@@ -4,12 +4,12 @@
 //! | word | means |
 //! |---|---|
 //! | `windowing` | `{type, size, every, gap}` as of `match.window`, with `slide` and `advance` for `every`, `hopping` for `sliding`, `size_minutes` and `size_seconds`; or the type alone beside `window_minutes` |
-//! | `aggregations: [count, avg, percentile_95]` | aggregates of `field` (without it of `value`), each known by its name |
+//! | `aggregations: [count, avg, percentile_95]` | aggregates of `field` (without it of `value`), each known by its name, with `_` for a dot |
 //! | `trigger_workflows.threshold_exceeded: W` | start W where an aggregate is above its `threshold`: a mapping by aggregate, or one number for the first that is no `count` |
 //! | `trigger_workflows.anomaly_detected: W` | start W where `avg`, or the first aggregate, is an anomaly among those of the windows before; `anomaly` says how: a method (`ewma`, `robust_z`, `seasonal`, `spot`) or all that `anomaly` of a window takes, by EWMA where nothing is said |
 //! | `group_by` | `correlate` |
 
-use super::shorthand::{Members, map_of, start, text};
+use super::shorthand::{Members, map_of, span, start, text};
 use crate::document::node::{Key, Node, Value};
 use crate::document::violation::Report;
 
@@ -19,17 +19,18 @@ pub(super) fn lower(mut rest: Members, report: &mut Report<'_>) -> Vec<Node> {
     let within = rest.window(report);
     let window = windowing(rest.take("windowing"), within, report);
     let field = rest.take("field");
-    let field = field
-        .as_ref()
-        .and_then(Node::as_str)
-        .unwrap_or("value")
-        .to_owned();
+    if let Some(node) = field.as_ref().filter(|node| node.as_str().is_none()) {
+        let message = format!("`field` is the name of a field, not {}", node.described());
+        report.add(node.at, "field", message);
+    }
+    let field = field.as_ref().and_then(Node::as_str).unwrap_or("value");
     let aggregations = rest.take("aggregations");
     let names = aggregations.as_ref().and_then(|node| names(node, report));
     let threshold = rest.take("threshold");
-    let anomaly = rest
-        .take("anomaly")
-        .map_or(Some(Vec::new()), |node| anomaly(&node, report));
+    let method = rest.take("anomaly");
+    let anomaly = method
+        .as_ref()
+        .map_or(Some(Vec::new()), |node| anomaly(node, report));
     let triggers = rest.take("trigger_workflows");
     let Some(Value::Map(triggers)) = triggers.as_ref().map(|node| &node.value) else {
         let at = triggers.map_or(rest.at, |node| node.at);
@@ -38,6 +39,16 @@ pub(super) fn lower(mut rest: Members, report: &mut Report<'_>) -> Vec<Node> {
         report.add(at, "trigger_workflows", message);
         return Vec::new();
     };
+    for (word, given, trigger) in [
+        ("threshold", &threshold, TRIGGERS[0]),
+        ("anomaly", &method, TRIGGERS[1]),
+    ] {
+        let is_there = triggers.iter().any(|(key, _)| key.name == trigger);
+        if let Some(node) = given.as_ref().filter(|_| !is_there) {
+            let message = format!("`{word}` is of no use without the trigger `{trigger}`");
+            report.add(node.at, word, message);
+        }
+    }
     let Some(names) = names else {
         if aggregations.is_none() {
             let message = "a stream needs `aggregations`, such as `[count, avg]`";
@@ -50,7 +61,7 @@ pub(super) fn lower(mut rest: Members, report: &mut Report<'_>) -> Vec<Node> {
     };
     let main = |wanted: &str| names.iter().find(|name| *name == wanted);
     let measured = main("avg").or_else(|| names.iter().find(|name| *name != "count"));
-    let measured = measured.unwrap_or(&names[0]);
+    let measured = known_as(measured.unwrap_or(&names[0]));
     let mut rules = Vec::new();
     for (key, trigger) in triggers {
         let path = format!("trigger_workflows.{}", key.name);
@@ -61,12 +72,16 @@ pub(super) fn lower(mut rest: Members, report: &mut Report<'_>) -> Vec<Node> {
                 "count" => "count".to_owned(),
                 function => format!("{function}({field})"),
             };
-            (name.as_str(), text(at, call))
+            (known_as(name), text(at, call))
         });
+        let calls: Vec<(String, Node)> = calls.collect();
+        let calls = calls
+            .iter()
+            .map(|(name, call)| (name.as_str(), call.clone()));
         of_window.push(("aggregate", map_of(at, calls.collect())));
         match key.name.as_str() {
             "threshold_exceeded" => {
-                let Some(having) = having(threshold.as_ref(), measured, &names, report) else {
+                let Some(having) = having(threshold.as_ref(), &measured, &names, report) else {
                     if threshold.is_none() {
                         let remedy =
                             Some(format!("add one, such as `threshold: {{{measured}: 100}}`"));
@@ -108,11 +123,11 @@ pub(super) fn lower(mut rest: Members, report: &mut Report<'_>) -> Vec<Node> {
 /// What `match.window` has of `windowing`.
 fn windowing(
     node: Option<Node>,
-    within: Option<Node>,
+    within: Option<(&str, Node)>,
     report: &mut Report<'_>,
 ) -> Option<Vec<(&'static str, Node)>> {
     let Some(node) = node else {
-        let Some(size) = within else {
+        let Some((_, size)) = within else {
             let at = crate::document::node::Position { line: 1, column: 1 };
             let message = "a stream needs `windowing`, such as `{type: tumbling, size: 5m}`";
             report.add(at, "windowing", message);
@@ -125,23 +140,30 @@ fn windowing(
         _ => node.clone(),
     };
     let Value::Map(members) = &node.value else {
-        let span = if node.as_str() == Some("session") {
+        let of = if node.as_str() == Some("session") {
             "gap"
         } else {
             "size"
         };
         let mut window = vec![("type", kind(&node))];
-        window.extend(within.map(|size| (span, size)));
+        window.extend(within.map(|(_, size)| (of, size)));
         return Some(window);
     };
+    if let Some((word, size)) = within {
+        let message = format!("`{word}` beside a mapping under `windowing`: that has the `size`");
+        report.add(size.at, word, message);
+    }
     let mut window = Vec::new();
     for (key, value) in members {
-        let scaled = |unit: &str| text(value.at, format!("{}{unit}", value.to_json()));
+        let scaled = |unit: char| match &value.value {
+            Value::Number(number) => text(value.at, span(number, unit)),
+            _ => text(value.at, format!("{}{unit}", value.to_json())),
+        };
         window.push(match key.name.as_str() {
             "type" => ("type", kind(value)),
             "size" => ("size", value.clone()),
-            "size_minutes" => ("size", scaled("m")),
-            "size_seconds" => ("size", scaled("s")),
+            "size_minutes" => ("size", scaled('m')),
+            "size_seconds" => ("size", scaled('s')),
             "every" | "slide" | "advance" => ("every", value.clone()),
             "gap" => ("gap", value.clone()),
             other => {
@@ -157,6 +179,11 @@ fn windowing(
         });
     }
     Some(window)
+}
+
+/// What an aggregate is called: `percentile_99.9` is no name in an expression.
+fn known_as(name: &str) -> String {
+    name.replace('.', "_")
 }
 
 fn names(node: &Node, report: &mut Report<'_>) -> Option<Vec<String>> {
@@ -217,13 +244,14 @@ fn having(
                     report.add(value.at, &path, "a threshold is a number");
                     return None;
                 };
-                if !names.contains(&key.name) {
+                let known = known_as(&key.name);
+                if !names.iter().any(|name| known_as(name) == known) {
                     let message = format!("`{}` is not among the aggregations", key.name);
                     let remedy = Some(format!("there are {}", names.join(", ")));
                     report.add_with(key.at, &path, message, remedy);
                     return None;
                 }
-                tests.push(format!("{} > {number}", key.name));
+                tests.push(format!("{known} > {number}"));
             }
             Some(tests.join(" || "))
         }
