@@ -4,6 +4,7 @@
 //! the matches that the pure engine finds, each once.
 
 mod canary;
+mod quiet;
 mod reapplied;
 mod replaced;
 

@@ -55,6 +55,9 @@ const STAGE: &str = "patterns";
 /// Between two looks at how far time has come where no signal comes.
 const LOOK_EVERY: Millis = Millis(250);
 
+/// The same where nothing is waited for: what is told of the rules is no older.
+const LOOK_AT_REST_EVERY: Millis = Millis(1_000);
+
 /// See the module.
 pub struct Patterns {
     /// Its place in the list of troubles of [`Shared`].
@@ -337,6 +340,16 @@ fn newer(key: &PatternKey, value: &[u8]) -> Result<(), CodecError> {
     }
 }
 
+/// When time is to be looked at again; `None`: there is no rule for which it goes on.
+fn due(partition: &RulesPartition) -> Option<Timestamp> {
+    let every = match (partition.is_waiting(), partition.running.is_empty()) {
+        (true, _) => LOOK_EVERY,
+        (false, false) => LOOK_AT_REST_EVERY,
+        (false, true) => return None,
+    };
+    Some(partition.looked_at + every)
+}
+
 /// A record of `signals` that is none.
 fn unreadable(topic: &str, record: &Record, error: &CodecError) -> Refused {
     Refused {
@@ -421,8 +434,7 @@ impl Stage for Patterns {
     }
 
     fn next_due(&self, partition: &RulesPartition) -> Option<Timestamp> {
-        let is_waiting = partition.is_waiting();
-        is_waiting.then_some(partition.looked_at + LOOK_EVERY)
+        due(partition)
     }
 
     fn transact(
@@ -448,7 +460,7 @@ impl Stage for Patterns {
                 let Some(partition) = owned.working_mut() else {
                     continue;
                 };
-                let is_due = partition.looked_at + LOOK_EVERY <= now && partition.is_waiting();
+                let is_due = due(partition).is_some_and(|due| due <= now);
                 if !untaken.contains_key(&number) && !is_due && !partition.is_behind {
                     continue;
                 }

@@ -31,7 +31,7 @@ pub(super) type RuleId = String;
 /// See the module.
 pub struct RulesPartition {
     tables: Arc<dyn Tables>,
-    running: BTreeMap<RuleId, Running>,
+    pub(super) running: BTreeMap<RuleId, Running>,
     agenda: Agenda,
     /// Versions that others have taken the place of, and which take events yet.
     draining: BTreeMap<RuleId, Draining>,

@@ -50,7 +50,8 @@ pub struct RuleLevel {
     /// Events that wait for the watermark.
     #[serde(default)]
     pub buffered: u64,
-    /// How far event time has come where it is furthest behind; `None`: nobody can say yet.
+    /// How far event time has come where it is furthest behind, of the partitions that hold anything;
+    /// `None`: nobody can say yet.
     pub watermark: Option<Timestamp>,
     /// Its version is not in force any more, and it still holds something.
     pub is_draining: bool,
@@ -75,10 +76,14 @@ impl RuleCounts {
 impl RuleLevel {
     /// Of both together.
     pub fn and(self, other: RuleLevel) -> RuleLevel {
-        let slowest = [self.watermark, other.watermark]
-            .into_iter()
-            .flatten()
-            .min();
+        let known = [self, other].map(|level| level.watermark);
+        // Nothing waits for time to go on where nothing is held.
+        let slowest = match (self.keys, other.keys) {
+            (0, 0) => known.into_iter().max().flatten(),
+            (0, _) => other.watermark,
+            (_, 0) => self.watermark,
+            _ => known.into_iter().flatten().min(),
+        };
         RuleLevel {
             keys: self.keys + other.keys,
             partials: self.partials + other.partials,
@@ -204,7 +209,8 @@ mod tests {
         stats.count(&tally);
         stats.observe(0, BTreeMap::from([(rule.clone(), level(3, Some(50)))]));
         stats.observe(1, BTreeMap::from([(rule.clone(), level(4, Some(40)))]));
-        stats.observe(2, BTreeMap::from([(rule, level(1, None))]));
+        stats.observe(2, BTreeMap::from([(rule.clone(), level(1, None))]));
+        stats.observe(3, BTreeMap::from([(rule, level(0, Some(10)))]));
         let found = stats.rules().remove(0);
         assert_eq!((found.rule.as_str(), found.version), ("storm", 2));
         assert_eq!((found.counts.events, found.counts.matches), (10, 4));
