@@ -163,7 +163,10 @@ mod tests {
         for number in 0..100_000_u32 {
             let at = match random(10) {
                 0 => now - random(50) as i64,
-                1 => now + random(1 << random(40)) as i64,
+                1 => {
+                    let bits = random(40);
+                    now + random(1 << bits) as i64
+                }
                 2 => now,
                 _ => (now + random(100) as i64).div_euclid(10) * 10,
             };

@@ -198,9 +198,8 @@ impl Windows {
             Scalar::Bool(true) => Sample::bytes(b"\0true"),
             Scalar::Bool(false) => Sample::bytes(b"\0false"),
             Scalar::Container(json) => Sample::bytes(&[b"\0", json.as_str().as_bytes()].concat()),
-            Scalar::Int(_) | Scalar::Float(_) => {
-                number(value).map_or(Sample::MISSING, Sample::number)
-            }
+            Scalar::Int(value) => Sample::integer(*value),
+            Scalar::Float(value) => Sample::number(*value),
         }
     }
 
