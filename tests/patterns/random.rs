@@ -54,7 +54,8 @@ pub fn rule(random: &mut Random) -> (Value, Option<Arc<Rule>>) {
     .rule();
     let mut parsed = parse(&text);
     // One that could skip nothing is refused.
-    if let (None, Some(emit)) = (&parsed, text["emit"].as_object_mut()) {
+    let emit = text.get_mut("emit").and_then(Value::as_object_mut);
+    if let (None, Some(emit)) = (&parsed, emit) {
         emit.remove("after_match");
         parsed = parse(&text);
     }
@@ -68,8 +69,8 @@ pub fn parse(text: &Value) -> Option<Arc<Rule>> {
 
 struct Writer<'a> {
     random: &'a mut Random,
-    /// Steps so far.
-    ids: Vec<String>,
+    /// Steps so far; `None`: of a group or an absent step, which no event stands under.
+    ids: Vec<Option<String>>,
     made: u64,
     has_topics: bool,
     /// Whether conditions compare events with those before.
@@ -162,6 +163,7 @@ impl Writer<'_> {
     fn step(&mut self, depth: u64) -> Value {
         if depth < 2 && self.random.percent(14) {
             let id = self.id();
+            self.bears_none(&id);
             let mut step = json!({"id": id, "group": self.steps(depth + 1)});
             self.quantify(&mut step, false);
             return step;
@@ -169,6 +171,13 @@ impl Writer<'_> {
         let mut step = self.condition(true);
         if self.random.percent(16) {
             step["absent"] = true.into();
+            let id = step["id"].as_str().unwrap_or_default().to_owned();
+            self.bears_none(&id);
+            let of_itself = format!("matches.{id}");
+            let test = step["where"].as_str();
+            if test.is_some_and(|test| test.contains(&of_itself)) {
+                step["where"] = "event.k == 'a'".into();
+            }
             if self.random.percent(35) {
                 step["next"] = "strict".into();
             } else if self.random.percent(12) {
@@ -241,15 +250,24 @@ impl Writer<'_> {
     fn id(&mut self) -> String {
         self.made += 1;
         let id = format!("s{}", self.made);
-        self.ids.push(id.clone());
+        self.ids.push(Some(id.clone()));
         id
+    }
+
+    fn bears_none(&mut self, id: &str) {
+        let of_id = |known: &&mut Option<String>| known.as_deref() == Some(id);
+        if let Some(known) = self.ids.iter_mut().find(of_id) {
+            *known = None;
+        }
     }
 
     fn expression(&mut self, may_look_back: bool) -> String {
         let kind = self.random.pick(&["a", "b", "c"]);
         let value = self.random.below(4);
         let back = self.random.below(self.ids.len().max(1) as u64) as usize;
-        let back = self.ids.get(back).cloned().unwrap_or_default();
+        let back = self.ids.get(back).cloned().flatten();
+        let may_look_back = may_look_back && back.is_some();
+        let back = back.unwrap_or_default();
         match self.random.below(20) {
             0..11 => format!("event.k == '{kind}'"),
             11 => format!("event.v > {value}"),

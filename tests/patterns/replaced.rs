@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use partita::model::Timestamp;
 use partita::pattern::filter::Filter;
-use partita::pattern::{Match, Matcher, Outputs, Rule, Shape};
+use partita::pattern::{Event, Match, Matcher, Outputs, Rule, Shape};
 use serde_json::Value;
 
 use crate::random::{self, Random};
@@ -153,4 +153,40 @@ fn a_version_that_is_replaced_finds_what_began_before_and_nothing_else() {
     // Of `any`, events that came before the change and wait for their turn.
     assert!(by_shape.iter().all(|count| *count > 200));
     assert!(cut_off > across);
+}
+
+/// An event behind one that could begin nothing any more is behind all the same.
+#[test]
+fn a_trailing_window_of_a_replaced_version_knows_which_event_is_the_newest() {
+    let text = r#"{"kind": "rule", "name": "r", "topic": "t", "time": {"allowed_lateness": "5ms"},
+        "match": {"window": {"type": "sliding", "size": "9ms", "aggregate": {"n": "count"}, "having": "n >= 2"}}}"#;
+    let rule = partita::pattern::syntax::parse(text, None).expect("a rule");
+    let mut matchers = [(); 2].map(|()| Matcher::new(rule[0].clone(), false));
+    let mut found = [(); 2].map(|()| Outputs::default());
+    let payload = partita::model::Json::none();
+    for (place, at) in [101, 102, 106, 105, 110, 114, 108].into_iter().enumerate() {
+        let slots = rule[0].slots(0, payload);
+        let event = Event {
+            topic: 0,
+            at: Timestamp(at),
+            position: place as u64,
+            slots: &slots,
+            payload,
+        };
+        matchers[0].offer(&event, &mut found[0]);
+        match place {
+            0 => matchers[1].offer(&event, &mut found[1]),
+            _ => matchers[1].carry_on(&event, &mut found[1]),
+        }
+        for (matcher, out) in matchers.iter_mut().zip(&mut found) {
+            let latest = matcher
+                .progress()
+                .latest
+                .map_or(at, |latest| latest.0.max(at));
+            matcher.observe(Timestamp(latest), out);
+        }
+    }
+    let at = |out: &Outputs| -> Vec<i64> { out.matches.iter().map(|one| one.at.0).collect() };
+    assert_eq!(at(&found[0]), [102, 106, 110, 114]);
+    assert_eq!(at(&found[1]), [102, 106]);
 }

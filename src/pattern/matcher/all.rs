@@ -108,7 +108,7 @@ impl All {
             };
             kept.drain(..gone);
             step.emit(at, events);
-            if gone > place {
+            if gone > after {
                 break;
             }
             after -= gone;

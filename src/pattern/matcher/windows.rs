@@ -384,14 +384,14 @@ impl Windows {
             step.overflow("max_partials_per_key", dropped);
         }
         match arrival {
-            Arrival::OnTime => {
+            Arrival::OnTime if event.at.0 >= state.newest => {
                 for Due { window, values } in due {
                     let by = Cause(event.position, step.order);
                     self.judge(&mut state.memory, window, &values, event.at.0, by, step);
                 }
             }
             // It counts in the windows of the events to come.
-            Arrival::Late => {}
+            Arrival::OnTime | Arrival::Late => {}
             Arrival::TooLate => step.out.late.push(event.position),
             Arrival::Overflow => step.overflow("windows", 1),
         }
@@ -551,6 +551,8 @@ impl Shaped for Windows {
             return;
         }
         if !self.is_of_use(state, event.at.0, step) {
+            // Those behind it are behind all the same.
+            state.newest = state.newest.max(event.at.0);
             return;
         }
         if state.samples.is_empty() {

@@ -55,6 +55,11 @@ impl Writer<'_> {
         if let Some(name) = &compared {
             let (word, mut measure) = self.measure();
             measure["field"] = name.as_str().into();
+            let over = measure["over"].as_str().map(|text| text.replace("ms", ""));
+            if let Some(over) = over.and_then(|over| over.parse::<u64>().ok()) {
+                // It reaches the window before.
+                measure["over"] = span(over + size).into();
+            }
             window[word] = measure;
         }
         if !having.is_empty() || compared.is_none() {
