@@ -1,6 +1,7 @@
 //! The threads of an instance: one for each worker, and one that writes the stores behind them.
 
 use std::any::Any;
+use std::fmt::Display;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -221,16 +222,34 @@ fn worker_config(config: &RuntimeConfig, number: usize) -> WorkerConfig {
     }
 }
 
+/// A worker with a thread to itself.
+pub(super) trait Driven {
+    /// Works until it is to stop, and leaves.
+    fn drive(&mut self, stop: &AtomicBool);
+    /// Ends one that panicked: nothing of what it holds is used again.
+    fn forsake(self, reason: String);
+}
+
+impl<S: Stage> Driven for Worker<S> {
+    fn drive(&mut self, stop: &AtomicBool) {
+        drive(self, stop);
+    }
+
+    fn forsake(self, reason: String) {
+        self.forsake(reason);
+    }
+}
+
 /// Drives a worker until it is to stop. What a panic left half-changed is not used again: the worker goes,
 /// with its session and its partitions, and another takes its place after a pause, which grows with every
 /// panic.
-fn keep_driving<S: Stage>(
-    mut worker: Worker<S>,
-    make: impl Fn() -> Result<Worker<S>, StartError>,
+pub(super) fn keep_driving<W: Driven, E: Display>(
+    mut worker: W,
+    make: impl Fn() -> Result<W, E>,
     stop: &AtomicBool,
 ) {
     let mut panics = 0;
-    while let Err(panic) = catch_unwind(AssertUnwindSafe(|| drive(&mut worker, stop))) {
+    while let Err(panic) = catch_unwind(AssertUnwindSafe(|| worker.drive(stop))) {
         panics += 1;
         let retry_after = backoff(panics);
         let name = std::thread::current().name().unwrap_or_default().to_owned();

@@ -5,6 +5,7 @@
 mod aggregates;
 mod anomalies;
 mod changes;
+mod many;
 mod streams;
 mod windows;
 

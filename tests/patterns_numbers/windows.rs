@@ -4,12 +4,13 @@ use std::collections::BTreeMap;
 
 use partita::pattern::aggregate::{Function, Needs, Sample, Summary};
 use partita::pattern::window::{
-    Arrival, Fired, HoppingSpec, KeyedHopping, KeyedSessions, OnLate, SessionSpec, Sessions,
-    Trailing, TrailingSpec, Window,
+    Arrival, Fired, Hopping, HoppingSpec, OnLate, SessionSpec, Sessions, Trailing, TrailingSpec,
+    Window,
 };
 use proptest::prelude::*;
 
 use crate::aggregates::{FUNCTIONS, assert_agrees, largest};
+use crate::many::Many;
 use crate::stored;
 use crate::streams::{Event, events};
 
@@ -152,24 +153,55 @@ proptest! {
     #[test]
     fn hopping_windows_fire_what_their_definition_says(shape in shape(), events in events(80)) {
         let spec = shape.spec();
-        let mut windows = KeyedHopping::new(spec, 100);
+        let mut windows = Many::<Hopping>::new(spec);
         let (mut found, mut arrivals) = (Vec::new(), Vec::new());
-        let mut emit = |key: &u8, fired: Fired, summary: &Summary| {
-            found.push((*key, fired, summary.clone()));
+        let mut emit = |key: u8, fired: Fired, summary: &Summary| {
+            found.push((key, fired, summary.clone()));
+            true
         };
         for event in &events {
             windows.advance(event.watermark, &mut emit);
             let sample = Sample::number(event.value);
-            arrivals.push(windows.insert(&event.key, event.at, sample, &mut emit));
-            if let Some(state) = windows.state(&event.key) {
-                let state = stored(state);
-                windows.restore(&event.key, state);
-            }
+            arrivals.push(windows.insert(event.key, event.at, sample, &mut emit));
+            windows.save(event.key);
         }
         windows.advance(i64::MAX, &mut emit);
         assert!(windows.is_empty(), "nothing is kept of the past");
         let (expected, expected_arrivals) = naive_hopping(&shape, &events);
         assert_eq!(arrivals, expected_arrivals);
+        assert_same(found, &expected, &events);
+    }
+
+    /// A window that is of no use, here since it has less than two events, rests until its events are others:
+    /// those that are of use are the same.
+    #[test]
+    fn windows_that_rest_miss_none_that_is_of_use(
+        shape in shape(),
+        events in events(80),
+        saves in any::<bool>(),
+    ) {
+        let mut windows = Many::<Hopping>::new(shape.spec());
+        let (mut found, mut fired_in_all) = (Vec::new(), 0);
+        let mut emit = |key: u8, fired: Fired, summary: &Summary| {
+            fired_in_all += 1;
+            let is_of_use = Function::Count.of(summary) >= Some(2.0);
+            if is_of_use {
+                found.push((key, fired, summary.clone()));
+            }
+            is_of_use
+        };
+        for event in &events {
+            windows.advance(event.watermark, &mut emit);
+            let _ = windows.insert(event.key, event.at, Sample::number(event.value), &mut emit);
+            if saves {
+                windows.save(event.key);
+            }
+        }
+        windows.advance(i64::MAX, &mut emit);
+        assert!(windows.is_empty(), "nothing is kept of the past");
+        let (all, _) = naive_hopping(&shape, &events);
+        assert!(fired_in_all <= all.len());
+        let expected: Vec<Firing> = all.into_iter().filter(|it| it.3.len() >= 2).collect();
         assert_same(found, &expected, &events);
     }
 
@@ -182,19 +214,17 @@ proptest! {
         let spec = SessionSpec::new(gap, Needs::of(&FUNCTIONS))
             .and_then(|spec| spec.with_lateness(lateness, OnLate::Refire))
             .expect("it is within bounds");
-        let mut sessions = KeyedSessions::new(spec, 100);
+        let mut sessions = Many::<Sessions>::new(spec);
         let (mut found, mut arrivals) = (Vec::new(), Vec::new());
-        let mut emit = |key: &u8, fired: Fired, summary: &Summary| {
-            found.push((*key, fired, summary.clone()));
+        let mut emit = |key: u8, fired: Fired, summary: &Summary| {
+            found.push((key, fired, summary.clone()));
+            true
         };
         for event in &events {
             sessions.advance(event.watermark, &mut emit);
             let sample = Sample::number(event.value);
-            arrivals.push(sessions.insert(&event.key, event.at, sample, &mut emit));
-            if let Some(state) = sessions.state(&event.key) {
-                let state: Sessions = stored(state);
-                sessions.restore(&event.key, state);
-            }
+            arrivals.push(sessions.insert(event.key, event.at, sample, &mut emit));
+            sessions.save(event.key);
         }
         sessions.advance(i64::MAX, &mut emit);
         assert!(sessions.is_empty(), "nothing is kept of the past");
@@ -297,50 +327,20 @@ fn naive_sessions(gap: i64, lateness: i64, events: &[Event]) -> (Vec<Firing>, Ve
 }
 
 #[test]
-fn one_key_too_many_is_refused_and_a_freed_place_is_used_again() {
-    let spec = HoppingSpec::new(10, 10, Needs::default()).expect("a tumbling window");
-    let mut windows = KeyedHopping::new(spec, 2);
-    let mut fired = Vec::new();
-    let mut emit = |key: &char, _: Fired, summary: &Summary| {
-        fired.push((*key, Function::Count.of(summary)));
-    };
-    for (key, expected) in [
-        ('a', Arrival::OnTime),
-        ('b', Arrival::OnTime),
-        ('c', Arrival::Overflow),
-    ] {
-        assert_eq!(
-            windows.insert(&key, 5, Sample::MISSING, &mut emit),
-            expected
-        );
-    }
-    windows.advance(10, &mut emit);
-    assert_eq!(
-        windows.insert(&'c', 15, Sample::MISSING, &mut emit),
-        Arrival::OnTime
-    );
-    assert_eq!((windows.len(), windows.next_due()), (1, Some(20)));
-    assert_eq!(fired, [('a', Some(1.0)), ('b', Some(1.0))]);
-}
-
-#[test]
 fn an_hour_of_silence_costs_no_empty_windows() {
     let spec = HoppingSpec::new(10, 1, Needs::default()).expect("a hopping window");
-    let mut windows = KeyedHopping::new(spec, 2);
+    let mut windows = Many::<Hopping>::new(spec);
     let mut fired = 0;
-    let mut emit = |_: &u8, _: Fired, _: &Summary| fired += 1;
-    assert_eq!(
-        windows.insert(&0, 0, Sample::MISSING, &mut emit),
-        Arrival::OnTime
-    );
-    assert_eq!(
-        windows.insert(&0, i64::MAX / 8, Sample::MISSING, &mut emit),
-        Arrival::OnTime
-    );
+    let mut emit = |_: u8, _: Fired, _: &Summary| {
+        fired += 1;
+        true
+    };
+    for at in [0, i64::MAX / 8] {
+        let arrival = windows.insert(0, at, Sample::MISSING, &mut emit);
+        assert_eq!(arrival, Arrival::OnTime);
+    }
     windows.advance(i64::MAX, &mut emit);
     assert_eq!(fired, 20, "ten windows around each event");
-    assert_eq!(
-        windows.insert(&0, i64::MAX, Sample::MISSING, &mut |_, _, _| {}),
-        Arrival::Overflow
-    );
+    let beyond = windows.insert(0, i64::MAX, Sample::MISSING, &mut |_, _, _| true);
+    assert_eq!(beyond, Arrival::Overflow);
 }

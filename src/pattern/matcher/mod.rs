@@ -22,6 +22,7 @@ mod measured;
 mod nodes;
 mod order;
 mod saved;
+mod shown;
 mod suppress;
 mod timers;
 mod ways;

@@ -4,15 +4,14 @@
 //! Every field that is aggregated has windows of its own, all fed with every event of the key, so
 //! that they open and close together.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::VecDeque;
 
-use serde::ser::SerializeMap;
-use serde::{Deserialize, Serialize, Serializer};
+use serde::{Deserialize, Serialize};
 use smallvec::SmallVec;
 
 use super::measured::{number, observe};
+use super::shown::Shown;
 use super::{Shaped, Step};
-use crate::model::cloud_event::DEPTH;
 use crate::model::{Json, Timestamp};
 use crate::pattern::aggregate::{Needs, Sample, Summary};
 use crate::pattern::event::{Event, Scalar, Taken};
@@ -113,34 +112,6 @@ enum Verdict {
 
 /// Aggregates of a window for which no room is made anew.
 const FEW: usize = 4;
-
-/// What `matches` shows of a window.
-struct Shown<'a> {
-    windows: &'a Windows,
-    window: Window,
-    values: &'a [Scalar],
-    reading: Option<Reading>,
-    depth: u32,
-}
-
-impl Serialize for Shown<'_> {
-    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        let mut members = serializer.serialize_map(None)?;
-        if self.depth > 0 {
-            // Where an event says it.
-            members.serialize_entry("ce", &BTreeMap::from([(DEPTH, self.depth)]))?;
-        }
-        members.serialize_entry("start", &Timestamp(self.window.start))?;
-        members.serialize_entry("end", &Timestamp(self.window.end))?;
-        for (aggregate, value) in self.windows.shape.aggregates.iter().zip(self.values) {
-            members.serialize_entry(&*aggregate.name, &value.to_json())?;
-        }
-        if let Some(reading) = &self.reading {
-            members.serialize_entry("measured", &reading.to_json())?;
-        }
-        members.end()
-    }
-}
 
 impl Windows {
     /// `lateness` in ms; `most` events are kept by a trailing window.
@@ -300,7 +271,7 @@ impl Windows {
         let (from, end) = (Timestamp(window.start), Timestamp(window.end));
         let depth = step.depths.map_or(0, |depths| depths.within(from, end));
         let shown = Shown {
-            windows: self,
+            aggregates: &self.shape.aggregates,
             window,
             values,
             reading,

@@ -1,10 +1,9 @@
 //! Windows of event time over one stream of samples per key.
 //!
 //! [`Hopping`] (tumbling where slide and size are equal) and [`Sessions`] hold the state of one
-//! key and fire when the watermark passes the end of a window; [`KeyedHopping`] and
-//! [`KeyedSessions`] hold those of many keys, fire them in the order of their ends, and know when
-//! each is due. [`Trailing`] is the window "over the last W" that every event ends anew. [`change`]
-//! compares a value with the ones before it.
+//! key, know when they are due, and fire when the watermark passes the end of a window. [`Trailing`] is
+//! the window "over the last W" that every event ends anew. [`change`] compares a value with the ones
+//! before it.
 //!
 //! Times are epoch milliseconds. A window is half open, `[start, end)`, and aligned to the epoch
 //! plus an offset, as in Flink. A **watermark** w is the promise that no event before w is to come;
@@ -13,8 +12,6 @@
 
 pub mod change;
 mod hopping;
-mod keyed_hopping;
-mod keyed_sessions;
 mod running;
 mod session;
 mod trailing;
@@ -24,8 +21,6 @@ use std::collections::VecDeque;
 use serde::{Deserialize, Serialize};
 
 pub use hopping::{Hopping, HoppingSpec};
-pub use keyed_hopping::KeyedHopping;
-pub use keyed_sessions::KeyedSessions;
 pub use session::{SessionSpec, Sessions};
 pub use trailing::{Trailing, TrailingSpec};
 

@@ -24,6 +24,7 @@ use std::time::{Duration, Instant};
 pub(super) use batch::NO_EVENT_TIME;
 
 use super::DefinitionRegistry;
+use super::supervisor::{Driven, keep_driving, pause};
 use crate::codec::event::Schemas;
 use crate::log::StageKind;
 use crate::log::kafka::{ClientSettings, KafkaLogConfig, SourceLog};
@@ -120,13 +121,18 @@ impl Intake {
             threads: Vec::new(),
         };
         for number in 0..config.workers.max(1) {
-            let log = SourceLog::new(config.log(number))
-                .map_err(|error| IntakeError::Client(error.to_string()))?;
-            let worker = IntakeWorker::new(config, number, log, rules.clone(), schemas.clone());
+            let (config, rules, schemas) = (config.clone(), rules.clone(), schemas.clone());
+            let make = move || {
+                let log = SourceLog::new(config.log(number))
+                    .map_err(|error| IntakeError::Client(error.to_string()))?;
+                let (rules, schemas) = (rules.clone(), schemas.clone());
+                Ok::<_, IntakeError>(IntakeWorker::new(&config, number, log, rules, schemas))
+            };
+            let worker = make()?;
             let stop = intake.stop.clone();
             let thread = std::thread::Builder::new()
                 .name(format!("partita-intake-{number}"))
-                .spawn(move || drive(worker, &stop));
+                .spawn(move || keep_driving(worker, make, &stop));
             intake
                 .threads
                 .push(thread.map_err(|error| IntakeError::Thread(error.to_string()))?);
@@ -159,16 +165,21 @@ impl Drop for Intake {
     }
 }
 
-fn drive(mut worker: IntakeWorker, stop: &AtomicBool) {
-    let mut observed = Instant::now();
-    while !stop.load(Ordering::Acquire) {
-        if let Stepped::Failed { retry_after } = worker.step(IDLE_WAIT) {
-            super::supervisor::pause(retry_after, stop);
+impl Driven for IntakeWorker {
+    fn drive(&mut self, stop: &AtomicBool) {
+        let mut observed = Instant::now();
+        while !stop.load(Ordering::Acquire) {
+            if let Stepped::Failed { retry_after } = self.step(IDLE_WAIT) {
+                pause(retry_after, stop);
+            }
+            if observed.elapsed() >= OBSERVE_EVERY {
+                observed = Instant::now();
+                self.observe();
+            }
         }
-        if observed.elapsed() >= OBSERVE_EVERY {
-            observed = Instant::now();
-            worker.observe();
-        }
+        self.leave();
     }
-    worker.leave();
+
+    /// Its session goes with it: what was not committed is read again.
+    fn forsake(self, _reason: String) {}
 }
