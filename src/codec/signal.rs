@@ -263,7 +263,12 @@ mod tests {
                     at: Timestamp(at),
                 },
             );
-        let attempt = ("[a-z.-]{1,9}", "[a-z_]{1,5}", any::<u32>(), any::<u32>());
+        let attempt = (
+            "[a-z][a-z.-]{0,8}",
+            "[a-z_]{1,5}",
+            any::<u32>(),
+            any::<u32>(),
+        );
         let key = prop::collection::vec(any::<i64>(), 0..3);
         let watch = ("[a-z]{1,5}:[a-z_]{1,5}", any::<u32>(), key, attempt).prop_map(
             |(rule, version, key, (run, step, epoch, attempt))| Watch {

@@ -394,7 +394,11 @@ impl Windows {
             Arrival::TooLate => step.out.late.push(event.position),
             Arrival::Overflow => step.overflow("windows", 1),
         }
-        // Windows that had fired and do so again, because of this event.
+        // Windows that had fired and do so again, because of this event. What they were at their close has
+        // been compared and learned, and would be what they are compared with now.
+        if self.shape.gauge.is_some() {
+            return;
+        }
         for Due { window, values } in due {
             let (at, by) = (window.end, Cause(event.position, step.order));
             self.judge(&mut state.memory, window, &values, at, by, step);

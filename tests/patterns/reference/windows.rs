@@ -89,8 +89,8 @@ impl<'a> Windows<'a> {
         let out = event.out();
         for bounds in open {
             if !self.window.early {
-                // One that has closed matches again.
-                if bounds.end <= self.time {
+                // One that has closed matches again, unless it is compared with others.
+                if bounds.end <= self.time && self.gauge.is_none() {
                     self.judge(bounds, out, bounds.end, event);
                 }
             } else if !self.matched.contains(&bounds) && self.judge(bounds, out, at, event) {
