@@ -5,11 +5,12 @@
 //! the machine of the rule's shape: `any`, `all` for conditions in any order and counts, `chain` for
 //! relaxed and any-contiguous sequences whose conditions look at one event alone, `automaton` for
 //! every other sequence, unfolded into `nodes`. `measured` stands before a machine whose conditions
-//! compare an event with those before it, `windows` aggregates. `suppress` thins out what comes of it. All state is
-//! plain data, and each key is an island that can be saved and put back by itself; it has one timer,
-//! for the earliest time at which something of it is due, so that nothing is scanned for age (save
-//! under `within_gap`, where partial matches run out in another order than they began). A key without
-//! events for `idle_key_ttl` is dropped by the same timer.
+//! compare an event with those before it, `windows` aggregates (`shown` is what a match has of one,
+//! `depths` over how many rules its events came about). `suppress` thins out what comes of it. All
+//! state is plain data, and each key is an island that can be saved and put back by itself; it has one
+//! timer (`timers`), for the earliest time at which something of it is due, so that nothing is scanned
+//! for age (save under `within_gap`, where partial matches run out in another order than they began). A
+//! key without events for `idle_key_ttl` is dropped by the same timer.
 
 mod all;
 mod any;

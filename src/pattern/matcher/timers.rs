@@ -9,6 +9,9 @@ use std::collections::BinaryHeap;
 use super::keys::Due;
 use crate::model::Timestamp;
 
+/// Entries for which an empty bucket keeps room.
+const KEPT: usize = 4_096;
+
 /// When, and the place of the key.
 type Armed = (Due, u32);
 
@@ -127,6 +130,7 @@ impl Timers {
     fn move_to_first(&mut self) {
         if let Some(last) = self.buckets.first_mut() {
             last.armed.clear();
+            last.armed.shrink_to(KEPT);
         }
         self.taken = 0;
         let lowest = self.filled.trailing_zeros();
@@ -137,7 +141,8 @@ impl Timers {
         for (due, place) in armed.drain(..) {
             self.push(due, place);
         }
-        // Its room is used again.
+        // Its room is used again, as far as it is not that of a million keys.
+        armed.shrink_to(KEPT);
         self.buckets[lowest as usize + 1].armed = armed;
     }
 }

@@ -46,7 +46,7 @@ pub(super) struct State {
     #[serde(with = "samples")]
     samples: SmallVec<[Kept; 1]>,
     /// What the gauge has learned of windows before.
-    memory: Option<Memory>,
+    memory: Option<Box<Memory>>,
     /// Event time of the newest event.
     newest: i64,
     /// That event: what the match of a window that closes is known by.
@@ -190,7 +190,7 @@ impl Windows {
     /// As [`Windows::judge`] where all aggregates are of one sample: they are read in place.
     fn judge_one(
         &self,
-        memory: &mut Option<Memory>,
+        memory: &mut Option<Box<Memory>>,
         (window, of): (Window, &Summary),
         at: i64,
         by: Cause,
@@ -215,7 +215,7 @@ impl Windows {
     /// One match where the aggregates of a window meet the rule.
     fn judge(
         &self,
-        memory: &mut Option<Memory>,
+        memory: &mut Option<Box<Memory>>,
         window: Window,
         values: &[Scalar],
         at: i64,
@@ -231,7 +231,7 @@ impl Windows {
                 let Some(value) = number(&values[usize::from(*aggregate)]) else {
                     return Verdict::Not;
                 };
-                let memory = memory.get_or_insert_with(|| gauge.memory());
+                let memory = memory.get_or_insert_with(|| Box::new(gauge.memory()));
                 let Some(reading) = observe(gauge, memory, window.end, value, step) else {
                     return Verdict::Not;
                 };
