@@ -289,6 +289,26 @@ fn a_rule_is_tried_over_a_file_of_events() {
     );
 }
 
+#[test]
+fn who_misses_a_match_is_told_what_was_in_its_way() {
+    let rule = "kind: rule\nname: pair\ncorrelate: [u]\ntopic: x\ntime: {field: t}\nmatch:\n  sequence:\n    within: 1s\n    steps:\n      - {id: a, where: \"event.v > 0\"}\n      - {id: b, where: \"event.v < 0\"}\nlimits: {max_partials: 1}\n";
+    let events = "{\"u\":1,\"v\":1,\"t\":1}\n{\"u\":2,\"v\":1,\"t\":2}\n{\"u\":2,\"t\":3}\n{\"v\":1,\"t\":4}\n";
+    let folder = folder(&[("rule.yaml", rule), ("events.jsonl", events)]);
+    let path = |name: &str| folder.path().join(name).display().to_string();
+    let (rule, events) = (path("rule.yaml"), path("events.jsonl"));
+    let told = run(&["rules", "test", &rule, "--events", &events])
+        .code(0)
+        .stderr;
+    for line in [
+        "0 matches, 0 late events, 1 partial matches timed out",
+        "1 events have no usable key",
+        "2 conditions have no answer",
+        "the limit max_partials is met: 1 given up",
+    ] {
+        assert!(told.contains(line), "{line}: {told}");
+    }
+}
+
 /// As at run time: a rule does not get what it caused itself, in any version, and others do.
 #[test]
 fn a_rule_is_tried_without_the_events_that_it_caused() {

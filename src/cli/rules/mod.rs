@@ -4,13 +4,14 @@
 mod backtest;
 mod stats;
 
+use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::Arc;
 
 use serde_json::Value;
 
 use super::args::{RulesCommand, RulesTestArgs};
-use super::output::shorten;
+use super::output::{Output, shorten};
 use super::{CliError, Context};
 use crate::instance::definition_defaults;
 use crate::model::Timestamp;
@@ -119,6 +120,27 @@ fn show(context: &Context, shown: &Value) {
         count(shown, "late"),
         count(shown, "timed_out")
     ));
+    tell_trouble(output, shown, count(shown, "unkeyed"));
+}
+
+/// What somebody who misses a match would want to know.
+fn tell_trouble(output: &Output, shown: &Value, unkeyed: u64) {
+    if unkeyed > 0 {
+        output.say(&format!("{unkeyed} events have no usable key"));
+    }
+    if let Some(errors) = shown["condition_errors"].as_u64() {
+        output.say(&format!(
+            "{errors} conditions have no answer: a field is missing or of another type"
+        ));
+    }
+    let mut dropped: BTreeMap<&str, u64> = BTreeMap::new();
+    for overflow in shown["overflows"].as_array().into_iter().flatten() {
+        let limit = overflow["limit"].as_str().unwrap_or_default();
+        *dropped.entry(limit).or_default() += overflow["dropped"].as_u64().unwrap_or(0);
+    }
+    for (limit, dropped) in dropped {
+        output.say(&format!("the limit {limit} is met: {dropped} given up"));
+    }
 }
 
 const COLUMNS: [&str; 6] = ["CHANGE", "RULE", "KEY", "AT", "EVENTS", "STARTS"];
