@@ -52,16 +52,14 @@ pub(super) async fn await_topics(
 
 /// Refuses topics that an instance cannot work with; others that are not as declared are told.
 fn accept(verdicts: &[Verdict]) -> Result<(), InstanceError> {
-    let faulty = verdicts.iter().filter_map(|verdict| {
-        let fault = verdict.fault.as_ref()?;
-        Some((verdict, fault.forbids_work))
-    });
-    let (forbidding, others): (Vec<_>, Vec<_>) = faulty.partition(|(_, forbids)| *forbids);
-    for (verdict, _) in others {
-        tracing::warn!("{verdict}");
+    let mut forbidding = Vec::new();
+    for verdict in verdicts {
+        match &verdict.fault {
+            Some(fault) if fault.forbids_work => forbidding.push(verdict.to_string()),
+            Some(_) => tracing::warn!("{verdict}"),
+            None => {}
+        }
     }
-    let forbidding = forbidding.iter().map(|(verdict, _)| verdict.to_string());
-    let forbidding: Vec<String> = forbidding.collect();
     match forbidding.is_empty() {
         true => Ok(()),
         false => Err(InstanceError::Topics(forbidding.join("\n"))),

@@ -36,14 +36,20 @@ async fn told(response: Response, enough: impl Fn(&str) -> bool) -> String {
     text
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn a_history_says_whether_it_is_whole() {
-    let broker = Broker::start().await;
-    let one = Instance::alone(&broker).await;
+/// An instance with the run `r`, which waits.
+async fn with_a_paused_run(broker: &Broker) -> Instance {
+    let one = Instance::alone(broker).await;
     one.apply("two_steps", TWO_STEPS).await;
     one.post("/v1/runs", r#"{"workflow":"two_steps","id":"r"}"#)
         .await;
     one.post("/v1/runs/r:pause", "{}").await;
+    one
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_history_says_whether_it_is_whole() {
+    let broker = Broker::start().await;
+    let one = with_a_paused_run(&broker).await;
     let found = async |path: &str| {
         let (_, history) = one.get(path).await;
         let events = history["events"].as_array().expect("events").len();
@@ -62,11 +68,7 @@ async fn a_history_says_whether_it_is_whole() {
 #[tokio::test(flavor = "multi_thread")]
 async fn the_history_of_a_run_follows_it_to_its_end() {
     let broker = Broker::start().await;
-    let one = Instance::alone(&broker).await;
-    one.apply("two_steps", TWO_STEPS).await;
-    one.post("/v1/runs", r#"{"workflow":"two_steps","id":"r"}"#)
-        .await;
-    one.post("/v1/runs/r:pause", "{}").await;
+    let one = with_a_paused_run(&broker).await;
     let response = stream(&one, "/v1/runs/r/events", None).await;
     assert_eq!(response.headers()["content-type"], "text/event-stream");
     let (text, _) = tokio::join!(

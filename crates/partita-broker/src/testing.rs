@@ -7,6 +7,17 @@ use kafka_protocol::records::{
 };
 
 use crate::batch::BatchHeader;
+use crate::state::Event;
+
+/// A topic comes to be, with the settings that all have.
+pub(crate) fn topic_created(name: &str, partitions: i32) -> Event {
+    Event::TopicCreated {
+        name: name.to_owned(),
+        id: uuid::Uuid::new_v4(),
+        partitions,
+        configs: Default::default(),
+    }
+}
 
 /// What tells one batch from another here.
 #[derive(Debug, Clone, Copy)]

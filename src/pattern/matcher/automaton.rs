@@ -346,13 +346,13 @@ struct Moment<'a> {
     event: &'a Event<'a>,
     key: &'a [Scalar],
     met: u64,
-    /// Events that a step without a maximum of its own takes.
-    max_open: u32,
 }
 
 impl Moment<'_> {
+    /// Whether a step without a maximum of its own takes no more.
     fn is_full(&self, partial: &Partial, name: u16) -> bool {
-        partial.head.depth >= self.max_open && partial.head.open_of(name) >= self.max_open
+        let most = self.rule.limits.max_kleene;
+        partial.head.depth >= most && partial.head.open_of(name) >= most
     }
 
     fn holds(&self, place: u16, before: &Before<'_>) -> bool {
@@ -463,7 +463,6 @@ impl Shaped for Automaton {
             event,
             key: step.key,
             met,
-            max_open: step.rule.limits.max_kleene,
         };
         let mut turn = Turn {
             automaton: self,

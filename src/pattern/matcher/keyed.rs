@@ -4,7 +4,7 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 
 use super::depths::Depths;
-use super::keys::{ALWAYS, Aside, Due, Entry, Held, Island, Keys};
+use super::keys::{ALWAYS, Due, Entry, Held, Island, Keys};
 use super::{Shaped, Step};
 use crate::model::{Millis, Timestamp};
 use crate::pattern::event::{Event, Scalar};
@@ -142,16 +142,43 @@ impl<M: Shaped> Keyed<M> {
     ) {
         let entry = self.keys.entry(place);
         entry.touch(event.at);
-        let island = &mut entry.island;
-        let (key, until) = (&entry.key, entry.begins_until);
         if M::HIDES_EVENTS {
             Depths::note(&mut entry.depths, event);
         }
-        let depths = entry.depths.as_deref();
-        let aside = &mut island.aside;
-        let mut step = step(key, island.applied, (until, depths), aside, context, out);
-        island.applied += 1;
-        self.machine.event(&mut island.state, event, met, &mut step);
+        self.work(place, context, out, |machine, state, step| {
+            machine.event(state, event, met, step);
+        });
+        self.keys.entry(place).island.applied += 1;
+    }
+
+    /// Lets the machine work on the state of a key.
+    fn work(
+        &mut self,
+        place: usize,
+        context: Context<'_>,
+        out: &mut Outputs,
+        act: impl FnOnce(&M, &mut M::State, &mut Step<'_>),
+    ) {
+        let entry = self.keys.entry(place);
+        let Island {
+            applied,
+            state,
+            aside,
+        } = &mut entry.island;
+        let mut step = Step {
+            rule: context.rule,
+            key: &entry.key,
+            now: context.now,
+            order: *applied,
+            begins_until: entry.begins_until,
+            report_timed_out: context.report_timed_out,
+            depths: entry.depths.as_deref(),
+            aside,
+            room: context.rule.limits.max_results_per_event,
+            cut: 0,
+            out,
+        };
+        act(&self.machine, state, &mut step);
         step.end();
     }
 
@@ -190,21 +217,14 @@ impl<M: Shaped> Keyed<M> {
         if over == 0 {
             return;
         }
-        let entry = self.keys.entry(place);
-        let before = entry.partials as usize;
-        let (key, until) = (&entry.key, entry.begins_until);
-        let Island {
-            applied,
-            state,
-            aside,
-        } = &mut entry.island;
-        let mut step = step(key, *applied, (until, None), aside, context, out);
-        self.machine
-            .shed(state, before.saturating_sub(over), &mut step);
-        let dropped = before.saturating_sub(self.machine.partials(state));
-        if dropped > 0 {
-            step.overflow("max_partials", dropped as u64);
-        }
+        let before = self.keys.entry(place).partials as usize;
+        self.work(place, context, out, |machine, state, step| {
+            machine.shed(state, before.saturating_sub(over), step);
+            let dropped = before.saturating_sub(machine.partials(state));
+            if dropped > 0 {
+                step.overflow("max_partials", dropped as u64);
+            }
+        });
         self.settle(place, context.patience);
     }
 
@@ -257,29 +277,6 @@ fn behind<T: DeserializeOwned + Default>(saved: &[u8]) -> Result<(T, &[u8]), pos
     match saved.is_empty() {
         true => Ok((T::default(), saved)),
         false => postcard::take_from_bytes(saved),
-    }
-}
-
-fn step<'a>(
-    key: &'a Key,
-    order: u64,
-    (begins_until, depths): (Timestamp, Option<&'a Depths>),
-    aside: &'a mut Option<Box<Aside>>,
-    context: Context<'a>,
-    out: &'a mut Outputs,
-) -> Step<'a> {
-    Step {
-        rule: context.rule,
-        key,
-        now: context.now,
-        order,
-        begins_until,
-        report_timed_out: context.report_timed_out,
-        depths,
-        aside,
-        room: context.rule.limits.max_results_per_event,
-        cut: 0,
-        out,
     }
 }
 
@@ -343,20 +340,11 @@ where
                     self.feed(place, &held.event(at), held.met, context, out);
                 }
             } else {
+                self.work(place, context, out, M::expire);
                 let entry = self.keys.entry(place);
-                let (key, until) = (&entry.key, entry.begins_until);
-                let Island {
-                    applied,
-                    state,
-                    aside,
-                } = &mut entry.island;
-                let depths = entry.depths.as_deref();
-                let mut step = step(key, *applied, (until, depths), aside, context, out);
-                self.machine.expire(state, &mut step);
-                step.end();
-                if let Some(aside) = aside {
+                if let Some(aside) = &mut entry.island.aside {
                     let (emit, patience) = (&context.rule.emit, context.patience);
-                    aside.suppress.advance(emit, key, at, patience, out);
+                    aside.suppress.advance(emit, &entry.key, at, patience, out);
                 }
                 self.drop_idle(place, at, out);
             }

@@ -9,7 +9,7 @@ use serde_json::{Map, Value};
 
 use super::{Shaped, Step};
 use crate::model::{Json, Timestamp};
-use crate::pattern::event::{Event, Scalar};
+use crate::pattern::event::Event;
 use crate::pattern::gauge::{Gauge, Memory, Reading};
 use crate::pattern::rule::{Measure, Rule};
 
@@ -84,7 +84,7 @@ impl<M> Measured<M> {
         step: &mut Step<'_>,
     ) -> Option<Reading> {
         let measure = &self.measures[place];
-        let Some(value) = number(&event.slots[usize::from(measure.field)]) else {
+        let Some(value) = event.slots[usize::from(measure.field)].number() else {
             step.out.condition_errors += 1;
             return None;
         };
@@ -220,11 +220,6 @@ pub(super) fn observe(
         step.overflow("max_partials_per_key", dropped);
     }
     reading
-}
-
-/// A number that can be compared, if it is one.
-pub(super) fn number(value: &Scalar) -> Option<f64> {
-    value.number()
 }
 
 fn series_name(measure: &Measure, event: &Event<'_>) -> Box<str> {

@@ -9,7 +9,7 @@ use std::collections::VecDeque;
 use serde::{Deserialize, Serialize};
 use smallvec::SmallVec;
 
-use super::measured::{number, observe};
+use super::measured::observe;
 use super::shown::Shown;
 use super::{Shaped, Step};
 use crate::model::{Json, Timestamp};
@@ -228,7 +228,7 @@ impl Windows {
         let reading = match &self.shape.gauge {
             None => None,
             Some((aggregate, gauge)) => {
-                let Some(value) = number(&values[usize::from(*aggregate)]) else {
+                let Some(value) = values[usize::from(*aggregate)].number() else {
                     return Verdict::Not;
                 };
                 let memory = memory.get_or_insert_with(|| Box::new(gauge.memory()));

@@ -202,9 +202,7 @@ fn condition(
         return None;
     };
     let given = rest.take("field");
-    if let Some(node) = given.as_ref().filter(|node| node.as_str().is_none()) {
-        let message = format!("`field` is the name of a field, not {}", node.described());
-        report.add(node.at, &join(path, "field"), message);
+    if !names_a_field(given.as_ref(), &join(path, "field"), report) {
         return None;
     }
     let field = given.clone().unwrap_or_else(|| {
@@ -279,6 +277,16 @@ fn equality(
         report.add(key.at, &path, message);
         None
     })
+}
+
+/// Whether what stands under `field`, if anything does, is a name.
+pub(super) fn names_a_field(field: Option<&Node>, path: &str, report: &mut Report<'_>) -> bool {
+    let Some(node) = field.filter(|node| node.as_str().is_none()) else {
+        return true;
+    };
+    let message = format!("`field` is the name of a field, not {}", node.described());
+    report.add(node.at, path, message);
+    false
 }
 
 /// Which way an event's name says that its value moved, and the word before that.
@@ -415,21 +423,19 @@ fn correlation(rest: &Members) -> Vec<String> {
     let node = rest
         .get("correlate")
         .or_else(|| rest.get("correlation_keys"));
-    let list = match node.map(|node| &node.value) {
-        Some(Value::String(name)) => return vec![name.clone()],
-        Some(Value::Map(members)) => {
-            let by = members.iter().find(|(key, _)| key.name == "by");
-            by.map(|(_, node)| &node.value)
-        }
-        other => other,
+    let Some(node) = node else {
+        return Vec::new();
     };
-    match list {
-        Some(Value::List(items)) => items
+    if let Value::String(name) = &node.value {
+        return vec![name.clone()];
+    }
+    match &node.member("by").unwrap_or(node).value {
+        Value::List(items) => items
             .iter()
             .filter_map(|item| match &item.value {
-                Value::Map(members) => {
-                    let name = members.iter().find(|(key, _)| key.name == "name");
-                    name.and_then(|(_, name)| name.as_str())
+                Value::Map(_) => {
+                    let name = item.member("name");
+                    name.and_then(Node::as_str)
                 }
                 _ => item.as_str(),
             })

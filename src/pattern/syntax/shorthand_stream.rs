@@ -9,7 +9,7 @@
 //! | `trigger_workflows.anomaly_detected: W` | start W where `avg`, or the first aggregate, is an anomaly among those of the windows before; `anomaly` says how: a method (`ewma`, `robust_z`, `seasonal`, `spot`) or all that `anomaly` of a window takes, by EWMA where nothing is said |
 //! | `group_by` | `correlate` |
 
-use super::shorthand::{Members, map_of, span, start, text};
+use super::shorthand::{Members, map_of, names_a_field, span, start, text};
 use crate::document::node::{Key, Node, Value};
 use crate::document::violation::Report;
 
@@ -19,10 +19,7 @@ pub(super) fn lower(mut rest: Members, report: &mut Report<'_>) -> Vec<Node> {
     let within = rest.window(report);
     let window = windowing(rest.take("windowing"), within, report);
     let field = rest.take("field");
-    if let Some(node) = field.as_ref().filter(|node| node.as_str().is_none()) {
-        let message = format!("`field` is the name of a field, not {}", node.described());
-        report.add(node.at, "field", message);
-    }
+    names_a_field(field.as_ref(), "field", report);
     let field = field.as_ref().and_then(Node::as_str).unwrap_or("value");
     let aggregations = rest.take("aggregations");
     let names = aggregations.as_ref().and_then(|node| names(node, report));

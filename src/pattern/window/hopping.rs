@@ -3,6 +3,7 @@
 //! those that left. Constant work per event and per firing, whatever the size.
 
 use std::collections::VecDeque;
+use std::ops::Range;
 
 use serde::{Deserialize, Serialize};
 
@@ -355,12 +356,8 @@ impl Hopping {
                 left += 1;
             }
             running.expire_extremes(window.start);
-            if running.level() > 0 {
-                let inside = self.panes.range(left..entered);
-                let finest = inside.map(|pane| pane.summary.level()).max().unwrap_or(0);
-                if running.is_too_coarse(finest) {
-                    running.renew_total(self.fold(spec, window));
-                }
+            if self.is_too_coarse(&running, left..entered) {
+                running.renew_total(self.fold(spec, window));
             }
             emit(Fired { window, late: true }, running.summary());
             end += spec.slide;
@@ -465,13 +462,18 @@ impl Hopping {
             return;
         }
         self.running.expire_extremes(from);
-        if self.running.level() > 0 {
-            let inside = self.panes.range(self.left..self.entered);
-            let finest = inside.map(|pane| pane.summary.level()).max().unwrap_or(0);
-            if self.running.is_too_coarse(finest) {
-                self.running.renew_total(self.fold(spec, spec.window(end)));
-            }
+        if self.is_too_coarse(&self.running, self.left..self.entered) {
+            self.running.renew_total(self.fold(spec, spec.window(end)));
         }
+    }
+
+    /// Whether the panes that a running summary holds tell more of distinct values than it does.
+    fn is_too_coarse(&self, running: &Running, held: Range<usize>) -> bool {
+        if running.level() == 0 {
+            return false;
+        }
+        let levels = self.panes.range(held).map(|pane| pane.summary.level());
+        running.is_too_coarse(levels.max().unwrap_or(0))
     }
 
     /// Drops the panes whose last window is beyond its lateness at `now`.

@@ -122,7 +122,7 @@ mod tests {
     use kafka_protocol::messages::describe_topic_partitions_request as request;
 
     use super::*;
-    use crate::state::Event;
+    use crate::testing::topic_created;
     use crate::{Broker, Config};
 
     /// What a page says of each topic: its name, its error, and its partitions; then where the next page begins.
@@ -160,12 +160,7 @@ mod tests {
         let broker = Broker::start(Config::memory()).await.expect("starts");
         let ((), durable) = broker.inner.store.write(|writer| {
             for (name, partitions) in [("c", 2), ("a", 1), ("b", 3)] {
-                writer.emit(Event::TopicCreated {
-                    name: name.to_owned(),
-                    id: uuid::Uuid::new_v4(),
-                    partitions,
-                    configs: Default::default(),
-                });
+                writer.emit(topic_created(name, partitions));
             }
         });
         durable.wait().await.expect("memory takes it");

@@ -339,7 +339,7 @@ mod tests {
 
     use super::*;
     use crate::state::Event;
-    use crate::testing::{Sample, batch};
+    use crate::testing::{Sample, batch, topic_created};
     use crate::{Broker, Config};
 
     /// Bytes of records, last stable offset and error that a reader from offset 3 is told.
@@ -367,12 +367,7 @@ mod tests {
         config.max_fetch_bytes_in_flight = max_fetch_bytes_in_flight(bytes.len());
         let broker = Broker::start(config).await.expect("starts");
         let ((), durable) = broker.inner.store.write(|writer| {
-            writer.emit(Event::TopicCreated {
-                name: "t".to_owned(),
-                id: uuid::Uuid::new_v4(),
-                partitions: 1,
-                configs: Default::default(),
-            });
+            writer.emit(topic_created("t", 1));
             for _ in 0..40 {
                 writer.append_batch(0, &header, false, &bytes);
             }
@@ -453,12 +448,7 @@ mod tests {
             transactional: true,
         });
         let ((), durable) = broker.inner.store.write(|writer| {
-            writer.emit(Event::TopicCreated {
-                name: "t".to_owned(),
-                id: uuid::Uuid::new_v4(),
-                partitions: 1,
-                configs: Default::default(),
-            });
+            writer.emit(topic_created("t", 1));
             writer.emit(Event::TransactionalProducer {
                 transactional_id: "transfer".to_owned(),
                 producer_id: 5,

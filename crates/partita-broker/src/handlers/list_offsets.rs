@@ -191,19 +191,14 @@ mod tests {
     use super::*;
     use crate::batch::{HEADER_BYTES, seal};
     use crate::state::Event;
-    use crate::testing::{Sample, batch};
+    use crate::testing::{Sample, batch, topic_created};
     use crate::{Broker, Config};
 
     /// A broker with these batches in partition 0 of `t`, which begins at `start`.
     async fn broker(batches: &[Vec<u8>], start: i64) -> Broker {
         let broker = Broker::start(Config::memory()).await.expect("starts");
         let ((), durable) = broker.inner.store.write(|writer| {
-            writer.emit(Event::TopicCreated {
-                name: "t".to_owned(),
-                id: uuid::Uuid::new_v4(),
-                partitions: 1,
-                configs: Default::default(),
-            });
+            writer.emit(topic_created("t", 1));
             for bytes in batches {
                 let header = BatchHeader::check(bytes).expect("it is in order");
                 writer.append_batch(0, &header, false, bytes);

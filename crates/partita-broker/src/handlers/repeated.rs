@@ -16,7 +16,7 @@ use super::{
     metadata, offset_fetch,
 };
 use crate::net::RequestContext;
-use crate::state::Event;
+use crate::testing::topic_created;
 use crate::{Broker, Config};
 
 const TIMES: usize = 1000;
@@ -29,12 +29,7 @@ fn name() -> TopicName {
 async fn what_is_named_again_and_again_is_answered_once() {
     let broker = Broker::start(Config::memory()).await.expect("starts");
     let ((), durable) = broker.inner.store.write(|writer| {
-        writer.emit(Event::TopicCreated {
-            name: "t".to_owned(),
-            id: uuid::Uuid::new_v4(),
-            partitions: 3,
-            configs: Default::default(),
-        });
+        writer.emit(topic_created("t", 3));
     });
     durable.wait().await.expect("memory takes it");
     let (inner, context) = (

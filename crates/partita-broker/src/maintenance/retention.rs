@@ -117,21 +117,13 @@ fn excess_producers(state: &State, limit: usize) -> Vec<Event> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::testing::{Sample, batch};
+    use crate::testing::{Sample, batch, topic_created};
     use crate::wal::Place;
 
     #[test]
     fn of_too_many_producers_those_silent_the_longest_are_forgotten() {
         let mut state = State::default();
-        state.apply(
-            1,
-            &Event::TopicCreated {
-                name: "t".to_owned(),
-                id: uuid::Uuid::new_v4(),
-                partitions: 2,
-                configs: BTreeMap::new(),
-            },
-        );
+        state.apply(1, &topic_created("t", 2));
         for number in 0..100i64 {
             let (header, _) = batch(Sample {
                 producer_id: number,

@@ -1,22 +1,14 @@
 use super::event::OffsetEntry;
 use super::offsets::Committed;
 use super::*;
-use crate::testing::{Sample, batch};
+use crate::testing::{Sample, batch, topic_created};
 use crate::wal::Place;
 
 const PRODUCER: i64 = 5;
 
 fn created() -> State {
     let mut state = State::default();
-    state.apply(
-        1,
-        &Event::TopicCreated {
-            name: "t".to_owned(),
-            id: Uuid::new_v4(),
-            partitions: 1,
-            configs: BTreeMap::new(),
-        },
-    );
+    state.apply(1, &topic_created("t", 1));
     state.apply(
         2,
         &Event::TransactionalProducer {

@@ -182,6 +182,7 @@ mod tests {
 
     use super::*;
     use crate::handlers::{delete_groups, offset_delete};
+    use crate::testing::topic_created;
     use crate::{Broker, Config};
 
     struct Client {
@@ -196,12 +197,7 @@ mod tests {
             config.groups.max_groups = 2;
             let broker = Broker::start(config).await.expect("starts");
             let ((), durable) = broker.inner.store.write(|writer| {
-                writer.emit(Event::TopicCreated {
-                    name: "t".to_owned(),
-                    id: uuid::Uuid::new_v4(),
-                    partitions: 1,
-                    configs: Default::default(),
-                });
+                writer.emit(topic_created("t", 1));
                 for (producer_id, name) in ["first", "second"].into_iter().enumerate() {
                     writer.emit(Event::TransactionalProducer {
                         transactional_id: name.to_owned(),

@@ -102,7 +102,7 @@ mod tests {
 
     use super::*;
     use crate::state::transaction::Phase;
-    use crate::testing::{Sample, batch};
+    use crate::testing::{Sample, batch, topic_created};
     use crate::{Broker, Config};
 
     const PRODUCER: i64 = 5;
@@ -112,12 +112,7 @@ mod tests {
     async fn broker() -> Broker {
         let broker = Broker::start(Config::memory()).await.expect("starts");
         let ((), durable) = broker.inner.store.write(|writer| {
-            writer.emit(Event::TopicCreated {
-                name: "t".to_owned(),
-                id: uuid::Uuid::new_v4(),
-                partitions: 3,
-                configs: Default::default(),
-            });
+            writer.emit(topic_created("t", 3));
             writer.emit(Event::TransactionalProducer {
                 transactional_id: "transfer".to_owned(),
                 producer_id: PRODUCER,

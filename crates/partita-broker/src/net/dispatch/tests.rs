@@ -6,7 +6,7 @@ use proptest::test_runner::{RngAlgorithm, TestRng};
 use super::*;
 use crate::net::shape::tests::random_body;
 use crate::net::versions::SERVED;
-use crate::testing::{Sample, batch};
+use crate::testing::{Sample, batch, topic_created};
 use crate::{Broker, Config};
 
 /// Requests of each kind and version; enough that every branch of an answer is met.
@@ -24,12 +24,7 @@ async fn every_served_version_is_answered() {
     });
     for name in ["x", "xx"] {
         let ((), durable) = broker.inner.store.write(|writer| {
-            writer.emit(crate::state::Event::TopicCreated {
-                name: name.to_owned(),
-                id: uuid::Uuid::new_v4(),
-                partitions: 2,
-                configs: Default::default(),
-            });
+            writer.emit(topic_created(name, 2));
             let id = writer.state().partition(name, 1).unwrap().id;
             let (header, bytes) = batch(Sample::plain(3));
             writer.append_batch(id, &header, false, &bytes).unwrap();
