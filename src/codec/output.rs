@@ -95,12 +95,12 @@ fn padded_sequence(out: &mut Vec<u8>, sequence: u64) {
 }
 
 /// Headers of a dead letter: those of the record, then why. Earlier reasons (of a record that was
-/// put back) give way. `about` is what the record is about, such as `("run", id)`.
+/// put back) give way. `notes` are of this kind of letter, such as `("run", id)`: what it is about.
 pub fn dead_letter_headers(
     origin: &Origin,
     failure: &Failure,
     stage: &str,
-    about: Option<(&str, &str)>,
+    notes: &[(&str, &str)],
 ) -> Vec<(String, Vec<u8>)> {
     let is_ours = |name: &str| name.starts_with(header::ERROR_PREFIX) || name == header::REQUEST;
     let mut headers: Vec<(String, Vec<u8>)> = origin
@@ -121,8 +121,8 @@ pub fn dead_letter_headers(
     add("partition", &origin.partition.to_string());
     add("offset", &origin.offset.to_string());
     add("stage", stage);
-    if let Some((kind, name)) = about {
-        add(kind, name);
+    for (name, value) in notes {
+        add(name, value);
     }
     headers
 }

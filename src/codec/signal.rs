@@ -21,6 +21,9 @@ const WATCH: usize = 2;
 const UNWATCH: usize = 3;
 const FURTHER: usize = 4;
 
+/// No version will ever be so high: what begins like this is text that somebody wrote here.
+const LEAST_PRINTABLE: u8 = b' ';
+
 /// What [`Signal::Event`] holds, borrowed.
 #[derive(Clone, Copy, Debug)]
 pub struct EventParts<'a> {
@@ -155,6 +158,9 @@ pub fn encode_watermark(watermark: &WatermarkParts<'_>, out: &mut Vec<u8>) {
 pub fn decode(bytes: &[u8]) -> Result<Signal, CodecError> {
     let mut reader = Reader::new(bytes);
     let version = reader.byte()?;
+    if version >= LEAST_PRINTABLE {
+        return Err(reader.malformed("no version of a signal"));
+    }
     if version > VERSION {
         return Err(CodecError::TooNew {
             found: version,
@@ -335,6 +341,11 @@ mod tests {
         assert_eq!(
             decode(&[4, 0]),
             Err(CodecError::TooNew { found: 4, known: 3 })
+        );
+        let text = decode(b"{}");
+        assert!(
+            matches!(text, Err(CodecError::Malformed { .. })),
+            "{text:?}"
         );
         let mut bytes = Vec::new();
         let watermark = WatermarkParts {

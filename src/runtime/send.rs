@@ -4,10 +4,10 @@
 
 use std::sync::Arc;
 
-use super::dead_letter::dead_letter;
+use super::dead_letter::{dead_letter, origin};
 use super::meters;
 use super::partition::{Change, Partition};
-use super::transaction::{Prepared, origin};
+use super::transaction::Prepared;
 use crate::codec::keys::{self, EntryKey};
 use crate::codec::signal::{self, put_event_key};
 use crate::codec::state::{self, EntryFacts};
@@ -171,7 +171,9 @@ impl<'t> Sender<'t> {
         run: Option<&str>,
     ) -> Result<(), LogError> {
         let about = run.map(|run| ("run", run));
-        dead_letter(origin, failure, STAGE, about, |record| log.send(record))
+        dead_letter(origin, failure, STAGE, about.as_slice(), |record| {
+            log.send(record)
+        })
     }
 
     /// To where its run lives, under the run's key.

@@ -20,6 +20,7 @@ use super::tables::Tables;
 use super::tables::followed::{FollowedTables, TableSettings};
 use super::worker::{LoopConfig, Stepped, Worker, WorkerConfig};
 use crate::clock::{Clock, SystemClock};
+use crate::log::kafka::places::PlaceReader;
 use crate::log::kafka::{KafkaLog, KafkaLogConfig};
 use crate::log::{StageKind, Topics};
 use crate::store::Stores;
@@ -192,7 +193,16 @@ fn pattern_worker(
         max_payload_bytes: config.max_payload_bytes,
         due_at_once: DUE_AT_ONCE,
     };
-    let stage = Patterns::new(number, topics, definitions, shared, tables, bounds);
+    let originals = Box::new(PlaceReader::new(config.client.clone()));
+    let stage = Patterns::new(
+        number,
+        topics,
+        definitions,
+        shared,
+        tables,
+        originals,
+        bounds,
+    );
     Ok(Worker::of(of_loop, Box::new(log), stage))
 }
 

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use super::cache::Due;
+use super::dead_letter::origin;
 use super::meters;
 use super::partition::{Change, Partition, View};
 use super::send::Sender;
@@ -394,16 +395,4 @@ fn read(record: &Record) -> Read {
 fn command_of(record: &Record) -> Result<Commanded, Unreadable> {
     let content_type = record.header(header::CONTENT_TYPE);
     input::command(record.key.as_deref(), record.value.as_deref(), content_type)
-}
-
-/// The record as a dead letter needs it.
-pub(super) fn origin(topics: &crate::log::Topics, record: &Record) -> Origin {
-    Origin {
-        topic: topics.of(record.source).to_owned(),
-        partition: record.partition,
-        offset: record.offset,
-        key: record.key.clone(),
-        value: record.value.clone(),
-        headers: record.headers.clone(),
-    }
 }

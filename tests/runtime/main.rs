@@ -10,6 +10,7 @@ mod intake;
 mod joins;
 mod large;
 mod log;
+mod originals;
 mod panics;
 mod replaced;
 mod scenarios;

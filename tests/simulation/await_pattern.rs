@@ -28,6 +28,7 @@ use partita::workflow::definition::Defaults;
 use serde_json::{Value, json};
 
 use crate::faulty::{Fault, FaultyLog, Plan, Point, Sabotage};
+use crate::originals::Kept;
 use crate::patterns::BOUNDS;
 use crate::random::Random;
 
@@ -185,7 +186,8 @@ impl World {
         };
         let shared = Arc::new(Shared::new("other"));
         let (topics, registry) = (Topics::new("sim."), self.registry.clone());
-        let stage = Patterns::new(0, topics, registry, shared, Arc::new(NoTables), BOUNDS);
+        let (tables, originals) = (Arc::new(NoTables), Box::new(Kept::default()));
+        let stage = Patterns::new(0, topics, registry, shared, tables, originals, BOUNDS);
         self.pattern_worker = Some(Worker::of(config, Box::new(log), stage));
     }
 

@@ -30,6 +30,7 @@
 mod await_pattern;
 mod check;
 mod faulty;
+mod originals;
 mod patterns;
 mod random;
 mod retention;

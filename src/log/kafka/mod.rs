@@ -5,12 +5,13 @@
 //! [`session`] is the [`super::Log`] itself; [`producer`] its transactional half, of
 //! which [`turns`] keeps several and `letters` bounds dead letters; [`restore`] reads changelogs;
 //! [`sources`] is the session of the intake, over topics of others, of which [`range`] reads a part
-//! once; [`errors`] sorts what librdkafka reports.
+//! once and [`places`] single records again; [`errors`] sorts what librdkafka reports.
 
 mod drain;
 pub mod errors;
 mod letters;
 pub mod ownership;
+pub mod places;
 pub mod producer;
 pub mod range;
 pub mod restore;

@@ -338,7 +338,7 @@ impl<'l> Sender<'l> {
         };
         let id = rule.map(Rule::id);
         let about = id.as_deref().map(|id| ("rule", id));
-        dead_letter(&origin, failure, STAGE, about, |record| {
+        dead_letter(&origin, failure, STAGE, about.as_slice(), |record| {
             self.log.send(record)
         })
     }

@@ -144,17 +144,13 @@ impl Running {
 
     /// The last of the match's events becomes a dead letter.
     fn refuse(&self, id: &RuleId, found: &Match, failure: Failure, batch: &mut Batch) {
-        let last = found.events.iter().max_by_key(|(_, taken)| taken.order);
-        let (partition, offset) = last.map_or((0, 0), |(_, taken)| action::place(taken.position));
-        let topic = last.map_or("", |(step, _)| self.rule.topic_of(*step));
-        let value = last.map(|(_, taken)| taken.payload.as_str().as_bytes().to_vec());
-        batch.refused.push(Refused {
-            rule: id.clone(),
-            topic: topic.to_owned(),
-            partition,
-            offset,
-            value: value.unwrap_or_default(),
-            failure,
-        });
+        let Some((step, last)) = found.events.iter().max_by_key(|(_, taken)| taken.order) else {
+            tracing::error!(rule = id, ?failure, "a match without events cannot act");
+            return;
+        };
+        let (partition, offset) = action::place(last.position);
+        let place = (self.rule.topic_of(*step).to_owned(), partition, offset);
+        let refused = Refused::event(id, place, &last.payload, failure);
+        batch.refused.push(refused);
     }
 }

@@ -7,7 +7,7 @@ use super::partition::RuleId;
 use super::told::Overflows;
 use crate::codec::pattern_state::PatternKey;
 use crate::model::rule_event::{Matched, RuleEvent};
-use crate::model::{Failure, Timestamp};
+use crate::model::{Failure, Json, Origin, Timestamp};
 use crate::runtime::meters;
 
 /// Bounds of what a match may do; one beyond them is a dead letter.
@@ -40,11 +40,42 @@ pub(super) struct Batch {
 /// Something that becomes a dead letter.
 pub(super) struct Refused {
     pub(super) rule: RuleId,
-    pub(super) topic: String,
-    pub(super) partition: i32,
-    pub(super) offset: i64,
-    pub(super) value: Vec<u8>,
+    pub(super) origin: Origin,
+    pub(super) whole: Whole,
     pub(super) failure: Failure,
+}
+
+/// Whether an origin is the record as it lies in its topic, and not what was decoded of it.
+#[derive(Clone, Debug, PartialEq)]
+pub(super) enum Whole {
+    Yes,
+    /// It is to be read again first.
+    ToBeRead,
+    /// It cannot be read again, for this reason.
+    No(String),
+}
+
+impl Refused {
+    /// Of an event of a rule, as it was handed to the stage.
+    pub(super) fn event(
+        rule: &RuleId,
+        (topic, partition, offset): (String, i32, i64),
+        payload: &Json,
+        failure: Failure,
+    ) -> Self {
+        Self {
+            rule: rule.clone(),
+            origin: Origin {
+                topic,
+                partition,
+                offset,
+                value: Some(payload.as_str().as_bytes().to_vec()),
+                ..Origin::default()
+            },
+            whole: Whole::ToBeRead,
+            failure,
+        }
+    }
 }
 
 /// Counts of a batch, published once it is committed.

@@ -6,13 +6,14 @@
 //! transaction that did not commit. `agenda` knows for which of its rules there is something to do;
 //! [`sources`](self) says how far event time has come, `action` what a match does (`acting` when),
 //! `provenance` where it comes from, `told` what `events` hears of it, `watching` who waits for a
-//! pattern within a run; [`stats`] tells what the rules have done.
+//! pattern within a run, `originals` which record an event was; [`stats`] tells what the rules have done.
 
 mod acting;
 pub(super) mod action;
 mod agenda;
 mod batch;
 mod held;
+mod originals;
 mod partition;
 mod provenance;
 mod running;
@@ -28,10 +29,11 @@ use rustc_hash::FxHashSet;
 
 use action::Order;
 pub use batch::Bounds;
-use batch::{Batch, Refused};
+use batch::{Batch, Refused, Whole};
+pub use originals::Originals;
 pub use partition::RulesPartition;
 
-use super::dead_letter::dead_letter;
+use super::dead_letter::{dead_letter, origin};
 use super::handle::DefinitionRegistry;
 use super::meters;
 use super::rules::RuleSet;
@@ -46,7 +48,7 @@ use crate::log::{
     ChangelogReader, ErrorClass, Log, LogError, Outgoing, Positions, Record, RestoreProgress,
     Source, Target, Topics, partitioner,
 };
-use crate::model::{Failure, Millis, Origin, Timestamp};
+use crate::model::{Failure, Millis, Timestamp};
 use crate::pattern::{Matcher, Rule};
 
 /// What a dead letter's `stage` says.
@@ -66,6 +68,7 @@ pub struct Patterns {
     definitions: Arc<dyn DefinitionRegistry>,
     shared: Arc<Shared>,
     tables: Arc<dyn Tables>,
+    originals: Box<dyn Originals>,
     /// The tables of the rules in force: they are read before a partition is here, and kept while it
     /// is restored. As of a generation of the registry.
     joined: (Option<u64>, Vec<Joins>),
@@ -92,6 +95,7 @@ impl Patterns {
         definitions: Arc<dyn DefinitionRegistry>,
         shared: Arc<Shared>,
         tables: Arc<dyn Tables>,
+        originals: Box<dyn Originals>,
         bounds: Bounds,
     ) -> Self {
         Self {
@@ -100,6 +104,7 @@ impl Patterns {
             definitions,
             shared,
             tables,
+            originals,
             joined: (None, Vec::new()),
             bounds,
             seen: Seen::default(),
@@ -227,7 +232,7 @@ impl Patterns {
                         reason: format!("{topic}/{number}, offset {offset}: {error}"),
                     });
                 }
-                Err(error) => batch.refused.push(unreadable(topic, record, &error)),
+                Err(error) => batch.refused.push(unreadable(&self.topics, record, &error)),
             }
         }
         Ok(has_new_times)
@@ -235,12 +240,16 @@ impl Patterns {
 
     /// Writes the batches in one transaction.
     fn commit(
-        &self,
+        &mut self,
         log: &mut dyn Log,
         owned: &mut Owned<RulesPartition>,
-        batches: Batches,
+        mut batches: Batches,
         now: Timestamp,
     ) -> Result<(), LogError> {
+        let refused = batches
+            .values_mut()
+            .flat_map(|(_, batch)| &mut batch.refused);
+        originals::complete(refused, self.originals.as_mut());
         log.begin()?;
         for (number, batch) in &batches {
             self.send(log, *number, batch, now)?;
@@ -310,16 +319,13 @@ impl Seen {
 }
 
 fn refuse(log: &mut dyn Log, refused: &Refused) -> Result<(), LogError> {
-    let origin = Origin {
-        topic: refused.topic.clone(),
-        partition: refused.partition,
-        offset: refused.offset,
-        key: None,
-        value: Some(refused.value.clone()),
-        headers: Vec::new(),
+    let about = (!refused.rule.is_empty()).then_some(("rule", refused.rule.as_str()));
+    let decoded = match &refused.whole {
+        Whole::No(reason) => Some(("decoded-value", reason.as_str())),
+        Whole::Yes | Whole::ToBeRead => None,
     };
-    let about = Some(("rule", refused.rule.as_str()));
-    dead_letter(&origin, &refused.failure, STAGE, about, |record| {
+    let notes: Vec<(&str, &str)> = about.into_iter().chain(decoded).collect();
+    dead_letter(&refused.origin, &refused.failure, STAGE, &notes, |record| {
         log.send(record)
     })
 }
@@ -351,13 +357,11 @@ fn due(partition: &RulesPartition) -> Option<Timestamp> {
 }
 
 /// A record of `signals` that is none.
-fn unreadable(topic: &str, record: &Record, error: &CodecError) -> Refused {
+fn unreadable(topics: &Topics, record: &Record, error: &CodecError) -> Refused {
     Refused {
         rule: String::new(),
-        topic: topic.to_owned(),
-        partition: record.partition,
-        offset: record.offset,
-        value: record.value.clone().unwrap_or_default(),
+        origin: origin(topics, record),
+        whole: Whole::Yes,
         failure: Failure::new("unreadable", error.to_string()),
     }
 }

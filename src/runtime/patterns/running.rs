@@ -198,14 +198,10 @@ impl Running {
             "event time {:?} lies beyond `allowed_lateness` of the rule, whose time has come to {watermark:?}",
             arrival.at
         );
-        batch.refused.push(Refused {
-            rule: id.clone(),
-            topic: arrival.topic,
-            partition: arrival.partition,
-            offset: arrival.offset,
-            value: arrival.payload.as_str().as_bytes().to_vec(),
-            failure: Failure::new("late", message),
-        });
+        let place = (arrival.topic, arrival.partition, arrival.offset);
+        let failure = Failure::new("late", message);
+        let refused = Refused::event(id, place, &arrival.payload, failure);
+        batch.refused.push(refused);
     }
 
     pub(super) fn conclude(&mut self, id: &RuleId, out: Outputs, batch: &mut Batch) {
