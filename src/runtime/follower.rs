@@ -3,6 +3,7 @@
 //! and committing nothing.
 
 use std::collections::BTreeMap;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
@@ -13,6 +14,7 @@ use rdkafka::error::KafkaError;
 use rdkafka::message::Message;
 use rdkafka::{Offset, TopicPartitionList};
 
+use super::supervisor::words_of;
 use crate::log::kafka::{READERS_GROUP, headers_of, reader_config};
 
 /// How long one call for metadata or watermarks may take.
@@ -343,7 +345,7 @@ impl Shared {
                 None => {}
                 Some(Ok(message)) => {
                     let partition = message.partition();
-                    apply(Entry {
+                    let entry = Entry {
                         key: message.key().unwrap_or_default(),
                         value: message.payload(),
                         timestamp: message.timestamp().to_millis().unwrap_or(0),
@@ -351,7 +353,8 @@ impl Shared {
                         offset: message.offset(),
                         restoring: restoring.contains_key(&partition),
                         headers: &|| headers_of(&message),
-                    });
+                    };
+                    self.hand_over(entry, apply);
                     let next = message.offset() + 1;
                     if restoring.get(&partition).is_some_and(|end| next >= *end) {
                         restoring.remove(&partition);
@@ -372,6 +375,23 @@ impl Shared {
                     }
                 }
             }
+        }
+    }
+
+    /// A record that makes its reader panic is passed over: else nothing behind it would ever be known.
+    fn hand_over(&self, entry: Entry<'_>, apply: &mut impl FnMut(Entry<'_>)) {
+        let (partition, offset) = (entry.partition, entry.offset);
+        let key = String::from_utf8_lossy(entry.key).into_owned();
+        if let Err(panic) = catch_unwind(AssertUnwindSafe(|| apply(entry))) {
+            let reason = words_of(panic.as_ref());
+            tracing::error!(
+                topic = self.topic,
+                partition,
+                offset,
+                key,
+                reason,
+                "reading a record panicked; going on behind it"
+            );
         }
     }
 

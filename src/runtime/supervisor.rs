@@ -288,7 +288,7 @@ pub(super) fn keep_driving<W: Driven, E: Display>(
 }
 
 /// What a panic says for people.
-fn words_of(panic: &(dyn Any + Send)) -> &str {
+pub(super) fn words_of(panic: &(dyn Any + Send)) -> &str {
     let text = panic.downcast_ref::<String>().map(String::as_str);
     text.or_else(|| panic.downcast_ref::<&str>().copied())
         .unwrap_or("it says nothing")
