@@ -2,10 +2,14 @@
 //! one event a millisecond. Prints events per second of processor time of one thread, events in
 //! memory, and the number of matches, which is the same on every machine.
 //!
-//! `cargo bench --bench patterns [-- EVENTS] [PATTERN]`; without arguments a million events and all patterns.
+//! `cargo bench --bench patterns [-- EVENTS] [PATTERN] [--beside COMMAND]`; without arguments a million events
+//! and all patterns. `COMMAND` runs another engine on a cell, see `stream/peer.rs`: right after ours, and the
+//! line shows the ratio.
 
 #[path = "stream/clock.rs"]
 mod clock;
+#[path = "stream/peer.rs"]
+mod peer;
 #[path = "stream/rules.rs"]
 mod rules;
 #[path = "stream/records.rs"]
@@ -21,7 +25,7 @@ use stream::{Record, records};
 #[global_allocator]
 static ALLOCATOR: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;
 
-fn run(name: &str, w: u64, keys: u64, records: &[Record]) {
+fn run(name: &str, w: u64, keys: u64, records: &[Record], beside: Option<&str>) {
     let Some(rule) = rule(name, w, keys) else {
         return;
     };
@@ -62,21 +66,50 @@ fn run(name: &str, w: u64, keys: u64, records: &[Record]) {
         out.overflows.is_empty(),
         "a limit was met: matches are missing"
     );
+    let rate = records.len() as f64 / seconds;
     println!(
-        "{name:6} W={w:<7} K={keys:<6} {:>8.3} M events/s  matches {early} of the first 100,000, {matches} of all {}",
-        records.len() as f64 / seconds / 1e6,
+        "{name:6} W={w:<7} K={keys:<6} {:>8.3} M events/s  matches {early} of the first 100,000, {matches} of all {}{}",
+        rate / 1e6,
         records.len(),
+        beside.map_or_else(String::new, |command| compared(
+            command, name, w, keys, rate, early
+        )),
     );
 }
 
+/// What the line says of the other engine.
+fn compared(command: &str, name: &str, w: u64, keys: u64, rate: f64, early: usize) -> String {
+    let Some(peer) = peer::reached(command, name, w, keys) else {
+        return "; the other engine has no figure".to_owned();
+    };
+    let matches = match peer.early {
+        Some(found) if found == early => "as many matches".to_owned(),
+        Some(found) => format!("{found} matches of the first 100,000"),
+        None => "it did not come to 100,000 events".to_owned(),
+    };
+    format!(
+        "; the other engine {:.3} M events/s, {matches}: {:.1}×",
+        peer.rate / 1e6,
+        rate / peer.rate
+    )
+}
+
 fn main() {
-    let arguments: Vec<String> = std::env::args().skip(1).collect();
+    let mut arguments: Vec<String> = std::env::args().skip(1).collect();
+    let beside = arguments
+        .iter()
+        .position(|word| word == "--beside")
+        .map(|at| {
+            assert!(at + 1 < arguments.len(), "`--beside` takes a command");
+            arguments.drain(at..at + 2).nth(1)
+        });
+    let beside = beside.flatten();
     let count = arguments.iter().find_map(|argument| argument.parse().ok());
     let count = count.unwrap_or(1_000_000);
     let only = arguments.iter().find(|argument| argument.starts_with('p'));
     let run = |name: &str, w: u64, keys: u64, records: &[Record]| {
         if only.is_none_or(|only| only == name) {
-            run(name, w, keys, records);
+            run(name, w, keys, records, beside.as_deref());
         }
     };
     for keys in [1, 10_000] {
