@@ -178,6 +178,7 @@ impl Ready {
             slots: Arc::new(Semaphore::new(concurrency)),
         };
         let ended = work.until(deliveries, &stop, concurrency).await;
+        replies.answer_refused().await;
         tokio::task::spawn_blocking(move || {
             // Replies first: what they end is committed by the close.
             let flushed = replies.flush(GRACE);
@@ -316,6 +317,7 @@ impl Work {
                     delivery = deliveries.recv() => break delivery,
                     () = stop.cancelled() => break None,
                     _ = watch.tick() => {
+                        work.replies.answer_refused().await;
                         if work.replies.failed() {
                             break None;
                         }

@@ -1,8 +1,8 @@
 //! Replies on their way to Kafka: written as JSON, sent to the partition that the task names, and
 //! only then is the task done with.
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use rdkafka::client::ClientContext;
@@ -13,7 +13,11 @@ use rdkafka::producer::{BaseRecord, DeliveryResult, Producer, ProducerContext, T
 use serde::Serialize;
 
 use super::feed::{Delivery, Done};
-use crate::model::{Failure, Json};
+use crate::model::{Failure, Json, class};
+use crate::runtime::LARGEST_RECORD;
+
+/// A reply of so many bytes finds room wherever there is any.
+const SMALL: usize = 4_096;
 
 /// What an agent says of a task; the record's `status` and what goes with it.
 #[derive(Debug, Serialize)]
@@ -55,10 +59,20 @@ pub struct Replies {
 struct Delivered {
     done: std::sync::OnceLock<Done>,
     failed: Arc<AtomicBool>,
+    /// Replies that their topic has no room for, and their bytes.
+    refused: Mutex<Vec<(Arc<Delivery>, usize)>>,
 }
 
-/// The position of the task that a reply ends; `None`: progress, which ends nothing.
-type Ends = Option<(i32, i64)>;
+/// The task that a reply ends; `None`: progress, which ends nothing.
+type Ends = Option<Arc<Delivery>>;
+
+/// What became of a record that was handed to the producer.
+enum Put {
+    Queued,
+    /// It has so many bytes, and never finds room.
+    TooLarge(usize),
+    Lost,
+}
 
 impl ClientContext for Delivered {}
 
@@ -67,19 +81,45 @@ impl ProducerContext for Delivered {
 
     fn delivery(&self, result: &DeliveryResult<'_>, ends: Self::DeliveryOpaque) {
         match (result, *ends) {
-            (Ok(_), Some((partition, offset))) => {
+            (Ok(_), Some(delivery)) => {
                 if let Some(done) = self.done.get() {
-                    done.done(partition, offset);
+                    done.done(delivery.partition, delivery.offset);
                 }
             }
             (Ok(_), None) => {}
-            (Err((error, _)), ends) => {
-                tracing::error!(%error, "a reply was not delivered");
-                // The task stays open, so it is read again after a restart.
-                self.failed.fetch_or(ends.is_some(), Ordering::Relaxed);
+            (Err((error, message)), ends) => {
+                let (bytes, has_ended) = (message.payload_len(), ends.is_some());
+                match ends.filter(|_| is_too_large(error) && bytes > SMALL) {
+                    Some(delivery) => self.lock_refused().push((delivery, bytes)),
+                    // The task stays open, so it is read again after a restart.
+                    None => {
+                        tracing::error!(%error, "a reply was not delivered");
+                        self.failed.fetch_or(has_ended, Ordering::Relaxed);
+                    }
+                }
             }
         }
     }
+}
+
+impl Delivered {
+    fn lock_refused(&self) -> MutexGuard<'_, Vec<(Arc<Delivery>, usize)>> {
+        self.refused.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+fn is_too_large(error: &KafkaError) -> bool {
+    let too_large = RDKafkaErrorCode::MessageSizeTooLarge;
+    matches!(error, KafkaError::MessageProduction(code) if *code == too_large)
+}
+
+/// Stands in for an answer that has so many bytes.
+fn too_large(bytes: usize) -> Failure {
+    let message = format!(
+        "the reply has {bytes} bytes, and its topic has no room for it (`max.message.bytes`, at most \
+         {LARGEST_RECORD})"
+    );
+    Failure::new(class::PAYLOAD_TOO_LARGE, message)
 }
 
 impl Replies {
@@ -88,10 +128,12 @@ impl Replies {
         config
             .set("enable.idempotence", "true")
             .set("linger.ms", "0")
+            .set("message.max.bytes", LARGEST_RECORD.to_string())
             .set("message.timeout.ms", "120000");
         let context = Delivered {
             done: std::sync::OnceLock::new(),
             failed: Arc::new(AtomicBool::new(false)),
+            refused: Mutex::default(),
         };
         Ok(Self {
             producer: config.create_with_context(context)?,
@@ -110,9 +152,47 @@ impl Replies {
         self.producer.context().failed.load(Ordering::Relaxed)
     }
 
-    /// Sends what the agent says; waits only where the producer's queue is full.
-    pub async fn send(&self, delivery: &Delivery, said: Said<'_>) {
+    /// Sends what the agent says; waits only where the producer's queue is full. An answer that finds no room
+    /// fails its attempt: sent again it would find none either.
+    pub async fn send(&self, delivery: &Arc<Delivery>, said: Said<'_>) {
+        self.answer_refused().await;
         let ends = matches!(said, Said::Completed { .. } | Said::Failed { .. });
+        match self.put(delivery, said, ends).await {
+            Put::Queued => {}
+            Put::TooLarge(bytes) if ends => self.fail(delivery, bytes).await,
+            Put::TooLarge(bytes) => {
+                let task_id = &delivery.task.task_id;
+                tracing::warn!(task_id, bytes, "progress finds no room and is not told");
+            }
+            Put::Lost => self.lose(ends),
+        }
+    }
+
+    /// Fails the attempts whose answers the broker has refused for their size since this was asked last.
+    pub async fn answer_refused(&self) {
+        let refused = std::mem::take(&mut *self.producer.context().lock_refused());
+        for (delivery, bytes) in refused {
+            self.fail(&delivery, bytes).await;
+        }
+    }
+
+    async fn fail(&self, delivery: &Arc<Delivery>, bytes: usize) {
+        let task_id = &delivery.task.task_id;
+        tracing::warn!(task_id, bytes, "an answer finds no room: the attempt fails");
+        let error = &too_large(bytes);
+        match self.put(delivery, Said::Failed { error }, true).await {
+            Put::Queued => {}
+            Put::TooLarge(_) | Put::Lost => self.lose(true),
+        }
+    }
+
+    fn lose(&self, ends: bool) {
+        let failed = &self.producer.context().failed;
+        failed.fetch_or(ends, Ordering::Relaxed);
+    }
+
+    /// Hands a record to the producer.
+    async fn put(&self, delivery: &Arc<Delivery>, said: Said<'_>, ends: bool) -> Put {
         let task = &delivery.task;
         let record = Record {
             task_id: &task.task_id,
@@ -137,7 +217,7 @@ impl Replies {
                 value: Some(traceparent),
             });
         }
-        let opaque: Box<Ends> = Box::new(ends.then_some((delivery.partition, delivery.offset)));
+        let opaque: Box<Ends> = Box::new(ends.then(|| Arc::clone(delivery)));
         let mut record = BaseRecord::with_opaque_to(&topic, opaque)
             .key(task.run_id.as_str())
             .payload(&value)
@@ -147,18 +227,15 @@ impl Replies {
         }
         loop {
             match self.producer.send(record) {
-                Ok(()) => return,
+                Ok(()) => return Put::Queued,
                 Err((KafkaError::MessageProduction(RDKafkaErrorCode::QueueFull), back)) => {
                     record = back;
                     tokio::time::sleep(Duration::from_millis(1)).await;
                 }
+                Err((error, _)) if is_too_large(&error) => return Put::TooLarge(value.len()),
                 Err((error, _)) => {
                     tracing::error!(%error, task_id = task.task_id, "a reply could not be sent");
-                    self.producer
-                        .context()
-                        .failed
-                        .fetch_or(ends, Ordering::Relaxed);
-                    return;
+                    return Put::Lost;
                 }
             }
         }

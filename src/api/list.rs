@@ -22,6 +22,8 @@ use crate::runtime::{ListCursor, RunFilter, SubmitError};
 
 const DEFAULT_LIMIT: usize = 100;
 const LARGEST_LIMIT: usize = 1_000;
+/// A page ends early when the runs that one instance has for it come to so many bytes of JSON.
+const PAGE_BYTES: usize = 8 << 20;
 /// How long another instance may take for its page.
 const PAGE_WITHIN: Duration = Duration::from_secs(5);
 const PAUSE: Duration = Duration::from_millis(200);
@@ -39,6 +41,13 @@ struct Row {
     json: Box<RawValue>,
 }
 
+/// The runs of some partitions, newest first.
+struct Rows {
+    rows: Vec<Row>,
+    /// There are others behind the last.
+    more: bool,
+}
+
 /// What of a run's view the order needs.
 #[derive(Deserialize)]
 struct Place {
@@ -53,8 +62,7 @@ struct Incomplete(String);
 pub async fn list(State(api): State<Api>, request: Incoming) -> Result<Response, Problem> {
     let query = ListQuery::read(&request)?;
     let page = if request.forwarded() {
-        let (rows, more) = own_rows(&api, &query)?;
-        page_of(rows, more, query.limit)
+        page_of(vec![own_rows(&api, &query).await?], query.limit)
     } else {
         let target = request
             .uri
@@ -68,7 +76,7 @@ pub async fn list(State(api): State<Api>, request: Incoming) -> Result<Response,
     ))
 }
 
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 struct ListQuery {
     filter: RunFilter,
     limit: usize,
@@ -153,31 +161,57 @@ fn time(name: &str, text: &str) -> Result<Timestamp, Problem> {
     })
 }
 
-/// The runs of the partitions owned here, and whether there are more.
-fn own_rows(api: &Api, query: &ListQuery) -> Result<(Vec<Row>, bool), SubmitError> {
+/// The runs of the partitions owned here. On a thread for such work: stores are read.
+async fn own_rows(api: &Api, query: &ListQuery) -> Result<Rows, SubmitError> {
+    let (api, query) = (api.clone(), query.clone());
+    let read = tokio::task::spawn_blocking(move || read_rows(&api, &query));
+    match read.await {
+        Ok(rows) => rows,
+        Err(failed) => std::panic::resume_unwind(failed.into_panic()),
+    }
+}
+
+fn read_rows(api: &Api, query: &ListQuery) -> Result<Rows, SubmitError> {
     let page = api
         .runs()
         .list(&query.filter, query.limit, query.after.as_ref())?;
-    let rows = page
-        .runs
-        .iter()
-        .map(|run| Row {
-            place: ListCursor {
-                created_at: run.created_at,
-                run: run.id.clone(),
-            },
-            json: RawValue::from_string(view_json(api, run)).expect("a view is JSON"),
-        })
-        .collect();
-    Ok((rows, page.next.is_some()))
+    let mut more = page.next.is_some();
+    let (mut rows, mut bytes) = (Vec::new(), 0);
+    let mut runs = page.runs.into_iter();
+    for run in runs.by_ref() {
+        let json = RawValue::from_string(view_json(api, &run)).expect("a view is JSON");
+        bytes += json.get().len();
+        let place = ListCursor {
+            created_at: run.created_at,
+            run: run.id,
+        };
+        rows.push(Row { place, json });
+        if bytes >= PAGE_BYTES {
+            break;
+        }
+    }
+    more |= runs.next().is_some();
+    Ok(Rows { rows, more })
 }
 
-fn page_of(mut rows: Vec<Row>, more: bool, limit: usize) -> Page {
+/// Merges what there is of each instance.
+fn page_of(sources: Vec<Rows>, limit: usize) -> Page {
+    let mut more = sources.iter().any(|source| source.more);
+    // Nobody knows what those that have more have behind their last: the page ends where the first of them
+    // does.
+    let ends = sources.iter().filter(|source| source.more);
+    let end = ends.filter_map(|source| Some(source.rows.last()?.place.clone()));
+    let end = end.max();
+    let rows = sources.into_iter().flat_map(|source| source.rows);
+    let mut rows: Vec<Row> = match end {
+        None => rows.collect(),
+        Some(end) => rows.filter(|row| row.place >= end).collect(),
+    };
     rows.sort_by(|a, b| b.place.cmp(&a.place));
     // While a partition moves, two instances may both list it.
     let mut seen = HashSet::new();
     rows.retain(|row| seen.insert(row.place.run.clone()));
-    let more = more || rows.len() > limit;
+    more |= rows.len() > limit;
     rows.truncate(limit);
     let next_cursor = rows
         .last()
@@ -217,8 +251,8 @@ async fn one_try(
     if let Some(why) = uncovered(api, &others) {
         return Ok(Err(Incomplete(why)));
     }
-    let (mut rows, mut more) = match own_rows(api, query) {
-        Ok(own) => own,
+    let mut sources = match own_rows(api, query).await {
+        Ok(own) => vec![own],
         Err(error @ (SubmitError::NotReady { .. } | SubmitError::NotOwner { .. })) => {
             return Ok(Err(Incomplete(error.to_string())));
         }
@@ -227,11 +261,8 @@ async fn one_try(
     let owners = others.iter().filter(|member| !member.partitions.is_empty());
     match try_join_all(owners.map(|member| page_from(api, member, target))).await {
         Ok(pages) => {
-            for (theirs, theirs_more) in pages {
-                rows.extend(theirs);
-                more |= theirs_more;
-            }
-            Ok(Ok(page_of(rows, more, query.limit)))
+            sources.extend(pages);
+            Ok(Ok(page_of(sources, query.limit)))
         }
         Err(incomplete) => Ok(Err(incomplete)),
     }
@@ -262,11 +293,7 @@ fn uncovered(api: &Api, others: &[Member]) -> Option<String> {
     (!missing.is_empty()).then(|| format!("no instance has partition {}", missing.join(", ")))
 }
 
-async fn page_from(
-    api: &Api,
-    member: &Member,
-    target: &str,
-) -> Result<(Vec<Row>, bool), Incomplete> {
+async fn page_from(api: &Api, member: &Member, target: &str) -> Result<Rows, Incomplete> {
     let because = |why: String| {
         Incomplete(format!(
             "instance {} did not answer: {why}",
@@ -300,7 +327,7 @@ async fn page_from(
             json,
         });
     }
-    Ok((rows, more))
+    Ok(Rows { rows, more })
 }
 
 /// Whether any run of this workflow that has not ended pins one of `versions`, over all instances.
@@ -431,7 +458,7 @@ mod tests {
             row(3, "c"),
             row(3, "d"),
         ];
-        let page = page_of(rows, false, 3);
+        let page = page_of(vec![Rows { rows, more: false }], 3);
         let ids: Vec<&str> = page.runs.iter().map(|run| run.get()).collect();
         assert_eq!(ids, ["\"d\"", "\"c\"", "\"b\""]);
         assert_eq!(
@@ -441,6 +468,28 @@ mod tests {
                 .as_str(),
             "b"
         );
-        assert!(page_of(vec![row(1, "a")], false, 1).next_cursor.is_none());
+        let only = Rows {
+            rows: vec![row(1, "a")],
+            more: false,
+        };
+        assert!(page_of(vec![only], 1).next_cursor.is_none());
+    }
+
+    #[test]
+    fn a_page_ends_where_the_first_instance_has_more() {
+        // The first stopped early, for its runs are large: behind `d` it may have others.
+        let early = Rows {
+            rows: vec![row(5, "f"), row(4, "d")],
+            more: true,
+        };
+        let whole = Rows {
+            rows: vec![row(4, "e"), row(3, "c"), row(1, "a")],
+            more: false,
+        };
+        let page = page_of(vec![early, whole], 100);
+        let ids: Vec<&str> = page.runs.iter().map(|run| run.get()).collect();
+        assert_eq!(ids, ["\"f\"", "\"e\"", "\"d\""]);
+        let next = read_cursor(&page.next_cursor.expect("there is more"));
+        assert_eq!(next.expect("ours").run.as_str(), "d");
     }
 }

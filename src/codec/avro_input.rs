@@ -121,7 +121,11 @@ pub(super) fn reply(
         output: fields.json("output")?,
         error,
         progress: match fields.take("progress") {
-            Some(Value::Double(progress)) => Some(progress),
+            Some(Value::Double(progress)) if progress.is_finite() => Some(progress),
+            Some(Value::Double(progress)) => {
+                let reason = format!("`progress` is {progress}; it is a fraction of 1");
+                return Err(unreadable(reason));
+            }
             _ => None,
         },
         note: fields.text("note"),
@@ -326,25 +330,44 @@ mod tests {
         assert!(input::command(None, Some(bare), Some(b"application/avro")).is_ok());
     }
 
-    #[test]
-    fn a_reply_in_avro_is_a_reply() {
+    fn reply(status: Value, progress: Value) -> Vec<u8> {
         let none = || optional(0, Value::Null);
         let text = |text: &str| Value::String(text.to_owned());
-        let bytes = single_object(
+        single_object(
             &REPLY,
             vec![
                 ("run_id", text("r")),
                 ("step_id", text("s")),
-                ("status", Value::Enum(0, "completed".into())),
+                ("status", status),
                 ("task_id", none()),
                 ("attempt", optional(1, Value::Int(1))),
                 ("epoch", none()),
                 ("output", optional(1, text("[1]"))),
                 ("error", none()),
-                ("progress", none()),
+                ("progress", progress),
                 ("note", none()),
             ],
-        );
+        )
+    }
+
+    #[test]
+    fn progress_that_is_no_number_is_refused() {
+        let progress = |progress: f64| {
+            let progress = optional(1, Value::Double(progress));
+            let bytes = reply(Value::Enum(2, "progress".into()), progress);
+            input::reply(None, Some(&bytes), None)
+        };
+        assert!(progress(0.5).is_ok());
+        for wrong in [f64::NAN, f64::INFINITY, f64::NEG_INFINITY] {
+            let refused = progress(wrong).expect_err("no fraction of anything");
+            assert!(refused.message.contains("progress"), "{refused:?}");
+        }
+    }
+
+    #[test]
+    fn a_reply_in_avro_is_a_reply() {
+        let completed = Value::Enum(0, "completed".into());
+        let bytes = reply(completed, optional(0, Value::Null));
         let read = input::reply(None, Some(&bytes), None).unwrap();
         assert_eq!(
             read.status,

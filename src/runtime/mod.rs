@@ -55,4 +55,5 @@ pub use handle::{
 };
 pub use history::{EventsTail, History, HistoryEvent, LiveEvent};
 pub use rules::{Draining, RuleSet};
+pub use submit::LARGEST_RECORD;
 pub use supervisor::REST_ROUND;

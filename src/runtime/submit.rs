@@ -14,7 +14,7 @@ use crate::codec::header;
 use crate::log::kafka::ClientSettings;
 
 /// `max.message.bytes` of `commands` and `replies`, as `topics.yaml` has them.
-const LARGEST_RECORD: usize = 2 << 20;
+pub const LARGEST_RECORD: usize = 2 << 20;
 
 /// Produces for callers. Idempotent, not transactional.
 pub(super) struct Submitter {

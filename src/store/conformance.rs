@@ -68,6 +68,22 @@ fn conforms(stores: &dyn Stores) {
         content(store.as_ref(), None),
         [pair("parked/a/7", "p"), pair("run/a", "3")]
     );
+    let asked = &mut |key: &[u8], value: &[u8]| {
+        assert_eq!(store.get(key).unwrap().as_deref(), Some(value));
+        true
+    };
+    store.scan(None, asked).expect("whoever looks may ask");
+    let many = |value: Option<&str>| -> Vec<StoreChange> {
+        let key = |number| format!("run/many/{number:04}").into_bytes();
+        let changes =
+            (0..600).map(|number| (key(number), value.map(|text| text.as_bytes().into())));
+        changes.collect()
+    };
+    store.apply(&many(Some("v")), 21).unwrap();
+    let found = content(store.as_ref(), Some(b"run/b"));
+    assert_eq!(found.len(), 600);
+    assert!(found.is_sorted(), "in the order of their keys");
+    store.apply(&many(None), 22).unwrap();
     let mut visited = 0;
     let stop = &mut |_: &[u8], _: &[u8]| {
         visited += 1;

@@ -6,6 +6,9 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use super::{Store, StoreChange, StoreError, Stores};
 
+/// Entries that a scan takes out at one time.
+const SCANNED_AT_ONCE: usize = 256;
+
 /// One partition's entries in memory.
 #[derive(Debug, Default)]
 pub struct MemoryStore(Mutex<Content>);
@@ -19,6 +22,16 @@ struct Content {
 impl MemoryStore {
     fn lock(&self) -> MutexGuard<'_, Content> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The next entries after a key. Whoever looks at them may ask the store meanwhile.
+    fn some_after(&self, after: Option<&[u8]>) -> Vec<(Vec<u8>, Arc<[u8]>)> {
+        let start = after.map_or(Bound::Unbounded, Bound::Excluded);
+        let content = self.lock();
+        let entries = content.entries.range::<[u8], _>((start, Bound::Unbounded));
+        let some = entries.take(SCANNED_AT_ONCE);
+        some.map(|(key, value)| (key.clone(), Arc::clone(value)))
+            .collect()
     }
 }
 
@@ -48,14 +61,17 @@ impl Store for MemoryStore {
         after: Option<&[u8]>,
         visit: &mut dyn FnMut(&[u8], &[u8]) -> bool,
     ) -> Result<(), StoreError> {
-        let content = self.lock();
-        let start = after.map_or(Bound::Unbounded, Bound::Excluded);
-        for (key, value) in content.entries.range::<[u8], _>((start, Bound::Unbounded)) {
-            if !visit(key, value) {
-                break;
+        let mut after = after.map(<[u8]>::to_vec);
+        loop {
+            let some = self.some_after(after.as_deref());
+            let Some((last, _)) = some.last() else {
+                return Ok(());
+            };
+            after = Some(last.clone());
+            if !some.iter().all(|(key, value)| visit(key, value)) {
+                return Ok(());
             }
         }
-        Ok(())
     }
 
     fn clear(&self) -> Result<(), StoreError> {

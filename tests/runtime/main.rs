@@ -9,6 +9,7 @@ mod http_agent;
 mod intake;
 mod joins;
 mod large;
+mod large_replies;
 mod log;
 mod originals;
 mod panics;

@@ -56,12 +56,22 @@ pub async fn create_topics(brokers: &str, prefix: &str, agents: &[&str]) {
 }
 
 pub async fn create_topics_with(brokers: &str, prefix: &str, agents: &[&str], partitions: i32) {
+    create_some(brokers, prefix, agents, partitions, &[]).await;
+}
+
+/// As [`create_topics`], without those that the test makes itself.
+pub async fn create_topics_but(brokers: &str, prefix: &str, agents: &[&str], made: &[&str]) {
+    create_some(brokers, prefix, agents, PARTITIONS, made).await;
+}
+
+async fn create_some(brokers: &str, prefix: &str, agents: &[&str], partitions: i32, made: &[&str]) {
     let admin: AdminClient<DefaultClientContext> = ClientConfig::new()
         .set("bootstrap.servers", brokers)
         .create()
         .expect("an admin client");
     let mut names: Vec<String> = ["commands", "replies", "state", "events", "dead-letter"]
         .iter()
+        .filter(|name| !made.contains(name))
         .map(|name| format!("{prefix}{name}"))
         .collect();
     names.extend(agents.iter().map(|agent| format!("{prefix}tasks.{agent}")));

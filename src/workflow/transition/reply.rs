@@ -34,6 +34,8 @@ impl Transition<'_> {
             }
             ReplyStatus::Progress { progress, note } => {
                 self.hear_of(step);
+                let is_number = |progress: &f64| progress.is_finite();
+                let progress = progress.filter(is_number);
                 let progress = progress.map(|progress| progress.clamp(0.0, 1.0));
                 if progress.is_some() {
                     self.run.steps[step].progress = progress;
