@@ -11,7 +11,7 @@ use super::apply::{files_of, gather, put};
 use super::args::DevArgs;
 use super::client::Api;
 use super::output::complain;
-use super::serve::{finish, stop_signal};
+use super::serve::{Signals, finish};
 use super::{CliError, Context};
 use crate::config::Config;
 use crate::instance::{Instance, Start, definition_defaults};
@@ -25,6 +25,7 @@ const TRY_AGAIN_AFTER: Duration = Duration::from_secs(3);
 const READY_WITHIN: Duration = Duration::from_secs(30);
 
 pub async fn dev(context: &Context, args: DevArgs) -> Result<(), CliError> {
+    let mut signals = Signals::listen();
     let metrics =
         telemetry::install_metrics().map_err(|error| CliError::Failed(error.to_string()))?;
     let folder = (!args.memory).then(|| {
@@ -32,7 +33,10 @@ pub async fn dev(context: &Context, args: DevArgs) -> Result<(), CliError> {
             .clone()
             .unwrap_or_else(|| context.config.store.data_dir.clone())
     });
-    let broker = start_broker(folder.as_deref(), args.kafka_port).await?;
+    let broker = tokio::select! {
+        broker = start_broker(folder.as_deref(), args.kafka_port) => broker?,
+        signal = signals.next() => return signal.end(),
+    };
     let mut config = context.config.clone();
     config.kafka.brokers = broker.bootstrap();
     config.http.listen = format!("127.0.0.1:{}", args.http_port);
@@ -41,16 +45,16 @@ pub async fn dev(context: &Context, args: DevArgs) -> Result<(), CliError> {
     let data_dir = folder.map(|folder| folder.join("state"));
     let instance = tokio::select! {
         instance = Instance::start(Start { config: &config, data_dir, metrics }) => instance?,
-        _ = stop_signal() => return Err(CliError::Interrupted),
+        signal = signals.next() => return signal.end(),
     };
     announce(context, &config, &instance);
 
     let loading = load(context, &config, &instance, &args.load);
     let signal = tokio::select! {
-        signal = stop_signal() => signal,
+        signal = signals.next() => signal,
         error = loading => return Err(error),
     };
-    let result = finish(instance, signal).await;
+    let result = finish(instance, signal, &mut signals).await;
     broker.shutdown().await;
     result
 }

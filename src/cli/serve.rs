@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use serde_json::json;
+use tokio::signal::unix::{self, SignalKind};
 
 use super::{CliError, Context};
 use crate::instance::{Instance, InstanceError, Start};
@@ -27,6 +28,7 @@ impl From<InstanceError> for CliError {
 }
 
 pub async fn serve(context: &Context) -> Result<(), CliError> {
+    let mut signals = Signals::listen();
     let metrics =
         telemetry::install_metrics().map_err(|error| CliError::Failed(error.to_string()))?;
     let data_dir = Some(context.config.store.data_dir.clone());
@@ -38,15 +40,15 @@ pub async fn serve(context: &Context) -> Result<(), CliError> {
     // A broker that is away may hold the start for ever: a signal ends that too.
     let instance = tokio::select! {
         instance = start => instance?,
-        _ = stop_signal() => return Err(CliError::Interrupted),
+        signal = signals.next() => return signal.end(),
     };
     if !context.output.is_table() {
         context
             .output
             .stream_element(&json!({"api": instance.api_url()}).to_string());
     }
-    let signal = stop_signal().await;
-    finish(instance, signal).await
+    let signal = signals.next().await;
+    finish(instance, signal, &mut signals).await
 }
 
 /// How the process was asked to stop.
@@ -58,29 +60,62 @@ pub enum Signal {
     Terminate,
 }
 
-/// Waits for SIGINT or SIGTERM.
-pub async fn stop_signal() -> Signal {
-    use tokio::signal::unix::{SignalKind, signal};
-    let (Ok(mut interrupt), Ok(mut terminate)) = (
-        signal(SignalKind::interrupt()),
-        signal(SignalKind::terminate()),
-    ) else {
-        tracing::error!("signals cannot be received; stop this process with SIGKILL");
-        return std::future::pending().await;
-    };
-    tokio::select! {
-        _ = interrupt.recv() => Signal::Interrupt,
-        _ = terminate.recv() => Signal::Terminate,
+/// SIGINT and SIGTERM from here on: one that comes while nobody waits is told to whoever waits next. Whoever
+/// listens anew hears of none that came before, and the process does not end by it any more either.
+pub struct Signals(Option<(unix::Signal, unix::Signal)>);
+
+impl Signals {
+    /// Must be called within a tokio runtime.
+    pub fn listen() -> Self {
+        let streams = (
+            unix::signal(SignalKind::interrupt()),
+            unix::signal(SignalKind::terminate()),
+        );
+        let (Ok(interrupt), Ok(terminate)) = streams else {
+            tracing::error!("signals cannot be received; stop this process with SIGKILL");
+            return Self(None);
+        };
+        Self(Some((interrupt, terminate)))
+    }
+
+    /// Waits for the next.
+    pub async fn next(&mut self) -> Signal {
+        let Some((interrupt, terminate)) = &mut self.0 else {
+            return std::future::pending().await;
+        };
+        tokio::select! {
+            _ = interrupt.recv() => Signal::Interrupt,
+            _ = terminate.recv() => Signal::Terminate,
+        }
     }
 }
 
-/// Stops gracefully. An instance runs until it is stopped, so being stopped is its good end: 0
-/// after SIGTERM, 130 after Ctrl-C as shells expect it.
-pub async fn finish(instance: Instance, signal: Signal) -> Result<(), CliError> {
+/// Waits for SIGINT or SIGTERM.
+pub async fn stop_signal() -> Signal {
+    Signals::listen().next().await
+}
+
+impl Signal {
+    /// An instance runs until it is stopped, so being stopped is its good end: 0 after SIGTERM, 130 after
+    /// Ctrl-C as shells expect it.
+    pub fn end(self) -> Result<(), CliError> {
+        match self {
+            Signal::Terminate => Ok(()),
+            Signal::Interrupt => Err(CliError::Interrupted),
+        }
+    }
+}
+
+/// Stops gracefully; a second signal ends that too.
+pub async fn finish(
+    instance: Instance,
+    signal: Signal,
+    signals: &mut Signals,
+) -> Result<(), CliError> {
     tracing::info!("stopping");
     let clean = tokio::select! {
         clean = instance.stop(SHUTDOWN_WITHIN) => clean,
-        _ = stop_signal() => false,
+        _ = signals.next() => false,
     };
     if clean {
         tracing::info!("stopped");
@@ -89,8 +124,5 @@ pub async fn finish(instance: Instance, signal: Signal) -> Result<(), CliError> 
             "stopped before everything was finished; what was not committed is done again by others"
         );
     }
-    match signal {
-        Signal::Terminate => Ok(()),
-        Signal::Interrupt => Err(CliError::Interrupted),
-    }
+    signal.end()
 }

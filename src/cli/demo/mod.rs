@@ -25,7 +25,7 @@ use super::args::DemoArgs;
 use super::client::Api;
 use super::dev::start_broker;
 use super::measure::quantile_words;
-use super::serve::{SHUTDOWN_WITHIN, stop_signal};
+use super::serve::{SHUTDOWN_WITHIN, Signals, stop_signal};
 use super::{CliError, Context, sse, status};
 use crate::agent;
 use crate::instance::{Instance, Start, definition_defaults};
@@ -162,17 +162,18 @@ async fn play(context: &Context, args: &DemoArgs) -> Result<(), CliError> {
         }
     }
 
+    let mut signals = Signals::listen();
     // Interrupted half way, agents, instance and broker still end in order and the folder goes.
     let result = tokio::select! {
         result = run_all(context, args, &api, &stopwatch, &market) => result,
-        _ = stop_signal() => Err(CliError::Interrupted),
+        _ = signals.next() => Err(CliError::Interrupted),
     };
     if args.keep && result.is_ok() {
         output.say(&format!(
             "still up: partita --api {} list; Ctrl-C ends it",
             instance.api_url()
         ));
-        stop_signal().await;
+        signals.next().await;
     }
     stop.cancel();
     while agents.join_next().await.is_some() {}

@@ -1,5 +1,6 @@
 //! Event time over all sources of a rule: it has come as far as the slowest partition of its topics
-//! that is not idle, and where all are idle it goes on with the wall clock.
+//! that is not idle, and where all are idle it goes on with the wall clock, `idle_after` behind it: an event
+//! that comes after a silence has been on its way for a while, and is not to be late by that.
 
 use std::collections::BTreeMap;
 
@@ -115,8 +116,8 @@ impl Sources {
             return None;
         }
         let latest = latest?;
-        let elapsed = now.since(latest.told);
-        Some(slowest.unwrap_or(latest.at + elapsed))
+        let idle_for = now.since(latest.told).0.saturating_sub(idle_after.0);
+        Some(slowest.unwrap_or(latest.at + Millis(idle_for)))
     }
 
     /// Forgets topics and clocks that no rule reads.
@@ -201,8 +202,13 @@ mod tests {
         );
         assert_eq!(
             time(&sources, 21_500),
+            Some(1_000),
+            "all are idle, and time makes no leap"
+        );
+        assert_eq!(
+            time(&sources, 31_500),
             Some(11_000),
-            "all are idle: the wall clock"
+            "it goes on with the wall clock"
         );
         let saved = sources.saved();
         assert_eq!(saved.len(), 4);
