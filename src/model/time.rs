@@ -2,7 +2,7 @@
 //! ask a clock.
 
 use std::fmt;
-use std::ops::{Add, Sub};
+use std::ops::{Add, Range, Sub};
 
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
@@ -29,33 +29,35 @@ impl Timestamp {
             .map(|time| Timestamp(time.timestamp_millis()))
     }
 
-    /// Writes RFC 3339 in UTC with milliseconds, 24 characters for the years 0 to 9999. By hand,
-    /// because each step writes several and the general formatters cost as much as a transition.
+    /// Writes RFC 3339 in UTC with milliseconds, 24 characters for the years 0 to 9999.
     pub fn write(self, out: &mut String) {
-        let days = self.0.div_euclid(86_400_000);
-        let in_day = self.0.rem_euclid(86_400_000);
-        let (year, month, day) = civil_from_days(days);
-        let digits = |out: &mut String, value: i64, width: u32| {
-            for place in (0..width).rev() {
-                let digit = (value / 10_i64.pow(place)) % 10;
-                out.push(char::from(b'0' + u8::try_from(digit).unwrap_or(0)));
+        out.push_str(as_text(&self.characters()));
+    }
+
+    /// By hand, because each step writes several and the general formatters cost as much as a transition.
+    fn characters(self) -> [u8; 24] {
+        let mut text = *b"0000-00-00T00:00:00.000Z";
+        let mut digits = |places: Range<usize>, mut value: u32| {
+            for digit in text[places].iter_mut().rev() {
+                *digit = b'0' + (value % 10) as u8;
+                value /= 10;
             }
         };
-        digits(out, year, 4);
-        out.push('-');
-        digits(out, month, 2);
-        out.push('-');
-        digits(out, day, 2);
-        out.push('T');
-        digits(out, in_day / 3_600_000, 2);
-        out.push(':');
-        digits(out, in_day / 60_000 % 60, 2);
-        out.push(':');
-        digits(out, in_day / 1_000 % 60, 2);
-        out.push('.');
-        digits(out, in_day % 1_000, 3);
-        out.push('Z');
+        let (year, month, day) = civil_from_days(self.0.div_euclid(86_400_000));
+        let in_day = self.0.rem_euclid(86_400_000) as u32;
+        digits(0..4, u32::try_from(year).unwrap_or(0));
+        digits(5..7, month as u32);
+        digits(8..10, day as u32);
+        digits(11..13, in_day / 3_600_000);
+        digits(14..16, in_day / 60_000 % 60);
+        digits(17..19, in_day / 1_000 % 60);
+        digits(20..23, in_day % 1_000);
+        text
     }
+}
+
+fn as_text(characters: &[u8; 24]) -> &str {
+    std::str::from_utf8(characters).expect("digits and what stands between them")
 }
 
 /// Days since the epoch to (year, month, day) in the proleptic Gregorian calendar, by the method
@@ -118,9 +120,7 @@ impl Serialize for Timestamp {
         if !serializer.is_human_readable() {
             return serializer.serialize_i64(self.0);
         }
-        let mut text = String::with_capacity(24);
-        self.write(&mut text);
-        serializer.serialize_str(&text)
+        serializer.serialize_str(as_text(&self.characters()))
     }
 }
 
