@@ -17,7 +17,7 @@ pub trait OfOne: Serialize + DeserializeOwned + PartialEq + Debug {
     fn is_empty(&self) -> bool;
     fn next_due(&self, spec: &Self::Spec) -> Option<i64>;
     fn fire_next(&mut self, spec: &Self::Spec, emit: &mut impl FnMut(Fired, &Summary));
-    fn rest(&mut self) {}
+    fn rest(&mut self, _: &Self::Spec) {}
     fn insert(
         &mut self,
         spec: &Self::Spec,
@@ -60,8 +60,8 @@ macro_rules! of_one {
 }
 
 of_one!(Hopping, HoppingSpec, |spec| Hopping::new(spec), {
-    fn rest(&mut self) {
-        self.rest();
+    fn rest(&mut self, spec: &HoppingSpec) {
+        self.rest(spec);
     }
 });
 of_one!(Sessions, SessionSpec, |_spec| Sessions::default(), {});
@@ -115,7 +115,7 @@ impl<W: OfOne> Many<W> {
                 is_of_use = emit(key, fired, summary);
             });
             if !is_of_use {
-                state.rest();
+                state.rest(spec);
             }
         }
         self.watermark = watermark;

@@ -176,6 +176,13 @@ impl Sketch {
         self.words.clear();
     }
 
+    /// Reads a bit of it, for a caller who will soon need it.
+    #[inline]
+    pub(super) fn far(&self) -> u64 {
+        let words = self.words.as_slice();
+        words.first().unwrap_or(&0) ^ words.last().unwrap_or(&0)
+    }
+
     /// Buckets in use, 8 bytes each.
     pub fn buckets(&self) -> usize {
         self.words.as_slice().len()

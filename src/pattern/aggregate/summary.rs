@@ -277,6 +277,16 @@ impl Summary {
         }
     }
 
+    /// Reads a bit of what does not lie in place, for a caller who will soon need it.
+    #[inline]
+    pub(in crate::pattern) fn far(&self) -> u64 {
+        match &self.body {
+            Body::Tally(_) => 0,
+            Body::Sketch(_, sketch) => sketch.far(),
+            Body::Whole(whole) => whole.moments.count(),
+        }
+    }
+
     /// How many events there are, those without a value included.
     pub fn events(&self) -> u64 {
         self.events

@@ -234,6 +234,7 @@ impl<M: Shaped> Keyed<M> {
         let entry = self.keys.entry(place);
         self.partials -= entry.partials as usize;
         self.held -= entry.held();
+        self.machine.clear(&mut entry.island.state);
         self.keys.remove(place);
     }
 
@@ -327,6 +328,12 @@ where
             if *room == 0 {
                 return self.keys.next_due().is_none_or(|due| due > context.now);
             }
+            let machine = &self.machine;
+            let (near, far) = (
+                |state: &_| machine.near(state),
+                |state: &_| machine.far(state),
+            );
+            self.keys.look_ahead(near, far);
             let Some((due, place)) = self.keys.due(context.now) else {
                 return true;
             };

@@ -3,6 +3,8 @@
 
 use std::collections::BTreeMap;
 use std::hash::{Hash, Hasher};
+use std::hint::black_box;
+use std::sync::Arc;
 
 use rustc_hash::{FxHashMap, FxHasher};
 use serde::{Deserialize, Serialize};
@@ -31,14 +33,18 @@ pub(super) const ALWAYS: Timestamp = Timestamp(i64::MAX);
 const MANY_ARMED: usize = 1_024;
 
 /// In place of an entry where none follows.
-const NONE: usize = usize::MAX;
+const NONE: u32 = u32::MAX;
+
+/// Whole numbers below it are told apart by their doubles, and from all that are not below it.
+const EXACT: f64 = 9_007_199_254_740_992.0;
 
 #[derive(Debug)]
 pub(super) struct Keys<S> {
-    /// Hash of the key to the first entry with that hash.
-    places: FxHashMap<u64, usize>,
+    /// By name the first entry that has it; in few bytes, so that it stays in the cache where the entries do
+    /// not.
+    places: FxHashMap<u32, u32>,
     entries: Vec<Entry<S>>,
-    free: Vec<usize>,
+    free: Vec<u32>,
     /// Those that an entry does not know any more are passed over.
     timers: Timers,
     /// Armed since the timers were last looked through.
@@ -53,9 +59,9 @@ pub(super) struct Keys<S> {
 pub(super) struct Entry<S> {
     pub(super) key: Key,
     pub(super) island: Island<S>,
-    hash: u64,
-    /// The next entry with the same hash.
-    next: usize,
+    name: Name,
+    /// The next entry whose name is as short.
+    next: u32,
     armed: Due,
     touched: Timestamp,
     /// Event time up to which an event may begin something.
@@ -67,7 +73,56 @@ pub(super) struct Entry<S> {
     is_changed: bool,
 }
 
+/// What a key is found by. A number is its own name, so that no other place in memory is to be looked at
+/// to know that an entry is the one.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Name {
+    /// The key is a number, of these bits.
+    Number(u64),
+    /// Any other key.
+    Hash(u64),
+}
+
+impl Name {
+    #[inline]
+    fn of(key: &[Scalar]) -> Name {
+        match key {
+            [Scalar::Int(value)] if (*value as f64).abs() < EXACT => {
+                Name::Number((*value as f64).to_bits())
+            }
+            // Zero has one sign.
+            [Scalar::Float(value)] if value.abs() < EXACT => Name::Number((value + 0.0).to_bits()),
+            _ => {
+                let mut hasher = FxHasher::default();
+                for value in key {
+                    value.hash(&mut hasher);
+                }
+                Name::Hash(hasher.finish())
+            }
+        }
+    }
+
+    /// The place in the map: few keys share one.
+    #[inline]
+    fn short(self) -> u32 {
+        let hash = match self {
+            Name::Hash(hash) => hash,
+            Name::Number(bits) => {
+                let mut hasher = FxHasher::default();
+                hasher.write_u64(bits);
+                hasher.finish()
+            }
+        };
+        (hash ^ (hash >> 32)) as u32
+    }
+}
+
 impl<S> Entry<S> {
+    #[inline]
+    fn is(&self, name: Name, key: &[Scalar]) -> bool {
+        self.name == name && (matches!(name, Name::Number(_)) || *self.key == *key)
+    }
+
     /// An event at `at` comes, which may begin something, or else may only go on with what began
     /// before.
     pub(super) fn note_beginning(&mut self, at: Timestamp, begins: bool) {
@@ -82,6 +137,13 @@ impl<S> Entry<S> {
             // What an earlier program saved does not tell.
             self.begins_until = latest.unwrap_or(at - Millis(1));
         }
+    }
+
+    /// Reads a bit of all that lies in place.
+    #[inline]
+    fn look(&self) -> u64 {
+        let ends = self.armed.1 ^ self.island.applied ^ u64::from(self.partials);
+        ends ^ (self.touched.0 ^ self.begins_until.0) as u64
     }
 
     /// Whether more is kept of it than what detectors have learned.
@@ -186,10 +248,11 @@ impl<S: Default> Keys<S> {
     }
 
     pub(super) fn find(&self, key: &[Scalar]) -> Option<usize> {
-        let mut at = self.places.get(&hash(key)).copied().unwrap_or(NONE);
-        while let Some(entry) = self.entries.get(at) {
-            if *entry.key == *key {
-                return Some(at);
+        let name = Name::of(key);
+        let mut at = self.places.get(&name.short()).copied().unwrap_or(NONE);
+        while let Some(entry) = self.entries.get(at as usize) {
+            if entry.is(name, key) {
+                return Some(at as usize);
             }
             at = entry.next;
         }
@@ -197,26 +260,33 @@ impl<S: Default> Keys<S> {
     }
 
     pub(super) fn insert(&mut self, key: &[Scalar]) -> usize {
-        let hash = hash(key);
-        let place = self.free.pop().unwrap_or(self.entries.len());
-        let entry = Entry {
-            key: key.into(),
-            island: Island::default(),
-            hash,
-            next: self.places.insert(hash, place).unwrap_or(NONE),
-            armed: NOT_ARMED,
-            touched: NEVER,
-            begins_until: ALWAYS,
-            depths: None,
-            partials: 0,
-            is_changed: false,
-        };
-        if place == self.entries.len() {
-            self.entries.push(entry);
-        } else {
-            self.entries[place] = entry;
+        let name = Name::of(key);
+        let place = self.free.pop().unwrap_or(self.entries.len() as u32);
+        let next = self.places.insert(name.short(), place).unwrap_or(NONE);
+        match self.entries.get_mut(place as usize) {
+            // The rest is as it was left by the one before.
+            Some(entry) => {
+                match Arc::get_mut(&mut entry.key) {
+                    Some(ours) if ours.len() == key.len() => ours.clone_from_slice(key),
+                    _ => entry.key = key.into(),
+                }
+                entry.name = name;
+                entry.next = next;
+            }
+            None => self.entries.push(Entry {
+                key: key.into(),
+                island: Island::default(),
+                name,
+                next,
+                armed: NOT_ARMED,
+                touched: NEVER,
+                begins_until: ALWAYS,
+                depths: None,
+                partials: 0,
+                is_changed: false,
+            }),
         }
-        place
+        place as usize
     }
 
     pub(super) fn entry(&mut self, place: usize) -> &mut Entry<S> {
@@ -227,29 +297,34 @@ impl<S: Default> Keys<S> {
         &self.entries[place]
     }
 
+    /// Its state has been cleared.
     pub(super) fn remove(&mut self, place: usize) {
-        let (hash, next) = (self.entries[place].hash, self.entries[place].next);
-        if self.places.get(&hash) == Some(&place) {
-            match next {
-                NONE => self.places.remove(&hash),
-                next => self.places.insert(hash, next),
-            };
-        } else {
-            let mut at = self.places.get(&hash).copied().unwrap_or(NONE);
-            while let Some(before) = self.entries.get_mut(at) {
-                at = before.next;
-                if at == place {
-                    before.next = next;
-                    break;
-                }
-            }
-        }
         let entry = &mut self.entries[place];
-        entry.island = Island::default();
+        entry.island.applied = 0;
+        entry.island.aside = None;
+        entry.armed = NOT_ARMED;
+        entry.touched = NEVER;
+        entry.begins_until = ALWAYS;
         entry.depths = None;
         entry.partials = 0;
-        entry.armed = NOT_ARMED;
+        entry.is_changed = false;
+        let (short, next, place) = (entry.name.short(), entry.next, place as u32);
         self.free.push(place);
+        if self.places.get(&short) == Some(&place) {
+            match next {
+                NONE => self.places.remove(&short),
+                next => self.places.insert(short, next),
+            };
+            return;
+        }
+        let mut at = self.places.get(&short).copied().unwrap_or(NONE);
+        while let Some(before) = self.entries.get_mut(at as usize) {
+            at = before.next;
+            if at == place {
+                before.next = next;
+                break;
+            }
+        }
     }
 
     /// Makes sure that a timer falls due at `due` or before.
@@ -291,6 +366,24 @@ impl<S: Default> Keys<S> {
             }
         }
         None
+    }
+
+    /// Of many keys whose time has come at once, looks at those that are next: at what lies in their entries,
+    /// and then at what lies elsewhere, for which it has to be known where.
+    #[inline]
+    pub(super) fn look_ahead(&mut self, near: impl Fn(&S) -> u64, far: impl Fn(&S) -> u64) {
+        let Some(few) = self.timers.crowd() else {
+            return;
+        };
+        let mut seen = 0;
+        for (_, place) in few {
+            let entry = &self.entries[*place as usize];
+            seen ^= entry.look() ^ near(&entry.island.state);
+        }
+        for (_, place) in few {
+            seen ^= far(&self.entries[*place as usize].island.state);
+        }
+        black_box(seen);
     }
 
     /// Whether some entry waits.
@@ -336,12 +429,4 @@ impl<S: Default> Keys<S> {
             }
         }
     }
-}
-
-fn hash(key: &[Scalar]) -> u64 {
-    let mut hasher = FxHasher::default();
-    for value in key {
-        value.hash(&mut hasher);
-    }
-    hasher.finish()
 }

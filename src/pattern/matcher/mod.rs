@@ -17,6 +17,7 @@ mod any;
 mod automaton;
 mod chain;
 mod depths;
+mod few;
 mod keyed;
 mod keys;
 mod measured;
@@ -146,6 +147,19 @@ trait Shaped {
     /// The earliest time at which something runs out.
     fn deadline(&self, state: &Self::State) -> Option<Timestamp>;
     fn is_idle(&self, state: &Self::State) -> bool;
+    /// Makes it what it is by default.
+    fn clear(&self, state: &mut Self::State) {
+        *state = Self::State::default();
+    }
+    /// Reads a bit of the state here and there, as far as it lies in place: where many keys are due at once,
+    /// memory brings what is needed of some of them together, and each by itself would be waited for.
+    fn near(&self, _: &Self::State) -> u64 {
+        0
+    }
+    /// The same of what lies elsewhere and [`Shaped::expire`] will need.
+    fn far(&self, _: &Self::State) -> u64 {
+        0
+    }
     /// Partial matches; where the shape keeps events, or windows, in their place, those kept.
     fn partials(&self, state: &Self::State) -> usize;
     /// Gives up partial matches, or what is kept in their place, until at most `most` are left: the

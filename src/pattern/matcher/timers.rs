@@ -12,8 +12,14 @@ use crate::model::Timestamp;
 /// Entries for which an empty bucket keeps room.
 const KEPT: usize = 4_096;
 
+/// As many as memory looks for at once.
+const FEW: usize = 16;
+
+/// So many keys at one time are a crowd; the states of fewer are where they were used last.
+const CROWD: usize = 256;
+
 /// When, and the place of the key.
-type Armed = (Due, u32);
+pub(super) type Armed = (Due, u32);
 
 /// See the module. What is due at once comes out deadlines first, in the order in which they were armed.
 #[derive(Debug, Default)]
@@ -26,6 +32,8 @@ pub(super) struct Timers {
     filled: u64,
     /// Deadlines of the last time that were taken already.
     taken: usize,
+    /// Those that [`crowd`](Self::crowd) has told of.
+    told: usize,
     /// Events that wait for the last time, and all that was armed for times before it.
     aside: BinaryHeap<Reverse<Armed>>,
 }
@@ -63,6 +71,7 @@ impl Timers {
         }
         self.filled = 0;
         self.taken = 0;
+        self.told = 0;
         self.aside.clear();
     }
 
@@ -126,6 +135,20 @@ impl Timers {
         self.buckets.first()?.armed.get(self.taken).copied()
     }
 
+    /// Where very many are due at one time, those to be taken next: a few at a time, and each once.
+    #[inline]
+    pub(super) fn crowd(&mut self) -> Option<&[Armed]> {
+        if self.taken < self.told {
+            return None;
+        }
+        let armed = &self.buckets.first()?.armed;
+        if armed.len() < CROWD {
+            return None;
+        }
+        self.told = armed.len().min(self.taken + FEW);
+        armed.get(self.taken..self.told)
+    }
+
     /// The earliest time becomes the last: what lies in its bucket moves down, in its order.
     fn move_to_first(&mut self) {
         if let Some(last) = self.buckets.first_mut() {
@@ -133,6 +156,7 @@ impl Timers {
             last.armed.shrink_to(KEPT);
         }
         self.taken = 0;
+        self.told = 0;
         let lowest = self.filled.trailing_zeros();
         self.filled &= !(1 << lowest);
         let bucket = std::mem::take(&mut self.buckets[lowest as usize + 1]);

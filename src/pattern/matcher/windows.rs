@@ -43,7 +43,7 @@ enum Spec {
 #[derive(Debug, Default, Serialize, Deserialize)]
 pub(super) struct State {
     /// By sample. Mostly there is one, in place: of many keys each look elsewhere waits for memory.
-    #[serde(with = "samples")]
+    #[serde(with = "super::few")]
     samples: SmallVec<[Kept; 1]>,
     /// What the gauge has learned of windows before.
     memory: Option<Box<Memory>>,
@@ -51,28 +51,6 @@ pub(super) struct State {
     newest: i64,
     /// That event: what the match of a window that closes is known by.
     last: Cause,
-}
-
-/// Saved as a list.
-mod samples {
-    use serde::{Deserialize, Deserializer, Serialize, Serializer};
-    use smallvec::SmallVec;
-
-    use super::Kept;
-
-    pub(super) fn serialize<S: Serializer>(
-        samples: &SmallVec<[Kept; 1]>,
-        serializer: S,
-    ) -> Result<S::Ok, S::Error> {
-        samples.as_slice().serialize(serializer)
-    }
-
-    pub(super) fn deserialize<'de, D: Deserializer<'de>>(
-        deserializer: D,
-    ) -> Result<SmallVec<[Kept; 1]>, D::Error> {
-        let samples = Vec::deserialize(deserializer)?;
-        Ok(samples.into_iter().collect())
-    }
 }
 
 /// The event that a match is known by: position and order.
@@ -419,7 +397,7 @@ impl Windows {
                     (Spec::Hopping(spec), Kept::Hopping(kept)) => {
                         kept.fire_next(spec, &mut emit);
                         if verdict == Verdict::NotByWhatItHolds {
-                            kept.rest();
+                            kept.rest(spec);
                         }
                         continue;
                     }
@@ -453,9 +431,9 @@ impl Windows {
                 let (at, by) = (window.end, state.last);
                 let verdict = self.judge(&mut state.memory, window, &values, at, by, step);
                 if verdict == Verdict::NotByWhatItHolds {
-                    for kept in &mut state.samples {
-                        if let Kept::Hopping(kept) = kept {
-                            kept.rest();
+                    for (spec, kept) in self.specs.iter().zip(&mut state.samples) {
+                        if let (Spec::Hopping(spec), Kept::Hopping(kept)) = (spec, kept) {
+                            kept.rest(spec);
                         }
                     }
                 }
@@ -532,7 +510,10 @@ impl Shaped for Windows {
         }
         if state.samples.is_empty() {
             state.newest = i64::MIN;
-            state.samples = (0..self.specs.len()).map(|it| self.empty(it)).collect();
+            // Put one by one where they will be: it is large, and keys may come and go with each event.
+            for sample in 0..self.specs.len() {
+                state.samples.push(self.empty(sample));
+            }
         }
         if event.at.0 >= state.newest {
             state.newest = event.at.0;
@@ -559,6 +540,31 @@ impl Shaped for Windows {
         let forgotten = self.forgotten_at(state);
         let due = self.next_due(state).into_iter().chain(forgotten).min();
         due.map(Timestamp)
+    }
+
+    /// In place, since it is large.
+    fn clear(&self, state: &mut State) {
+        state.samples.clear();
+        state.memory = None;
+        state.newest = 0;
+        state.last = Cause::default();
+    }
+
+    #[inline]
+    fn near(&self, state: &State) -> u64 {
+        let kept = match state.samples.first() {
+            Some(Kept::Hopping(kept)) => kept.near(),
+            _ => 0,
+        };
+        kept ^ state.newest as u64 ^ state.last.0
+    }
+
+    #[inline]
+    fn far(&self, state: &State) -> u64 {
+        match state.samples.first() {
+            Some(Kept::Hopping(kept)) => kept.far(),
+            _ => 0,
+        }
     }
 
     fn is_idle(&self, state: &State) -> bool {

@@ -2,123 +2,21 @@
 //! event touches one pane, and a window that fires takes in the panes that ended and gives back
 //! those that left. Constant work per event and per firing, whatever the size.
 
-use std::collections::VecDeque;
 use std::ops::Range;
 
 use serde::{Deserialize, Serialize};
 
+use super::hopping_spec::MAX_PANES;
+use super::panes::Panes;
 use super::running::Running;
-use super::{
-    Arrival, Fired, MAX_SPAN, MAX_TIME, OnLate, Window, WindowError, check_span, make_room,
-};
-use crate::pattern::aggregate::{Needs, Sample, Summary};
+use super::{Arrival, Fired, HoppingSpec, MAX_TIME, OnLate, Window};
+use crate::pattern::aggregate::{Sample, Summary};
 
-/// The most panes that a key may hold, ahead of the watermark and behind.
-const MAX_PANES: i64 = 100_000;
-/// What kind of hopping window, checked. 56 bytes.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct HoppingSpec {
-    size: i64,
-    slide: i64,
-    offset: i64,
-    /// The greatest common divisor of size and slide.
-    pane: i64,
-    lateness: i64,
-    on_late: OnLate,
-    needs: Needs,
-}
+/// In place of the end of a next window where there is none, and where nobody has looked for it.
+const NO_END: i64 = i64::MAX;
+const UNKNOWN: i64 = i64::MIN;
 
-impl HoppingSpec {
-    /// Windows of `size` ms, one each `slide` ms, both 1 to [`MAX_SPAN`], starting at whole
-    /// multiples of the slide; with `slide` equal to `size` they tumble.
-    ///
-    /// # Errors
-    /// Where a span is out of bounds, the slide is larger than the size (events between windows
-    /// would count nowhere), or a window has more than 100,000 panes.
-    pub fn new(size: i64, slide: i64, needs: Needs) -> Result<HoppingSpec, WindowError> {
-        check_span("size", size, 1, MAX_SPAN)?;
-        check_span("slide", slide, 1, size)?;
-        let pane = greatest_common_divisor(size, slide);
-        if size / pane > MAX_PANES {
-            return Err(WindowError::Panes {
-                size,
-                slide,
-                panes: size / pane,
-                most: MAX_PANES,
-            });
-        }
-        Ok(HoppingSpec {
-            size,
-            slide,
-            offset: 0,
-            pane,
-            lateness: 0,
-            on_late: OnLate::default(),
-            needs,
-        })
-    }
-
-    /// The same, with windows that start `offset` ms after multiples of the slide (any number of
-    /// ms; only its rest by the slide matters). For days of a time zone: minus its offset from UTC.
-    #[must_use]
-    pub fn with_offset(self, offset: i64) -> HoppingSpec {
-        let offset = offset.rem_euclid(self.slide);
-        HoppingSpec { offset, ..self }
-    }
-
-    /// The same, with late events accepted until the watermark is `lateness` ms past the end.
-    ///
-    /// # Errors
-    /// Where the lateness is not from 0 to [`MAX_SPAN`].
-    pub fn with_lateness(self, lateness: i64, on_late: OnLate) -> Result<HoppingSpec, WindowError> {
-        let lateness = check_span("allowed lateness", lateness, 0, MAX_SPAN)?;
-        Ok(HoppingSpec {
-            lateness,
-            on_late,
-            ..self
-        })
-    }
-
-    /// The start of the pane that `at` is in.
-    #[inline]
-    fn pane_start(&self, at: i64) -> i64 {
-        at - (at - self.offset).rem_euclid(self.pane)
-    }
-
-    /// The last end of a window at or before `at`.
-    fn end_before(&self, at: i64) -> i64 {
-        at - (at - self.offset - self.size).rem_euclid(self.slide)
-    }
-
-    /// The first end of a window that holds the pane which starts at `pane`.
-    #[inline]
-    fn first_end(&self, pane: i64) -> i64 {
-        self.end_before(pane) + self.slide
-    }
-
-    /// The last end of a window that holds the pane which starts at `pane`.
-    #[inline]
-    fn last_end(&self, pane: i64) -> i64 {
-        self.end_before(pane + self.size)
-    }
-
-    fn window(&self, end: i64) -> Window {
-        Window {
-            start: end - self.size,
-            end,
-        }
-    }
-}
-
-fn greatest_common_divisor(a: i64, b: i64) -> i64 {
-    if b == 0 {
-        a
-    } else {
-        greatest_common_divisor(b, a % b)
-    }
-}
-
-/// The panes of one key. 128 bytes, and 56 for each pane that holds an event, of which there are
+/// The panes of one key. 192 bytes, and 56 for each pane that holds an event but the newest, of which there are
 /// at most (size + lateness) / pane behind the watermark, dropped when the key next fires; to these come, once
 /// for each pane and once for the window, what [`Summary`], [`Sketch`](crate::pattern::aggregate::Sketch) and
 /// [`Distinct`](crate::pattern::aggregate::Distinct) state.
@@ -126,7 +24,7 @@ fn greatest_common_divisor(a: i64, b: i64) -> i64 {
 #[serde(from = "Stored")]
 pub struct Hopping {
     /// Ascending; only panes with events.
-    panes: VecDeque<Pane>,
+    panes: Panes<Pane>,
     /// Panes before this place have left the running window and wait for late events.
     left: usize,
     /// Panes before this place have entered it.
@@ -135,6 +33,9 @@ pub struct Hopping {
     running: Running,
     /// The end of the last window that was due.
     due: i64,
+    /// The end of the next window that has events in it, [`NO_END`] or [`UNKNOWN`].
+    #[serde(skip)]
+    next: i64,
     /// The end of the last window that holds the oldest pane; what this and the next say of panes spares
     /// most firings a look at them.
     #[serde(skip)]
@@ -161,7 +62,7 @@ impl PartialEq for Hopping {
 /// What is saved of it.
 #[derive(Deserialize)]
 struct Stored {
-    panes: VecDeque<Pane>,
+    panes: Panes<Pane>,
     left: usize,
     entered: usize,
     running: Running,
@@ -176,6 +77,7 @@ impl From<Stored> for Hopping {
             entered: stored.entered,
             running: stored.running,
             due: stored.due,
+            next: UNKNOWN,
             oldest_until: i64::MAX,
             entered_until: i64::MIN,
             rests: false,
@@ -198,11 +100,12 @@ impl Hopping {
     /// A key without events.
     pub fn new(spec: &HoppingSpec) -> Hopping {
         Hopping {
-            panes: VecDeque::new(),
+            panes: Panes::default(),
             left: 0,
             entered: 0,
             running: Running::new(spec.needs),
             due: i64::MIN,
+            next: UNKNOWN,
             oldest_until: i64::MAX,
             entered_until: i64::MIN,
             rests: false,
@@ -210,10 +113,32 @@ impl Hopping {
         }
     }
 
+    /// Reads a bit of it here and there, as far as it lies in place, for a caller who will soon need it.
+    #[inline]
+    pub fn near(&self) -> u64 {
+        let newest = self.panes.back().map_or(0, |pane| pane.start as u64);
+        newest ^ self.due as u64 ^ self.next as u64 ^ self.running.events()
+    }
+
+    /// The same of what lies elsewhere and [`fire_next`](Self::fire_next) will need: what leaves.
+    #[inline]
+    pub fn far(&self) -> u64 {
+        let first = self.panes.front();
+        let left = self.panes.get(self.left);
+        let ends = |pane: &Pane| pane.start as u64 ^ pane.summary.events();
+        first.map_or(0, ends) ^ left.map_or(0, ends) ^ self.running.far()
+    }
+
     /// What fired last is of no use to the caller, and nor is any other window that holds the same: none fires
     /// until an event enters or leaves.
-    pub fn rest(&mut self) {
+    pub fn rest(&mut self, spec: &HoppingSpec) {
         self.rests = self.is_as_fired;
+        self.note_next(spec);
+    }
+
+    /// To be done whenever anything has changed that the next end hangs on.
+    fn note_next(&mut self, spec: &HoppingSpec) {
+        self.next = self.find_next_end(spec).unwrap_or(NO_END);
     }
 
     fn note_ends(&mut self) {
@@ -283,7 +208,9 @@ impl Hopping {
         if passed > self.due {
             self.slide_to(spec, passed);
         }
-        if !self.add_to_pane(spec, start, sample) {
+        let is_added = self.add_to_pane(spec, start, sample);
+        self.note_next(spec);
+        if !is_added {
             return Arrival::Overflow;
         }
         if at >= watermark {
@@ -314,7 +241,6 @@ impl Hopping {
                 last_end,
                 summary,
             };
-            make_room(&mut self.panes);
             self.panes.insert(place, pane);
             self.left += usize::from(start < self.due - spec.size);
             self.entered += usize::from(start < self.due);
@@ -389,6 +315,14 @@ impl Hopping {
     /// The end of the next window that has events in it.
     #[inline]
     fn next_end(&self, spec: &HoppingSpec) -> Option<i64> {
+        match self.next {
+            NO_END => None,
+            UNKNOWN => self.find_next_end(spec),
+            end => Some(end),
+        }
+    }
+
+    fn find_next_end(&self, spec: &HoppingSpec) -> Option<i64> {
         let next = self.due.saturating_add(spec.slide);
         let has_next = self.left < self.entered && self.entered_until >= next;
         if has_next && !self.rests {
@@ -437,6 +371,7 @@ impl Hopping {
             self.slide_to(spec, self.entered_until);
         }
         self.forget(spec, due);
+        self.note_next(spec);
     }
 
     /// Moves the running window on to the one that ends at `end`.
@@ -516,7 +451,8 @@ impl Hopping {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::pattern::aggregate::Function;
+    use crate::pattern::aggregate::{Function, Needs};
+    use crate::pattern::window::MAX_SPAN;
 
     fn fired(spec: &HoppingSpec, events: &[(i64, i64)], last: i64) -> Vec<(i64, i64, f64, bool)> {
         let mut state = Hopping::new(spec);
@@ -545,7 +481,7 @@ mod tests {
             size_of::<HoppingSpec>(),
         );
         assert!(
-            sizes.0 <= 128 && sizes.1 <= 56 && sizes.2 <= 56,
+            sizes.0 <= 192 && sizes.1 <= 56 && sizes.2 <= 56,
             "{sizes:?}"
         );
     }

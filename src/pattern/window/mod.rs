@@ -12,6 +12,8 @@
 
 pub mod change;
 mod hopping;
+mod hopping_spec;
+mod panes;
 mod running;
 mod session;
 mod trailing;
@@ -20,7 +22,8 @@ use std::collections::VecDeque;
 
 use serde::{Deserialize, Serialize};
 
-pub use hopping::{Hopping, HoppingSpec};
+pub use hopping::Hopping;
+pub use hopping_spec::HoppingSpec;
 pub use session::{SessionSpec, Sessions};
 pub use trailing::{Trailing, TrailingSpec};
 

@@ -79,6 +79,17 @@ impl Running {
         self.total.is_too_coarse(finest)
     }
 
+    #[inline]
+    pub fn events(&self) -> u64 {
+        self.total.events()
+    }
+
+    /// Reads a bit of what does not lie in place, for a caller who will soon need it.
+    #[inline]
+    pub fn far(&self) -> u64 {
+        self.total.far()
+    }
+
     pub fn level(&self) -> u32 {
         self.total.level()
     }
