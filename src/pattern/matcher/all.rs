@@ -169,11 +169,6 @@ impl All {
         starts.retain(|start| step.may_begin(start.0));
         starts.sort_unstable();
         starts.dedup();
-        let most = step.rule.limits.max_results_per_event;
-        if starts.len() > most {
-            step.overflow("max_results_per_event", (starts.len() - most) as u64);
-            starts.truncate(most);
-        }
         let mut from = None;
         for start in starts {
             if from.is_some_and(|from| start < from) {

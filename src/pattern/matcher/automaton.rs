@@ -247,11 +247,6 @@ impl Automaton {
         if found.len() > 1 {
             found.sort_by_cached_key(|found| Ranked(found.head.ranks()));
         }
-        let most = step.rule.limits.max_results_per_event;
-        if found.len() > most {
-            step.overflow("max_results_per_event", (found.len() - most) as u64);
-            found.truncate(most);
-        }
         if skip == Skip::None {
             for found in found {
                 step.emit(found.at, found.head.events());
@@ -541,11 +536,6 @@ impl Shaped for Automaton {
         kept.append(&mut state.partials);
         state.partials = kept;
         over.sort_by_cached_key(|(_, head)| Ranked(head.ranks()));
-        let most = step.rule.limits.max_results_per_event;
-        if over.len() > most {
-            step.overflow("max_results_per_event", (over.len() - most) as u64);
-            over.truncate(most);
-        }
         for (end, head) in over {
             step.time_out(end, head.events());
         }

@@ -111,7 +111,6 @@ impl Chain {
     /// sequence does not have.
     fn complete(&self, state: &mut State, last: &Taken, step: &mut Step<'_>) -> bool {
         let name = self.steps[self.steps.len() - 1].0;
-        let most = step.rule.limits.max_results_per_event;
         let past_last = step.rule.emit.after_match == Skip::PastLast;
         let mut ended = 0;
         while ended < state.kept[0].len() {
@@ -119,18 +118,13 @@ impl Chain {
             if path.len() < state.kept.len() {
                 break;
             }
-            if ended < most {
-                let mut events = self.events(state, &path);
-                events.push((name, last.clone()));
-                step.emit(last.at, events);
-            }
+            let mut events = self.events(state, &path);
+            events.push((name, last.clone()));
+            step.emit(last.at, events);
             ended += 1;
             if past_last {
                 break;
             }
-        }
-        if ended > most {
-            step.overflow("max_results_per_event", (ended - most) as u64);
         }
         if ended > 0 {
             let gone = if past_last {
@@ -168,13 +162,12 @@ impl Chain {
 
     fn complete_any(&self, state: &State, last: &Taken, step: &mut Step<'_>) {
         let name = self.steps[self.steps.len() - 1].0;
-        let most = step.rule.limits.max_results_per_event;
-        let mut found = 0;
+        let mut found: u64 = 0;
         let mut emit = |path: &[usize]| {
             if path.len() < state.kept.len() {
                 return ControlFlow::Continue(());
             }
-            if found == most {
+            if step.room == 0 {
                 return ControlFlow::Break(());
             }
             found += 1;
@@ -188,16 +181,15 @@ impl Chain {
             let all = counts(state, false)
                 .into_iter()
                 .fold(0, u64::saturating_add);
-            step.overflow("max_results_per_event", all - most as u64);
+            step.cut(all - found);
         }
     }
 
     /// The partial matches of the first start ran out; there is one for each way that it went.
     fn time_out_any(&self, state: &State, end: Timestamp, step: &mut Step<'_>) {
-        let most = step.rule.limits.max_results_per_event;
-        let mut found = 0;
+        let mut found: u64 = 0;
         let mut report = |path: &[usize]| {
-            if found == most {
+            if step.room_timed_out == 0 {
                 return ControlFlow::Break(());
             }
             found += 1;
@@ -209,7 +201,7 @@ impl Chain {
         let flow = self.walk(state, &ends, &mut vec![0], &mut report);
         if flow.is_break() {
             let all = counts(state, true)[0];
-            step.overflow("max_results_per_event", all - most as u64);
+            step.cut(all - found);
         }
     }
 }

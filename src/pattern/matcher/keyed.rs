@@ -175,6 +175,7 @@ impl<M: Shaped> Keyed<M> {
             depths: entry.depths.as_deref(),
             aside,
             room: context.rule.limits.max_results_per_event,
+            room_timed_out: context.rule.limits.max_results_per_event,
             cut: 0,
             out,
         };

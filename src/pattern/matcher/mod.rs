@@ -81,8 +81,10 @@ struct Step<'a> {
     report_timed_out: bool,
     depths: Option<&'a Depths>,
     aside: &'a mut Option<Box<Aside>>,
-    /// Matches that may still come out, and those that did not any more.
+    /// Matches that may still come out, and partial matches that may still be told to have run out.
     room: usize,
+    room_timed_out: usize,
+    /// Those of either that did not come out any more.
     cut: u64,
     out: &'a mut Outputs,
 }
@@ -95,7 +97,7 @@ impl Step<'_> {
 
     fn emit(&mut self, at: Timestamp, events: Vec<(u16, Taken)>) {
         let Some(room) = self.room.checked_sub(1) else {
-            self.cut += 1;
+            self.cut(1);
             return;
         };
         self.room = room;
@@ -114,8 +116,18 @@ impl Step<'_> {
     }
 
     fn time_out(&mut self, at: Timestamp, events: Vec<(u16, Taken)>) {
+        let Some(room) = self.room_timed_out.checked_sub(1) else {
+            self.cut(1);
+            return;
+        };
+        self.room_timed_out = room;
         let key = self.key.clone();
         self.out.timed_out.push(TimedOut { key, at, events });
+    }
+
+    /// Takes note of what does not come out for want of room.
+    fn cut(&mut self, count: u64) {
+        self.cut = self.cut.saturating_add(count);
     }
 
     /// Says what did not come out for want of room.
