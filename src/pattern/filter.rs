@@ -11,9 +11,9 @@ use std::sync::Arc;
 use rustc_hash::FxHashMap;
 
 use super::event::{Event, Recorded, Scalar, plain_string};
+use super::fields::{header_time, scalar_time, text_at, value_at, values_at};
 use super::matcher::Matcher;
 use super::predicate::Nothing;
-use super::replay::{header_time, scalar_time, text_at, value_at, values_at};
 use super::rule::{Rule, TimeSource};
 use crate::expr::Segment;
 use crate::model::{Json, Timestamp};

@@ -2,8 +2,7 @@
 //! [`syntax`] into an immutable [`Rule`] whose conditions are [`predicate`]s over the fields of
 //! [`Event`]s, interned into slots; a [`Matcher`] turns events into [`Outputs`]. No clock, no I/O:
 //! time is event time (milliseconds since 1970), handed in, and the caller moves it on where
-//! nothing arrives. A [`trial`] shows what a rule would find in events of the past, [`replay`] in those of
-//! a file.
+//! nothing arrives. A [`trial`] shows what a rule would find in events of the past.
 //!
 //! Behind windows, changes and anomalies are the numeric pieces: [`aggregate`] summarises values,
 //! [`window`] cuts a stream into spans of event time and compares a value with what came before,
@@ -17,13 +16,13 @@ pub mod anomaly;
 mod awaited;
 mod event;
 pub mod exact;
+mod fields;
 pub mod filter;
 pub mod gauge;
 pub mod having;
 pub mod matcher;
 mod output;
 pub mod predicate;
-pub mod replay;
 pub mod route;
 mod rule;
 pub mod syntax;

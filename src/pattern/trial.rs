@@ -102,6 +102,12 @@ impl Trial {
         self.note(event.topic);
     }
 
+    /// Takes an event that meets no condition: those without an answer are counted.
+    pub fn pass_over(&mut self, event: &Event<'_>) {
+        self.matcher.pass_over(event, &mut self.out);
+        self.note(event.topic);
+    }
+
     /// Every source has come to `latest`.
     pub fn observe(&mut self, latest: Timestamp) {
         self.matcher.observe(latest, &mut self.out);

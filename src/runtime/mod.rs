@@ -11,7 +11,7 @@
 //! [`intake`] is the stage before: events of users' topics become signals for [`patterns`], which start
 //! runs; [`tables`] are the topics that rules join. Both stages that keep state are driven by one loop: [`worker`] over a `stage`.
 //!
-//! [`backtest`] tries rules over what lies in their topics already.
+//! [`backtest`] tries rules over what lies in their topics already, [`replay`] over a file of events.
 //!
 //! [`definitions`] (what workflows and rules there are, and which `rules` are in force; [`kinds`] reads them) and [`membership`] (who
 //! owns which partition) stand
@@ -34,6 +34,7 @@ mod meters;
 pub mod partition;
 pub mod patterns;
 mod recovery;
+pub mod replay;
 mod rules;
 mod send;
 pub mod shared;
@@ -46,6 +47,7 @@ pub mod tables;
 mod tags;
 mod task_topics;
 mod transaction;
+pub mod unreadable;
 pub mod worker;
 mod workflows;
 

@@ -278,15 +278,98 @@ fn a_rule_is_tried_over_a_file_of_events() {
     let ended = run(&[&arguments[..], &until[..]].concat()).code(0);
     assert_eq!(ended.json()["timed_out"], serde_json::json!([]));
 
-    std::fs::write(&events, "{\"k\":\"a\"}\n").expect("the folder is ours");
+    std::fs::write(&events, "{\"k\":\"a\"\n").expect("the folder is ours");
     let ended = run(&arguments).code(2);
     assert!(
-        ended
-            .stderr
-            .contains("line 1: the field of event time is missing"),
+        ended.stderr.contains("line 1: this is no JSON"),
         "{}",
         ended.stderr
     );
+}
+
+/// What no condition asks for is neither late nor without a key, and moves time all the same; what would be a
+/// dead letter is told of, and the rest goes on.
+#[test]
+fn a_line_is_read_as_the_intake_reads_a_record() {
+    let rule = |name: &str, time: &str| {
+        format!(
+            "kind: rule\nname: {name}\ntopic: x\ncorrelate: [u]\n{time}match: {{any: [{{id: a, where: \"event.k == 'a'\"}}]}}\n"
+        )
+    };
+    let rules = [rule("field", "time: {field: t}\n"), rule("record", "")].join("---\n");
+    let record = |ts: u32, headers: &str, payload: &str| {
+        format!("{{\"topic\":\"x\",\"ts\":{ts},\"headers\":{headers},\"payload\":{payload}}}")
+    };
+    let events = [
+        record(10_000, "[]", r#"{"k":"a","u":1,"t":10000}"#),
+        record(1, "[]", r#"{"k":"x","t":1}"#),
+        record(20_000, "[]", r#"{"k":"x","t":20000}"#),
+        record(15_000, "[]", r#"{"k":"a","u":1,"t":15000}"#),
+        record(20_000, "[]", r#"{"k":"a","t":20000}"#),
+        record(20_000, "[]", r#"{"k":"a","u":1}"#),
+        record(20_000, "[]", r#"{"k":"x"}"#),
+        record(20_000, "[]", r#""[1""#),
+        record(20_000, "[]", "[1]"),
+        record(20_000, "[]", "null"),
+        record(
+            20_001,
+            r#"["ce_time","1970-01-01T00:00:30Z"]"#,
+            r#"{"k":"a","u":1,"t":20001}"#,
+        ),
+        record(
+            20_002,
+            r#"["ce_type","t","ce_time","1970-01-01T00:00:30Z"]"#,
+            r#"{"k":"a","u":1,"t":20002}"#,
+        ),
+    ]
+    .join("\n");
+    let folder = folder(&[("rules.yaml", &rules), ("events.jsonl", &events)]);
+    let path = |name: &str| folder.path().join(name).display().to_string();
+    let (rules, events) = (path("rules.yaml"), path("events.jsonl"));
+    let arguments = ["rules", "test", &rules, "--events", &events];
+    let told = run(&[&arguments[..], &["--json"]].concat()).code(0).json();
+    let matches: Vec<String> = told["matches"]
+        .as_array()
+        .expect("a list")
+        .iter()
+        .map(|found| format!("{} {} {}", found["rule"], found["events"]["a"], found["at"]))
+        .collect();
+    assert_eq!(
+        matches,
+        [
+            "\"field\" [1] \"1970-01-01T00:00:10.000Z\"",
+            "\"field\" [11] \"1970-01-01T00:00:20.001Z\"",
+            "\"field\" [12] \"1970-01-01T00:00:20.002Z\"",
+            "\"record\" [1] \"1970-01-01T00:00:10.000Z\"",
+            "\"record\" [6] \"1970-01-01T00:00:20.000Z\"",
+            "\"record\" [11] \"1970-01-01T00:00:20.001Z\"",
+            "\"record\" [12] \"1970-01-01T00:00:30.000Z\"",
+        ]
+    );
+    assert_eq!(told["late"], serde_json::json!([4, 4]));
+    assert_eq!(told["unkeyed"], serde_json::json!([5, 5]));
+    let unreadable = serde_json::json!({"count": 3, "first": [
+        {
+            "record": 6,
+            "class": "no_event_time",
+            "message": "rule field@1: the field of event time is missing; it is a number of milliseconds since 1970 or a string in RFC 3339",
+        },
+        {
+            "record": 8,
+            "class": "malformed",
+            "message": "the value is no JSON: EOF while parsing a list at line 1 column 2",
+        },
+        {"record": 9, "class": "malformed", "message": "an event is a JSON object, and this is a list"},
+    ]});
+    assert_eq!(told["unreadable"], unreadable);
+    let told = run(&arguments).code(0).stderr;
+    for line in [
+        "2 events have no usable key",
+        "3 lines are unreadable",
+        "line 8: malformed: the value is no JSON",
+    ] {
+        assert!(told.contains(line), "{line}: {told}");
+    }
 }
 
 #[test]

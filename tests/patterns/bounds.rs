@@ -1,6 +1,7 @@
 //! What bounds the results of one event bounds the work for it as well.
 
-use partita::pattern::{replay, syntax};
+use partita::pattern::syntax;
+use partita::runtime::replay::replay;
 use serde_json::{Value, json};
 
 /// Events of each kind before the last: their combinations are more than anybody could walk through.
@@ -24,7 +25,7 @@ fn replayed(steps: &[&str], events: &[&str]) -> Value {
         json!({"topic": "t", "ts": place, "payload": payload}).to_string()
     });
     let lines: Vec<String> = lines.collect();
-    let found = replay::replay(&rules[0], &lines.join("\n"), None);
+    let found = replay(&rules, &lines.join("\n"), None, 1 << 20);
     found.expect("these are events").document()
 }
 
@@ -84,7 +85,7 @@ fn a_time_that_no_window_can_have_is_told_and_harms_nothing() {
         });
         let rules = syntax::parse(&rule.to_string(), None).expect("a rule");
         let events = [i64::MIN, 1].map(|at| json!({ "at": at }).to_string());
-        let found = replay::replay(&rules[0], &events.join("\n"), None);
+        let found = replay(&rules, &events.join("\n"), None, 1 << 20);
         let found = found.expect("these are events").document();
         assert_eq!(count(&found, "matches"), 1, "{found}");
         assert_eq!(found["overflows"][0]["limit"], "windows", "{found}");

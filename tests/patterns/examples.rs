@@ -4,8 +4,8 @@ use apache_avro::Schema;
 use apache_avro::types::Value as Avro;
 use apache_avro::writer::datum::GenericDatumWriter;
 use partita::codec::event::AvroSchema;
-use partita::pattern::replay;
 use partita::runtime::kinds::{self, Definition};
+use partita::runtime::replay::replay;
 use partita::workflow::definition::Defaults;
 use serde_json::{Value, json};
 
@@ -14,7 +14,8 @@ fn started(file: &str, name: &str, lines: &[String]) -> Vec<Value> {
     let definitions = kinds::parse(file, None, &Defaults::default()).expect("valid examples");
     let mut rules = definitions.iter().filter_map(Definition::rule);
     let rule = rules.find(|rule| *rule.name == *name).expect("the rule");
-    let shown = replay::replay(rule, &lines.join("\n"), None).expect("events");
+    let shown =
+        replay(std::slice::from_ref(rule), &lines.join("\n"), None, 1 << 20).expect("events");
     let shown = shown.document();
     let matches = shown["matches"].as_array().expect("a list").iter();
     matches

@@ -13,7 +13,8 @@ mod tables;
 
 use std::sync::Arc;
 
-use partita::pattern::{Matcher, Rule, replay, syntax};
+use partita::pattern::{Matcher, Rule, syntax};
+use partita::runtime::replay::replay;
 use serde_json::{Map, Value, json};
 
 /// Events may be short: `{a: 1}` at its place gets `t` (event time) from the case's `step`, and the
@@ -70,10 +71,11 @@ fn run(case: &Value) -> Result<(), String> {
         .map(|(place, event)| record(event, place))
         .collect();
     let advance = case.get("advance_to").and_then(Value::as_i64);
-    let found = replay::replay(
-        &rules[0],
+    let found = replay(
+        &rules[..1],
         &lines.join("\n"),
         advance.map(partita::model::Timestamp),
+        1 << 20,
     )
     .map_err(|error| error.to_string())?
     .document();

@@ -11,8 +11,9 @@ use partita::codec::event::{AvroSchema, NoSchema, Schemas, WriterSchema};
 use partita::log::kafka::ClientSettings;
 use partita::log::kafka::range::Edge;
 use partita::model::Timestamp;
-use partita::pattern::{Rule, replay, syntax};
+use partita::pattern::{Rule, syntax};
 use partita::runtime::backtest::{BacktestError, BacktestSettings, Backtested, backtest};
+use partita::runtime::replay::replay;
 use partita_broker::{Broker, Config};
 use rdkafka::ClientConfig;
 use rdkafka::admin::{AdminClient, AdminOptions, NewTopic, TopicReplication};
@@ -223,13 +224,8 @@ fn replayed(rules: &[Arc<Rule>], first: i64, end: i64) -> Vec<String> {
                 .to_string()
         })
         .collect();
-    let mut found = Vec::new();
-    for rule in rules {
-        let replayed = replay::replay(rule, &lines.join("\n"), None).expect("events");
-        found.extend(matches(&replayed.document()["matches"]));
-    }
-    found.sort();
-    found
+    let replayed = replay(rules, &lines.join("\n"), None, 1 << 20).expect("events");
+    matches(&replayed.document()["matches"])
 }
 
 async fn finds_what_a_replay_finds(brokers: &str) {

@@ -11,6 +11,7 @@ mod reapplied;
 mod replaced;
 
 use std::collections::BTreeMap;
+use std::slice::from_ref;
 use std::sync::atomic::{AtomicBool, AtomicI32, Ordering};
 use std::sync::{Arc, Mutex, OnceLock};
 use std::time::Duration;
@@ -23,8 +24,9 @@ use partita::log::memory::{Cluster, TopicKey};
 use partita::log::{ErrorClass, LogError, Source, StageKind, Topics, partitioner};
 use partita::model::{Json, Millis, Timestamp};
 use partita::pattern::filter::{Filter, Verdict};
-use partita::pattern::{Matcher, Recorded, Rule, Shape, replay, syntax};
+use partita::pattern::{Matcher, Recorded, Rule, Shape, syntax};
 use partita::runtime::patterns::{Bounds, Patterns};
+use partita::runtime::replay::replay;
 use partita::runtime::shared::Shared;
 use partita::runtime::tables::{NoValue, Table, Tables};
 use partita::runtime::worker::{LoopConfig, Stepped, Worker};
@@ -415,9 +417,14 @@ fn expected(case: &Value) -> Option<(Arc<Rule>, Vec<String>, i64)> {
     let advance = case.get("advance_to").and_then(Value::as_i64);
     // Where a case does not say, far beyond the end of every window.
     let end = advance.unwrap_or(1 << 40);
-    let found = replay::replay(&rule, &lines.join("\n"), Some(Timestamp(end)))
-        .ok()?
-        .document();
+    let found = replay(
+        from_ref(&rule),
+        &lines.join("\n"),
+        Some(Timestamp(end)),
+        1 << 20,
+    )
+    .ok()?
+    .document();
     let inputs = found["matches"].as_array()?.iter().map(|found| {
         let start = &found["start"];
         start.get("input").map(Value::to_string)

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use serde_json::{Value, json};
 
-use super::{instant, rules_of_file, rules_of_text, show};
+use super::{instant, rules_of_file, rules_of_text, say_unreadable, show};
 use crate::cli::args::RulesBacktestArgs;
 use crate::cli::client::{Api, segment};
 use crate::cli::{CliError, Context};
@@ -16,9 +16,7 @@ use crate::log::kafka::range::{Edge, Span};
 use crate::log::{ErrorClass, LogError};
 use crate::model::Timestamp;
 use crate::pattern::Rule;
-use crate::runtime::backtest::{
-    BacktestError, BacktestSettings, Backtested, Progress, Unreadable, backtest,
-};
+use crate::runtime::backtest::{BacktestError, BacktestSettings, Backtested, Progress, backtest};
 use crate::runtime::intake::schemas::KnownSchemas;
 
 impl From<BacktestError> for CliError {
@@ -90,16 +88,9 @@ fn document(done: &Backtested) -> Value {
         document["diff"] = found.diff(against);
     }
     document["records"] = done.records.into();
-    document["unreadable"] = unreadable(&done.unreadable);
+    document["unreadable"] = done.unreadable.document();
     document["ranges"] = done.spans.iter().map(range).collect();
     document
-}
-
-fn unreadable(unreadable: &Unreadable) -> Value {
-    let first = unreadable.first.iter().map(
-        |record| json!({"record": record.place, "class": record.class, "message": record.message}),
-    );
-    json!({"count": unreadable.count, "first": first.collect::<Vec<_>>()})
 }
 
 fn range(span: &Span) -> Value {
@@ -119,14 +110,7 @@ fn say_rest(context: &Context, done: &Backtested) {
         done.spans.len(),
         done.unreadable.count
     ));
-    if output.is_table() {
-        for record in &done.unreadable.first {
-            output.say(&format!(
-                "{}: {}: {}",
-                record.place, record.class, record.message
-            ));
-        }
-    }
+    say_unreadable(output, &done.unreadable);
 }
 
 /// The rules of a file; or that rule, in that version or the highest, as the server has it.

@@ -15,9 +15,10 @@ use super::output::{Output, shorten};
 use super::{CliError, Context};
 use crate::instance::definition_defaults;
 use crate::model::Timestamp;
-use crate::pattern::trial::Findings;
-use crate::pattern::{Rule, replay};
+use crate::pattern::Rule;
 use crate::runtime::kinds::{self, Definition};
+use crate::runtime::replay::replay;
+use crate::runtime::unreadable::Unreadable;
 
 pub async fn rules(context: &Context, command: RulesCommand) -> Result<(), CliError> {
     match command {
@@ -38,21 +39,22 @@ fn test(context: &Context, args: &RulesTestArgs) -> Result<(), CliError> {
     let advance_to = advance_to
         .map(|text| instant("--advance-to", text))
         .transpose()?;
+    let most = context.config.runtime.max_payload_bytes;
     let replayed = |rules: &[Arc<Rule>]| {
-        let mut findings = Findings::new(usize::MAX);
-        for rule in rules {
-            let found = replay::replay(rule, &events, advance_to)
-                .map_err(|error| CliError::Usage(format!("{}: {error}", args.events.display())))?;
-            findings.append(found);
-        }
-        Ok::<_, CliError>(findings)
+        replay(rules, &events, advance_to, most)
+            .map_err(|error| CliError::Usage(format!("{}: {error}", args.events.display())))
     };
     let found = replayed(&rules)?;
     let mut shown = found.document();
     if let Some(against) = against {
-        shown["diff"] = found.diff(&replayed(&against)?);
+        shown["diff"] = found.findings.diff(&replayed(&against)?.findings);
     }
     show(context, &shown);
+    if found.unreadable.count > 0 {
+        let count = found.unreadable.count;
+        context.output.say(&format!("{count} lines are unreadable"));
+        say_unreadable(&context.output, &found.unreadable);
+    }
     Ok(())
 }
 
@@ -140,6 +142,21 @@ fn tell_trouble(output: &Output, shown: &Value, unkeyed: u64) {
     }
     for (limit, dropped) in dropped {
         output.say(&format!("the limit {limit} is met: {dropped} given up"));
+    }
+}
+
+/// The first of the records that cannot be read, and why.
+fn say_unreadable(output: &Output, unreadable: &Unreadable) {
+    if !output.is_table() {
+        return;
+    }
+    for record in &unreadable.first {
+        let place = match &record.place {
+            Value::String(place) => place.clone(),
+            line => format!("line {line}"),
+        };
+        let (class, message) = (&record.class, &record.message);
+        output.say(&format!("{place}: {class}: {message}"));
     }
 }
 

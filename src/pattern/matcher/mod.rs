@@ -367,6 +367,13 @@ impl Matcher {
         self.take(event, true, out);
     }
 
+    /// Counts the conditions without an answer of an event that meets none: it is not for this matcher
+    /// otherwise.
+    pub fn pass_over(&mut self, event: &Event<'_>, out: &mut Outputs) {
+        read_key(&self.rule, event, &mut self.key);
+        self.met(event, out);
+    }
+
     /// As [`Matcher::offer`] for a rule that another takes the place of: the event goes on with what
     /// its key began before, and begins nothing. What an event may begin is told by event time, for
     /// each key: up to the latest that it was offered and that met a condition.
@@ -470,22 +477,12 @@ impl Matcher {
         if !is_early {
             self.move_to(event.at, out);
         }
-        let Some(topic) = self.by_topic.get(usize::from(event.topic)) else {
-            return;
-        };
         if !read_key(&self.rule, event, &mut self.key) {
             out.unkeyed.push(event.position);
             return;
         }
-        let mut met = 0u64;
-        for place in &topic.predicates {
-            let predicate = &self.rule.predicates[usize::from(*place)];
-            match predicate.holds(&self.rule, event, &self.key, &Nothing) {
-                Some(holds) => met |= u64::from(holds) << place,
-                None => out.condition_errors += 1,
-            }
-        }
-        if met == 0 && !topic.every_event {
+        let met = self.met(event, out);
+        if met == 0 && !self.interest(event.topic).1 {
             return;
         }
         let context = Context {
@@ -504,6 +501,19 @@ impl Matcher {
         } else {
             self.machine.apply(event, met, &self.key, context, out);
         }
+    }
+
+    /// A bit for each condition that the event meets by itself, with the key that was read of it.
+    fn met(&self, event: &Event<'_>, out: &mut Outputs) -> u64 {
+        let mut met = 0u64;
+        for place in self.interest(event.topic).0 {
+            let predicate = &self.rule.predicates[usize::from(*place)];
+            match predicate.holds(&self.rule, event, &self.key, &Nothing) {
+                Some(holds) => met |= u64::from(holds) << place,
+                None => out.condition_errors += 1,
+            }
+        }
+        met
     }
 
     /// Where too many events wait for the watermark, it comes to the earliest of them: none of those is

@@ -23,15 +23,13 @@ use crate::log::kafka::range::{Edge, RangeFinder, Span};
 use crate::model::Timestamp;
 use crate::pattern::Rule;
 use crate::pattern::trial::Findings;
+use crate::runtime::unreadable::Unreadable;
 
 /// Between two reports of progress.
 const TELL_EVERY: Duration = Duration::from_secs(1);
 
 /// Records between two looks at the clock.
 const LOOK_AFTER: u64 = 4_096;
-
-/// Of unreadable records, so many are kept; all are counted.
-const UNREADABLE_KEPT: usize = 20;
 
 /// What is read, and how.
 #[derive(Clone, Debug)]
@@ -69,32 +67,6 @@ pub struct Backtested {
     /// Records in them, without those of aborted transactions.
     pub records: u64,
     pub unreadable: Unreadable,
-}
-
-/// Records that are no events, or have no event time that a rule can read.
-#[derive(Debug, Default)]
-pub struct Unreadable {
-    pub count: u64,
-    pub first: Vec<UnreadableRecord>,
-}
-
-/// Why one record is none.
-#[derive(Debug)]
-pub struct UnreadableRecord {
-    /// `topic/partition/offset`.
-    pub place: String,
-    /// As its dead letter would have it.
-    pub class: String,
-    pub message: String,
-}
-
-impl Unreadable {
-    fn note(&mut self, record: impl FnOnce() -> UnreadableRecord) {
-        self.count += 1;
-        if self.first.len() < UNREADABLE_KEPT {
-            self.first.push(record());
-        }
-    }
 }
 
 /// How far it is.

@@ -4,8 +4,8 @@ use std::sync::Arc;
 
 use serde_json::Value;
 
+use super::Backtested;
 use super::merge::{Head, Part};
-use super::{Backtested, Unreadable, UnreadableRecord};
 use crate::codec::event::DecodedEvent;
 use crate::codec::pattern_state::SourceTime;
 use crate::log::kafka::range::Span;
@@ -16,6 +16,7 @@ use crate::pattern::{Event, Recorded, Rule};
 use crate::runtime::intake::NO_EVENT_TIME;
 use crate::runtime::patterns::action::{place, position};
 use crate::runtime::patterns::sources::Sources;
+use crate::runtime::unreadable::{Unreadable, UnreadableRecord};
 
 /// See the module.
 pub(super) struct Stage {
@@ -202,6 +203,6 @@ impl Stage {
     }
 }
 
-fn named(from: &Span, offset: i64) -> String {
-    format!("{}/{}/{offset}", from.at.topic, from.at.partition)
+fn named(from: &Span, offset: i64) -> Value {
+    format!("{}/{}/{offset}", from.at.topic, from.at.partition).into()
 }

@@ -4,7 +4,12 @@ use super::*;
 
 /// What the pure engine starts where the records of joined topics come in the order of `lines`.
 fn joined_inputs(rule: &Arc<Rule>, lines: &[String], end: i64) -> Vec<String> {
-    let found = replay::replay(rule, &lines.join("\n"), Some(Timestamp(end)));
+    let found = replay(
+        from_ref(rule),
+        &lines.join("\n"),
+        Some(Timestamp(end)),
+        1 << 20,
+    );
     let found = found.expect("events").document();
     let matches = found["matches"].as_array().expect("a list").iter();
     let mut inputs: Vec<String> = matches
