@@ -122,6 +122,12 @@ impl Transition<'_> {
             );
         }
         let failed = |message: String| Ok(Err(Failure::new(class::EXPRESSION_ERROR, message)));
+        if let Some(number) = values.iter().find(|value| is_beyond_keys(value)) {
+            return failed(format!(
+                "correlate: no event is found by {number}, a number that fits no 64-bit integer (2^63 and more); \
+                 give such ids as text, in the events as well"
+            ));
+        }
         let is_key = |value: &Value| value.is_string() || value.is_number() || value.is_boolean();
         if !values.iter().all(is_key) {
             let found = Value::Array(values);
@@ -137,4 +143,10 @@ impl Transition<'_> {
             _ => Ok(Ok(key)),
         }
     }
+}
+
+/// Whether it is a number that has lost digits where events are read: it would be one with others.
+fn is_beyond_keys(value: &Value) -> bool {
+    let is_beyond = |number: f64| number.abs() >= -(i64::MIN as f64);
+    !value.is_i64() && value.as_f64().is_some_and(is_beyond)
 }
