@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
-use crate::model::{Json, Timestamp};
+use crate::model::{Json, Millis, Timestamp};
 
 /// Integers up to here are exact as doubles.
 const EXACT: f64 = 9_007_199_254_740_992.0;
@@ -157,10 +157,17 @@ pub struct Event<'a> {
 pub struct Recorded<'a> {
     /// The record's own time: of a CloudEvent its `time`, else the timestamp.
     pub at: Option<Timestamp>,
+    /// When it was written, or an instant after that; `None`: nobody knows.
+    pub written: Option<Timestamp>,
     pub headers: &'a [(String, Vec<u8>)],
 }
 
 impl Recorded<'_> {
+    /// When the record was written, where `at` is more than `most` ahead of that.
+    pub(super) fn is_passed(&self, at: Timestamp, most: Millis) -> Option<Timestamp> {
+        self.written.filter(|written| at > *written + most)
+    }
+
     /// The value of a header; of a name that is repeated the last counts.
     pub(super) fn header(&self, name: &str) -> Option<&[u8]> {
         let mut headers = self.headers.iter().rev();
@@ -172,7 +179,10 @@ impl Recorded<'_> {
 /// A record without headers.
 impl From<Option<Timestamp>> for Recorded<'_> {
     fn from(at: Option<Timestamp>) -> Self {
-        Self { at, headers: &[] }
+        Self {
+            at,
+            ..Self::default()
+        }
     }
 }
 

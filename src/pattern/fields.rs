@@ -3,7 +3,34 @@
 use super::event::{Recorded, Scalar};
 use super::rule::{Rule, TimeSource};
 use crate::expr::{Segment, walk};
-use crate::model::{Json, Timestamp};
+use crate::model::{Json, Millis, Timestamp};
+
+/// Why an event has no time that its rule goes by.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum NoTime {
+    /// The field or the header holds none, or nothing says when it was.
+    #[error("{0}")]
+    Unreadable(String),
+    /// Taken, it would make late whatever comes until then.
+    #[error(
+        "event time is {at}, more than {} ms (`time.max_ahead`) ahead of {written}, by when its record was written", max_ahead.0
+    )]
+    Ahead {
+        at: Timestamp,
+        written: Timestamp,
+        max_ahead: Millis,
+    },
+}
+
+impl NoTime {
+    /// Of its dead letter.
+    pub fn class(&self) -> &'static str {
+        match self {
+            NoTime::Unreadable(_) => "no_event_time",
+            NoTime::Ahead { .. } => "event_time_ahead",
+        }
+    }
+}
 
 impl Rule {
     /// The values of the rule's fields in an event of a topic, by the topic's place.
@@ -16,13 +43,25 @@ impl Rule {
     /// Event time: that of the field or the header which the rule names, else the record's own.
     ///
     /// # Errors
-    /// With a sentence, where the field or the header holds no time, or where nothing says when it
-    /// was.
+    /// See [`NoTime`].
     pub fn event_time(
         &self,
         slots: &[Scalar],
         recorded: Recorded<'_>,
-    ) -> Result<Timestamp, String> {
+    ) -> Result<Timestamp, NoTime> {
+        let at = self.time_in(slots, recorded).map_err(NoTime::Unreadable)?;
+        let max_ahead = self.time.max_ahead;
+        match recorded.is_passed(at, max_ahead) {
+            None => Ok(at),
+            Some(written) => Err(NoTime::Ahead {
+                at,
+                written,
+                max_ahead,
+            }),
+        }
+    }
+
+    fn time_in(&self, slots: &[Scalar], recorded: Recorded<'_>) -> Result<Timestamp, String> {
         match &self.time.source {
             TimeSource::Record => recorded.at.ok_or_else(|| {
                 "the event has no time: give the rule a `time.field`, or the record a `ts`"

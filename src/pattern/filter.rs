@@ -11,12 +11,12 @@ use std::sync::Arc;
 use rustc_hash::FxHashMap;
 
 use super::event::{Event, Recorded, Scalar, plain_string};
-use super::fields::{header_time, scalar_time, text_at, value_at, values_at};
+use super::fields::{NoTime, header_time, scalar_time, text_at, value_at, values_at};
 use super::matcher::Matcher;
 use super::predicate::Nothing;
-use super::rule::{Rule, TimeSource};
+use super::rule::{Rule, Time, TimeSource};
 use crate::expr::Segment;
-use crate::model::{Json, Timestamp};
+use crate::model::{Json, Millis, Timestamp};
 
 /// The rules of an instance by the topics that they read. Immutable: rules that change make a new
 /// one.
@@ -82,6 +82,7 @@ pub struct Clock {
     /// As [`Rule::clocks`] has it.
     pub name: String,
     reads: Reads,
+    max_ahead: Millis,
 }
 
 #[derive(Clone, Debug, PartialEq)]
@@ -104,8 +105,8 @@ pub enum Verdict<'f> {
     },
     /// A value of `correlate.by` is missing, null, a list or an object.
     Unkeyed { rule: &'f Arc<Rule> },
-    /// It has no event time, and why.
-    Timeless { rule: &'f Arc<Rule>, why: String },
+    /// It has no event time that the rule goes by, and why.
+    Timeless { rule: &'f Arc<Rule>, why: NoTime },
 }
 
 impl Verdict<'_> {
@@ -224,13 +225,14 @@ impl TopicFilter {
 }
 
 impl Clock {
-    /// The time of an event by this clock, where it has one.
+    /// The time of an event by this clock, where it has one that rules go by.
     pub fn read(&self, payload: &Json, recorded: Recorded<'_>) -> Option<Timestamp> {
-        match &self.reads {
+        let at = match &self.reads {
             Reads::Record => recorded.at,
             Reads::Field(path) => scalar_time(&value_at(payload.as_str(), path)),
             Reads::Header(name) => recorded.header(name).and_then(header_time),
-        }
+        };
+        at.filter(|at| recorded.is_passed(*at, self.max_ahead).is_none())
     }
 }
 
@@ -295,8 +297,8 @@ impl Reader {
 impl Rule {
     /// Names what the rule reads event time from, by the places of its topics: empty for the record's
     /// own time, the path of `time.field`, such as `order.placed_at` or `times[0]`, or a dot and the name of
-    /// `time.header`, for no path begins with a dot. Rules with one name share one watermark of a
-    /// source.
+    /// `time.header`, for no path begins with a dot; behind it `time.max_ahead` in ms, such as ` +5000`,
+    /// where it is not the usual one. Rules with one name share one watermark of a source.
     pub fn clocks(&self) -> Vec<String> {
         (0..)
             .zip(&self.topics)
@@ -305,7 +307,7 @@ impl Rule {
     }
 
     fn clock_of(&self, topic: u16) -> Clock {
-        let (name, reads) = match &self.time.source {
+        let (mut name, reads) = match &self.time.source {
             TimeSource::Record => (String::new(), Reads::Record),
             TimeSource::Field(slot) => {
                 let path = &self.fields_in(topic)[usize::from(*slot)];
@@ -313,7 +315,15 @@ impl Rule {
             }
             TimeSource::Header(name) => (format!(".{name}"), Reads::Header(name.clone())),
         };
-        Clock { name, reads }
+        let max_ahead = self.time.max_ahead;
+        if max_ahead != Time::MAX_AHEAD {
+            let _ = write!(name, " +{}", max_ahead.0);
+        }
+        Clock {
+            name,
+            reads,
+            max_ahead,
+        }
     }
 }
 
@@ -473,6 +483,7 @@ mod tests {
             let recorded = Recorded {
                 at: Some(Timestamp(7)),
                 headers: &headers,
+                ..Recorded::default()
             };
             let clocks = of_topic.clocks().iter();
             let times: Vec<_> = clocks
@@ -482,7 +493,7 @@ mod tests {
             of_topic.select(&event, recorded, &mut |verdict| {
                 verdicts.push(match verdict {
                     Verdict::Wanted { at, .. } => Ok(at.0),
-                    Verdict::Timeless { why, .. } => Err(why),
+                    Verdict::Timeless { why, .. } => Err(why.to_string()),
                     Verdict::Unkeyed { .. } => panic!("it has no key"),
                 });
             });
@@ -509,6 +520,55 @@ mod tests {
             let why = said(values).expect_err("no time");
             assert!(why.contains(found), "{why}");
         }
+    }
+
+    /// What is refused for one rule moves no watermark of it, and another may allow more.
+    #[test]
+    fn an_event_that_is_too_far_ahead_of_its_record_says_nothing_about_time() {
+        let filter = Filter::new(&[
+            rule("name: usual\ntime: {field: sent}\nmatch: {any: [{id: a, topic: t}]}"),
+            rule(
+                "name: strict\ntime: {field: sent, max_ahead: 5s}\nmatch: {any: [{id: a, topic: t}]}",
+            ),
+            rule("name: own\ntime: {max_ahead: 0s}\nmatch: {any: [{id: a, topic: t}]}"),
+        ]);
+        let of_topic = filter.topic("t").expect("read");
+        let names: Vec<&str> = of_topic.clocks().iter().map(|it| &*it.name).collect();
+        assert_eq!(names, ["sent", "sent +5000", " +0"]);
+        let day = Time::MAX_AHEAD.0 as i64;
+        let taken = |sent: i64, at: i64, written: Option<i64>| {
+            let event = Json::from_text(&format!("{{\"sent\":{sent}}}")).unwrap();
+            let recorded = Recorded {
+                at: Some(Timestamp(at)),
+                written: written.map(Timestamp),
+                headers: &[],
+            };
+            let mut taken = Vec::new();
+            of_topic.select(&event, recorded, &mut |verdict| {
+                taken.push(match verdict {
+                    Verdict::Wanted { .. } => true,
+                    Verdict::Timeless { why, .. } => {
+                        assert_eq!(why.class(), "event_time_ahead");
+                        false
+                    }
+                    Verdict::Unkeyed { .. } => panic!("it has no key"),
+                });
+            });
+            let clocks = of_topic.clocks().iter();
+            let told: Vec<bool> = clocks
+                .map(|it| it.read(&event, recorded).is_some())
+                .collect();
+            assert_eq!(told, taken);
+            taken
+        };
+        assert_eq!(taken(1_000, 1_000, Some(1_000)), [true, true, true]);
+        assert_eq!(taken(6_000, 1_000, Some(1_000)), [true, true, true]);
+        assert_eq!(taken(6_001, 1_001, Some(1_000)), [true, false, false]);
+        assert_eq!(taken(day, 0, Some(0)), [true, false, true]);
+        assert_eq!(taken(day + 1, 0, Some(0)), [false, false, true]);
+        assert_eq!(taken(i64::MAX, 0, Some(0)), [false, false, true]);
+        assert_eq!(taken(i64::MIN, -day, Some(day)), [true, true, true]);
+        assert_eq!(taken(i64::MAX, i64::MAX, None), [true, true, true]);
     }
 
     /// A thousand rules that ask for other values are never looked at.

@@ -31,6 +31,7 @@ pub mod window;
 
 pub use awaited::{watched_key, watcher_of};
 pub use event::{Event, Recorded, Scalar, Taken};
+pub use fields::NoTime;
 pub use matcher::Matcher;
 pub use output::{Key, Match, Outputs, Overflow, TimedOut};
 pub use rule::*;

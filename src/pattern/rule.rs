@@ -158,6 +158,13 @@ pub struct Time {
     pub allowed_lateness: Millis,
     /// A source from which nothing came for so long stops holding time back.
     pub idle_after: Millis,
+    /// An event whose time is further ahead of when its record was written is refused.
+    pub max_ahead: Millis,
+}
+
+impl Time {
+    /// As large as the differences of time zones, which clocks that were set wrong are off by.
+    pub const MAX_AHEAD: Millis = Millis(24 * 3_600_000);
 }
 
 impl Default for Time {
@@ -167,6 +174,7 @@ impl Default for Time {
             out_of_order: Millis(0),
             allowed_lateness: Millis(0),
             idle_after: Millis(60_000),
+            max_ahead: Self::MAX_AHEAD,
         }
     }
 }

@@ -6,7 +6,6 @@ use std::sync::Arc;
 
 use serde_json::Value;
 
-use super::intake::NO_EVENT_TIME;
 use super::unreadable::{Unreadable, UnreadableRecord};
 use crate::codec::event::{self, DecodedEvent, NoSchema, RawEvent, Refused, Schemas, WriterSchema};
 use crate::codec::input::MALFORMED;
@@ -89,7 +88,7 @@ pub fn replay(
         for (topic, running) in readers {
             running.join(&topic, &record, decoded.as_ref());
             if let Some(event) = &decoded {
-                running.take(&topic, line, event, &record.headers, &mut unreadable);
+                running.take(&topic, line, event, &record, &mut unreadable);
             }
         }
     }
@@ -145,7 +144,7 @@ impl Running {
         topic: &str,
         line: u64,
         event: &DecodedEvent,
-        headers: &[(String, Vec<u8>)],
+        record: &Record,
         unreadable: &mut Unreadable,
     ) {
         let Some(of_topic) = self.filter.topic(topic) else {
@@ -154,7 +153,8 @@ impl Running {
         let trial = &mut self.trial;
         let recorded = Recorded {
             at: event.at,
-            headers,
+            written: record.timestamp,
+            headers: &record.headers,
         };
         let rule = trial.rule().clone();
         let place = rule.topics.iter().position(|name| **name == *topic);
@@ -175,7 +175,7 @@ impl Running {
                 Verdict::Wanted { at, .. } => trial.push(&shown(at)),
                 Verdict::Unkeyed { .. } => trial.note_unkeyed(topic, line),
                 Verdict::Timeless { why, .. } => unreadable.note(|| {
-                    unreadable_line(line, NO_EVENT_TIME, format!("rule {}: {why}", rule.id()))
+                    unreadable_line(line, why.class(), format!("rule {}: {why}", rule.id()))
                 }),
             }
         });

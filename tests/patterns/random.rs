@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use partita::model::cloud_event::Structured;
 use partita::model::{Json, Timestamp};
-use partita::pattern::{Recorded, Rule, syntax};
+use partita::pattern::{NoTime, Recorded, Rule, syntax};
 use serde_json::{Value, json};
 
 use crate::reference::Input;
@@ -331,7 +331,8 @@ pub fn inputs(rule: &Rule, events: &[Value]) -> Vec<Input> {
             continue;
         };
         let recorded = event.get("t").map_or(Some(place as i64 + 1), Value::as_i64);
-        let mut recorded = recorded.map(Timestamp);
+        let written = recorded.map(Timestamp);
+        let mut recorded = written;
         let mut payload = Json::from(event.clone());
         if let Some(envelope) = Structured::read(payload.as_str()) {
             recorded = envelope.attributes.time.or(recorded);
@@ -340,9 +341,13 @@ pub fn inputs(rule: &Rule, events: &[Value]) -> Vec<Input> {
         let slots = rule.slots(topic as u16, &payload);
         let recorded = Recorded {
             at: recorded,
+            written,
             headers: &tables::headers_of(event),
         };
         let at = rule.event_time(&slots, recorded);
+        if let Err(NoTime::Ahead { .. }) = at {
+            continue;
+        }
         inputs.push(Input {
             topic: topic as u16,
             at: at.expect("the events of a case have times"),

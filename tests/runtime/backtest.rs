@@ -193,6 +193,7 @@ fn run(
         to,
         advance_to: None,
         max_payload_bytes: 1 << 16,
+        now: Timestamp(BASE + EVENTS * STEP),
         most,
     };
     backtest(&settings, &NoSchemas, sets, &mut |_| {})
@@ -346,6 +347,67 @@ fn compare(brokers: &str) {
 async fn a_backtest_finds_what_a_replay_finds_on_the_embedded_broker() {
     let broker = Broker::start(Config::memory()).await.expect("a broker");
     finds_what_a_replay_finds(&broker.bootstrap()).await;
+}
+
+/// As at run time: what is far ahead of its record, or of the clock, is told of and makes no other late.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_backtest_refuses_what_is_far_ahead() {
+    let broker = Broker::start(Config::memory()).await.expect("a broker");
+    let brokers = broker.bootstrap();
+    create_topics(&brokers).await;
+    let text = "kind: rule\nname: field\ntime: {field: at}\nmatch: {any: [{id: a, topic: clicks}]}\n---\n\
+                kind: rule\nname: own\nmatch: {any: [{id: a, topic: clicks}]}";
+    let work = move || {
+        let producer: BaseProducer = ClientConfig::new()
+            .set("bootstrap.servers", &brokers)
+            .create()
+            .expect("a producer");
+        for (written, at) in [
+            (BASE, BASE),
+            (BASE + 1_000, 253_402_300_799_000),
+            (250_000_000_000_000, BASE + 2_000),
+            (BASE + 3_000, BASE + 3_000),
+        ] {
+            let value = json!({ "at": at }).to_string();
+            let record = BaseRecord::<str, str>::to("clicks").partition(0);
+            let record = record.payload(&value).timestamp(written);
+            assert!(producer.send(record).is_ok(), "the queue has room");
+        }
+        producer.flush(WITHIN).expect("deliveries");
+        let found = run(
+            &brokers,
+            &[rules(text)],
+            Edge::Earliest,
+            Edge::Latest,
+            usize::MAX,
+        );
+        found.expect("a result")
+    };
+    let found = tokio::task::spawn_blocking(work).await.expect("it holds");
+    let document = found.findings[0].document();
+    let taken = document["matches"].as_array().expect("a list").iter();
+    let taken: Vec<String> = taken
+        .map(|found| format!("{} {}", found["rule"], found["events"]["a"][0]))
+        .collect();
+    let of = |rule: &str, offset: u32| format!("\"{rule}\" \"clicks/0/{offset}\"");
+    assert_eq!(
+        taken,
+        [
+            of("field", 0),
+            of("field", 2),
+            of("field", 3),
+            of("own", 0),
+            of("own", 1),
+            of("own", 3)
+        ]
+    );
+    assert_eq!(document["late"], json!([]));
+    let refused = found.unreadable.first.iter();
+    let refused: Vec<String> = refused
+        .map(|record| format!("{} {}", record.place, record.class))
+        .collect();
+    let refused_at = |offset: u32| format!("\"clicks/0/{offset}\" event_time_ahead");
+    assert_eq!(refused, [refused_at(1), refused_at(2)]);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

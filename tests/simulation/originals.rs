@@ -39,7 +39,7 @@ impl Originals for Kept {
 }
 
 /// A record as its producer wrote it, of which rules see no more than the content: spaces, a key, headers.
-pub fn written(topic: &str, offset: i64, content: &str) -> SourceRecord {
+pub fn as_written(topic: &str, offset: i64, content: &str) -> SourceRecord {
     SourceRecord {
         from: SourcePartition {
             topic: topic.into(),

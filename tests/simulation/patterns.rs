@@ -35,7 +35,7 @@ use partita::workflow::Workflow;
 use serde_json::{Value, json};
 
 use crate::faulty::{Fault, FaultyLog, Plan, Point, Sabotage};
-use crate::originals::{Kept, written};
+use crate::originals::{Kept, as_written};
 use crate::random::Random;
 use crate::tables;
 
@@ -246,16 +246,17 @@ impl World {
     }
 
     /// What the intake makes of an event: the signals, and how far time has come.
-    fn event(&mut self, topic: &str, recorded: Timestamp, value: &Json, line: i64) {
+    fn event(&mut self, topic: &str, written: Timestamp, value: &Json, line: i64) {
         let Some(of_topic) = self.filter.topic(topic) else {
             return;
         };
-        self.originals.add(written(topic, line, value.as_str()));
-        let (payload, at) = decode(recorded, value).expect("an event");
+        self.originals.add(as_written(topic, line, value.as_str()));
+        let (payload, at) = decode(written, value).expect("an event");
         let payload = &payload;
         let headers = headers_of(value);
         let recorded = Recorded {
             at,
+            written: Some(written),
             headers: &headers,
         };
         of_topic.select(payload, recorded, &mut |verdict| {

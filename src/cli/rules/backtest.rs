@@ -55,6 +55,7 @@ pub async fn run(context: &Context, args: RulesBacktestArgs) -> Result<(), CliEr
             .map(|text| instant("--advance-to", text))
             .transpose()?,
         max_payload_bytes: context.config.runtime.max_payload_bytes,
+        now,
         most: args.limit_matches,
     };
     let mut sets = vec![rules_of(context, &args.rule).await?];

@@ -108,6 +108,7 @@ pub(super) fn time<'n>(
         field("out_of_order"),
         field("allowed_lateness"),
         field("idle_after"),
+        field("max_ahead"),
     ];
     let Some(inner) = Fields::read(node, "time", "`time`", known, &[], report) else {
         return Time::default();
@@ -120,6 +121,7 @@ pub(super) fn time<'n>(
         out_of_order: span_or("out_of_order", usual.out_of_order),
         allowed_lateness: span_or("allowed_lateness", usual.allowed_lateness),
         idle_after: span_or("idle_after", usual.idle_after),
+        max_ahead: span_or("max_ahead", usual.max_ahead),
     }
 }
 

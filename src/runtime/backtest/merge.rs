@@ -1,12 +1,13 @@
 //! Partitions merged by the timestamps of their records. Within a partition the order of offsets
 //! stays: a record whose timestamp lies before that of its predecessor comes right after it. Of equal
-//! times, records to be joined come before events, then topics by name, then partitions. Of each
-//! partition one record is decoded in advance.
+//! times, records to be joined come before events, then topics by name, then partitions. One that says to be
+//! of a later time than it is now comes right after that before it as well. Of each partition one record is
+//! decoded in advance.
 
 use std::cmp::Reverse;
 use std::collections::BinaryHeap;
 
-use super::BacktestError;
+use super::{BacktestError, BacktestSettings};
 use crate::codec::event::{self, DecodedEvent, RawEvent, Refused, Schemas};
 use crate::log::kafka::range::{RangeReader, RangeRecord, Span};
 use crate::model::Timestamp;
@@ -32,6 +33,8 @@ pub(super) struct Beginning {
 pub(super) struct Head {
     /// What the order goes by: its timestamp, or that of a record before it.
     pub(super) at: Timestamp,
+    /// The record's own.
+    pub(super) timestamp: Option<Timestamp>,
     pub(super) offset: i64,
     /// Whether it lies in the range of events.
     pub(super) is_event: bool,
@@ -50,6 +53,7 @@ pub(super) struct Merge<'a> {
     parts: &'a [Part],
     schemas: &'a dyn Schemas,
     max_payload_bytes: usize,
+    now: Timestamp,
     heads: Vec<Option<Head>>,
     /// The offset of the first event of each part.
     first: Vec<Option<i64>>,
@@ -63,13 +67,14 @@ impl<'a> Merge<'a> {
         reader: RangeReader,
         parts: &'a [Part],
         schemas: &'a dyn Schemas,
-        max_payload_bytes: usize,
+        settings: &BacktestSettings,
     ) -> Result<Self, BacktestError> {
         let mut merge = Self {
             reader,
             parts,
             schemas,
-            max_payload_bytes,
+            max_payload_bytes: settings.max_payload_bytes,
+            now: settings.now,
             heads: parts.iter().map(|_| None).collect(),
             first: vec![None; parts.len()],
             order: BinaryHeap::with_capacity(parts.len()),
@@ -108,7 +113,7 @@ impl<'a> Merge<'a> {
     /// Reads the next record of a part.
     fn advance(&mut self, place: usize, before: Timestamp) -> Result<(), BacktestError> {
         let part = &self.parts[place];
-        let (schemas, most) = (self.schemas, self.max_payload_bytes);
+        let (schemas, most, now) = (self.schemas, self.max_payload_bytes, self.now);
         let first = &mut self.first[place];
         let decoded = self.reader.next(place, |_, record| {
             let begins = |beginning: Beginning| {
@@ -118,7 +123,9 @@ impl<'a> Merge<'a> {
             if first.is_none() && part.events.is_some_and(begins) {
                 *first = Some(record.offset);
             }
-            decode(part, record, first.is_some(), before, schemas, most)
+            let believed = record.timestamp.filter(|at| *at <= now);
+            let at = believed.map_or(before, |at| at.max(before));
+            decode(part, record, first.is_some(), at, schemas, most)
         })?;
         let Some(head) = decoded.transpose().map_err(BacktestError::Schema)? else {
             return Ok(());
@@ -136,7 +143,7 @@ fn decode(
     part: &Part,
     record: RangeRecord<'_>,
     is_event: bool,
-    before: Timestamp,
+    at: Timestamp,
     schemas: &dyn Schemas,
     max_payload_bytes: usize,
 ) -> Result<Head, String> {
@@ -152,7 +159,8 @@ fn decode(
     };
     let key = record.key.filter(|_| part.is_joined);
     Ok(Head {
-        at: record.timestamp.map_or(before, |at| at.max(before)),
+        at,
+        timestamp: record.timestamp,
         offset: record.offset,
         is_event,
         key: key.map(|key| String::from_utf8_lossy(key).into_owned()),

@@ -42,6 +42,8 @@ pub struct BacktestSettings {
     pub advance_to: Option<Timestamp>,
     /// Of an event's JSON; a larger one is unreadable.
     pub max_payload_bytes: usize,
+    /// The wall clock: a record that says to be of a later time was written by a clock that is ahead.
+    pub now: Timestamp,
     /// Matches, late events and so on that are kept of each rule, each; all are counted.
     pub most: usize,
 }
@@ -96,8 +98,8 @@ pub fn backtest(
         .map(|part| u64::try_from(part.span.end - part.span.from).unwrap_or(0))
         .sum();
     let reader = finder.read(&spans)?;
-    let mut stage = Stage::new(sets, settings.most);
-    let mut merge = Merge::new(reader, &parts, schemas, settings.max_payload_bytes)?;
+    let mut stage = Stage::new(sets, settings.most, settings.now);
+    let mut merge = Merge::new(reader, &parts, schemas, settings)?;
     let mut records = 0;
     let mut told = Instant::now();
     while let Some((place, head)) = merge.pop()? {

@@ -13,7 +13,6 @@ use crate::model::Timestamp;
 use crate::pattern::filter::{Filter, Verdict};
 use crate::pattern::trial::{Findings, Trial};
 use crate::pattern::{Event, Recorded, Rule};
-use crate::runtime::intake::NO_EVENT_TIME;
 use crate::runtime::patterns::action::{place, position};
 use crate::runtime::patterns::sources::Sources;
 use crate::runtime::unreadable::{Unreadable, UnreadableRecord};
@@ -27,6 +26,8 @@ pub(super) struct Stage {
     sources: Sources,
     /// The latest timestamp of any record: what the wall clock was at run time.
     now: Timestamp,
+    /// What the wall clock is: no record was written later.
+    end: Timestamp,
     records: u64,
     unreadable: Unreadable,
 }
@@ -43,8 +44,8 @@ fn shown(topic: &str, at: u64) -> Value {
 }
 
 impl Stage {
-    /// Of matches and so on, `most` are kept of each rule.
-    pub(super) fn new(sets: &[Vec<Arc<Rule>>], most: usize) -> Self {
+    /// Of matches and so on, `most` are kept of each rule; it is `now`.
+    pub(super) fn new(sets: &[Vec<Arc<Rule>>], most: usize, now: Timestamp) -> Self {
         let rules: Vec<Arc<Rule>> = sets.iter().flatten().cloned().collect();
         let places = sets.iter().enumerate();
         let running = places.flat_map(|(set, rules)| {
@@ -61,6 +62,7 @@ impl Stage {
             most,
             sources: Sources::default(),
             now: Timestamp::ZERO,
+            end: now,
             records: 0,
             unreadable: Unreadable::default(),
         }
@@ -85,7 +87,8 @@ impl Stage {
         self.records += u64::from(head.is_event);
         match head.event {
             Ok(Some(event)) if head.is_event => {
-                self.event(&part.span, head.offset, &event, &head.headers);
+                let written = head.timestamp.unwrap_or(self.end).min(self.end);
+                self.event(&part.span, head.offset, &event, written, &head.headers);
             }
             Ok(_) => {}
             // Neither an event of the range nor a row.
@@ -103,6 +106,7 @@ impl Stage {
         from: &Span,
         offset: i64,
         event: &DecodedEvent,
+        written: Timestamp,
         headers: &[(String, Vec<u8>)],
     ) {
         self.move_time();
@@ -118,6 +122,7 @@ impl Stage {
         let attributes = event.attributes.as_ref();
         let recorded = Recorded {
             at: event.at,
+            written: Some(written),
             headers,
         };
         of_topic.select(&event.payload, recorded, &mut |verdict| match verdict {
@@ -148,7 +153,7 @@ impl Stage {
             }
             Verdict::Timeless { rule, why } => unreadable.note(|| UnreadableRecord {
                 place: named(from, offset),
-                class: NO_EVENT_TIME.to_owned(),
+                class: why.class().to_owned(),
                 message: format!("rule {}: {why}", rule.id()),
             }),
         });

@@ -5,6 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::time::{Duration, Instant};
 
 use super::worker::IntakeWorker;
+use crate::clock::{Clock, SystemClock};
 use crate::codec::event::{self, DecodedEvent, RawEvent, Refused, Schemas};
 use crate::codec::signal::{self, EventParts, WatermarkParts};
 use crate::log::kafka::SourceLog;
@@ -18,9 +19,6 @@ use crate::runtime::meters;
 
 /// What a dead letter's `stage` says.
 const STAGE: &str = "intake";
-
-/// Class of an event without an event time that its rule can read.
-pub(in crate::runtime) const NO_EVENT_TIME: &str = "no_event_time";
 
 /// Positions that moved past events which nobody wants are committed by the way, at the latest after
 /// this: read again, they would come to nothing again.
@@ -43,6 +41,7 @@ impl IntakeWorker {
         let mut tally = Tally::default();
         let mut positions: BTreeMap<&SourcePartition, i64> = BTreeMap::new();
         let mut held: Vec<SourcePartition> = Vec::new();
+        let now = SystemClock.now();
         let mut sender = Sender::new(&mut self.log);
         // Records come in runs of one partition: what is known of it is looked up once for each.
         for run in records.chunk_by(|one, next| one.from == next.from) {
@@ -96,6 +95,8 @@ impl IntakeWorker {
                 };
                 let recorded = Recorded {
                     at: event.at,
+                    // A clock that is ahead of ours is not believed.
+                    written: Some(record.timestamp.map_or(now, |written| written.min(now))),
                     headers: &record.headers,
                 };
                 owned
@@ -281,7 +282,7 @@ impl<'l> Sender<'l> {
                 Ok(())
             }
             Verdict::Timeless { rule, why } => {
-                let failure = Failure::new(NO_EVENT_TIME, why);
+                let failure = Failure::new(why.class(), why.to_string());
                 self.dead_letter(record, &failure, Some(rule), tally)
             }
         }

@@ -21,8 +21,6 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
-pub(super) use batch::NO_EVENT_TIME;
-
 use super::DefinitionRegistry;
 use super::supervisor::{Driven, keep_driving, pause};
 use crate::codec::event::Schemas;

@@ -1,8 +1,9 @@
 //! Event time from a header of the record, and fields that topics call differently.
 
+use partita::clock::{Clock, SystemClock};
 use partita::codec::signal;
 use partita::model::signal::Signal;
-use rdkafka::producer::Producer;
+use rdkafka::producer::{BaseRecord, Producer};
 
 use super::support::{
     BASE, LIMIT, Rules, Sent, broker_with, intake, producer, read_all, send, until_anchored,
@@ -10,15 +11,15 @@ use super::support::{
 
 const RULE: &str = "{kind: rule, name: r, time: {header: sent}, match: {any: [{id: x, topic: a, where: 'event.n > 0'}]}}";
 
-/// An event whose header cannot be read is a dead letter where the rule wants it, and says nothing about
-/// how far time has come.
+/// An event whose header cannot be read, or says a time far ahead of the record, is a dead letter where the
+/// rule wants it, and says nothing about how far time has come.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn event_time_is_read_from_the_header_that_the_rule_names() {
     let (_broker, brokers) = broker_with(&[("a", 1)]).await;
     let intake = intake(&brokers, Rules::of(RULE), None, None);
     until_anchored(&brokers, &[("a", 1)]).await;
     let producer = producer(&brokers);
-    let events: [(i64, &[(&'static str, &'static str)]); 7] = [
+    let events: [(i64, &[(&'static str, &'static str)]); 8] = [
         (1, &[("sent", "12")]),
         (2, &[("other", "13")]),
         (3, &[("sent", "14"), ("sent", "1970-01-01T00:00:01Z")]),
@@ -32,7 +33,8 @@ async fn event_time_is_read_from_the_header_that_the_rule_names() {
                 ("sent", "15"),
             ],
         ),
-        (6, &[("sent", "16")]),
+        (6, &[("sent", "9999-12-31T00:00:00Z")]),
+        (7, &[("sent", "16")]),
     ];
     for (place, (n, headers)) in events.iter().enumerate() {
         let sent = Sent {
@@ -63,7 +65,7 @@ async fn event_time_is_read_from_the_header_that_the_rule_names() {
         }
         tokio::time::sleep(std::time::Duration::from_millis(50)).await;
     };
-    assert_eq!(times, [(0, 12), (2, 1_000), (5, 15), (6, 16)]);
+    assert_eq!(times, [(0, 12), (2, 1_000), (5, 15), (7, 16)]);
     let clocks = signals().into_iter().filter_map(|signal| match signal {
         Signal::Watermark { clock, at, .. } => Some((clock, at.0)),
         _ => None,
@@ -84,14 +86,61 @@ async fn event_time_is_read_from_the_header_that_the_rule_names() {
         })
         .collect();
     dead.sort();
-    let letter = |offset: &str| {
-        (
-            "no_event_time".to_owned(),
-            "r@1".to_owned(),
-            offset.to_owned(),
-        )
+    let letter =
+        |class: &str, offset: &str| (class.to_owned(), "r@1".to_owned(), offset.to_owned());
+    assert_eq!(
+        dead,
+        [
+            letter("event_time_ahead", "6"),
+            letter("no_event_time", "1"),
+            letter("no_event_time", "3"),
+        ]
+    );
+    drop(intake);
+}
+
+/// Where event time is the record's own, the clock of the intake says what is too far ahead.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_record_that_is_far_ahead_of_the_clock_makes_no_other_late() {
+    let rule = "{kind: rule, name: r, match: {any: [{id: x, topic: a}]}}";
+    let (_broker, brokers) = broker_with(&[("a", 1)]).await;
+    let intake = intake(&brokers, Rules::of(rule), None, None);
+    until_anchored(&brokers, &[("a", 1)]).await;
+    let producer = producer(&brokers);
+    let now = SystemClock.now().0;
+    let day = 86_400_000;
+    // In thousands of years, in two days, and tomorrow.
+    for at in [250_000_000_000_000, now + 2 * day, now + day - 60_000, now] {
+        let record = BaseRecord::<str, str>::to("a").payload("{}").timestamp(at);
+        assert!(producer.send(record).is_ok(), "the queue has room");
+    }
+    producer.flush(LIMIT).expect("deliveries");
+    let deadline = std::time::Instant::now() + LIMIT;
+    let signals = loop {
+        let records = read_all(&brokers, "p.signals").into_iter();
+        let signals = records.map(|(_, _, value, _)| signal::decode(&value).expect("a signal"));
+        let signals: Vec<Signal> = signals.collect();
+        let is_event = |signal: &&Signal| matches!(signal, Signal::Event { .. });
+        if signals.iter().filter(is_event).count() >= 2 || std::time::Instant::now() > deadline {
+            break signals;
+        }
+        tokio::time::sleep(std::time::Duration::from_millis(50)).await;
     };
-    assert_eq!(dead, [letter("1"), letter("3")]);
+    let mut taken = Vec::new();
+    for signal in signals {
+        match signal {
+            Signal::Event { at, .. } => taken.push(at.0),
+            Signal::Watermark { at, .. } => assert_eq!(at.0, now + day - 60_000),
+            Signal::Watch(_) | Signal::Unwatch(_) => {}
+        }
+    }
+    assert_eq!(taken, [now + day - 60_000, now]);
+    let dead = read_all(&brokers, "p.dead-letter");
+    let classes: Vec<_> = dead
+        .iter()
+        .map(|(_, _, _, headers)| headers["partita-error-class"].as_str())
+        .collect();
+    assert_eq!(classes, ["event_time_ahead"; 2]);
     drop(intake);
 }
 

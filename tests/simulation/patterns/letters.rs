@@ -55,7 +55,7 @@ fn what_came_too_late_is_a_dead_letter_byte_for_byte_with_key_and_headers() {
     let letters = dead_letters(&world);
     assert_eq!(letters.len(), 2);
     for (letter, line) in letters.iter().zip([1, 2]) {
-        let record = written("t", line, content.as_str());
+        let record = as_written("t", line, content.as_str());
         assert_eq!((&letter.key, &letter.value), (&record.key, &record.value));
         assert_eq!(letter.headers.first(), record.headers.first());
         assert_eq!(header(letter, "class"), Some("late"));

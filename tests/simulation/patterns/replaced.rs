@@ -22,9 +22,9 @@ fn count_of_matches(rule: &Arc<Rule>, case: &Value, old: usize, end: Timestamp) 
     let mut out = Outputs::default();
     let mut latest: Option<Timestamp> = None;
     for (place, event) in events_of(case).enumerate() {
-        let (topic, recorded, payload) = read_event(rule, event, place);
+        let (topic, written, payload) = read_event(rule, event, place);
         let (Some(of_topic), Some((payload, recorded))) =
-            (filter.topic(&topic), decode(recorded, &payload))
+            (filter.topic(&topic), decode(written, &payload))
         else {
             continue;
         };
@@ -34,6 +34,7 @@ fn count_of_matches(rule: &Arc<Rule>, case: &Value, old: usize, end: Timestamp) 
         let headers = tables::headers_of(event);
         let recorded = Recorded {
             at: recorded,
+            written: Some(written),
             headers: &headers,
         };
         of_topic.select(&payload, recorded, &mut |verdict| {
