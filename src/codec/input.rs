@@ -4,6 +4,7 @@ use std::borrow::Cow;
 use std::collections::BTreeMap;
 
 use serde::Deserialize;
+use serde::de::Error as _;
 
 use super::avro_input;
 use crate::model::{
@@ -26,6 +27,16 @@ pub(super) fn unreadable(message: impl Into<String>) -> Unreadable {
     Unreadable {
         class: MALFORMED,
         message: message.into(),
+    }
+}
+
+/// What is read of a list would be its elements in an order that nobody has promised.
+fn object(value: &[u8]) -> Result<&[u8], serde_json::Error> {
+    match value.trim_ascii_start() {
+        [b'[', ..] => Err(serde_json::Error::custom(
+            "a list, where an object is expected",
+        )),
+        _ => Ok(value),
     }
 }
 
@@ -125,7 +136,8 @@ pub fn command(
     let value = value.ok_or_else(|| unreadable("a command without a value"))?;
     let wire: WireCommand<'_> = match avro_input::is_avro(value, content_type) {
         true => avro_input::command(value, content_type)?,
-        false => serde_json::from_slice(value)
+        false => object(value)
+            .and_then(serde_json::from_slice)
             .map_err(|error| unreadable(format!("not a command in JSON: {error}")))?,
     };
     if wire.kind == "start" {
@@ -288,7 +300,8 @@ pub fn reply(
     let value = value.ok_or_else(|| unreadable("a reply without a value"))?;
     let wire: WireReply<'_> = match avro_input::is_avro(value, content_type) {
         true => avro_input::reply(value, content_type)?,
-        false => serde_json::from_slice(value)
+        false => object(value)
+            .and_then(serde_json::from_slice)
             .map_err(|error| unreadable(format!("not a reply in JSON: {error}")))?,
     };
     let run_id = run_id(wire.run_id.as_deref(), key)?;

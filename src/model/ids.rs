@@ -160,8 +160,13 @@ impl TaskId {
     /// Reads a task id from the right; `None` where it is none of ours.
     pub fn parse(text: &str) -> Option<Self> {
         let mut parts = text.rsplitn(4, '.');
-        let attempt = parts.next()?.parse().ok()?;
-        let epoch = parts.next()?.parse().ok()?;
+        // One spelling alone: whoever is asked for the task knows it by its text.
+        let number = |text: &str| {
+            let is_spelt = text == "0" || text.starts_with(|first| matches!(first, '1'..='9'));
+            text.parse().ok().filter(|_| is_spelt)
+        };
+        let attempt = number(parts.next()?)?;
+        let epoch = number(parts.next()?)?;
         let step = parts.next()?.to_owned();
         let run = RunId::parse(parts.next()?).ok()?;
         Some(Self {
@@ -218,7 +223,11 @@ mod tests {
             assert_eq!(TaskId::parse(&id.to_string()), Some(id));
         }
         assert_eq!(TaskId::parse("a.b.c"), None);
-        assert_eq!(TaskId::parse("r.s.0.x"), None);
+        for wrong in [
+            "r.s.0.x", "r.s.+0.1", "r.s.0.+1", "r.s.00.1", "r.s.0.01", "r.s.0.",
+        ] {
+            assert_eq!(TaskId::parse(wrong), None, "{wrong}");
+        }
     }
 
     #[test]

@@ -14,8 +14,7 @@ use super::output::{Match, Outputs, TimedOut};
 use super::predicate::key_json;
 use super::route::Destination;
 use super::rule::{Rule, Shape};
-use crate::expr::ExprError;
-use crate::model::{Json, Timestamp};
+use crate::model::{Json, RunId, Timestamp};
 
 /// Shows where an event lies, from its topic and its [`Event::position`].
 pub type Place = fn(&str, u64) -> Value;
@@ -347,23 +346,44 @@ fn shown(rule: &Rule, found: &Match, joined: &[Json], place: Place) -> Value {
         "events": places_of(rule, &found.events, place),
         "start": null,
     });
-    if let Some(start) = &rule.start {
-        shown["start"] = match start.request(rule, found, joined) {
-            Ok(request) => request,
-            Err(error) => {
-                let workflow = match &start.to {
-                    Destination::Workflow(workflow) => Some(&*workflow.name),
-                    Destination::Route(_) => None,
-                };
-                json!({"workflow": workflow, "error": error.to_string()})
-            }
+    let start = rule.start.as_ref();
+    let start = start.map(|start| {
+        let request = start.request(rule, found, joined);
+        request.map_err(|error| error.to_string())
+    });
+    let commands = rule.steers.iter().map(|steer| {
+        let command = steer.request(rule, found, joined);
+        let command = command.map_err(|error| error.to_string())?;
+        let run = command.get("run_id").and_then(Value::as_str);
+        match run.map(RunId::parse) {
+            Some(Err(error)) => Err(error.to_string()),
+            _ => Ok(command),
+        }
+    });
+    let commands: Vec<Result<Value, String>> = commands.collect();
+    // A match does all that its rule says, or nothing.
+    let failed = start
+        .iter()
+        .chain(&commands)
+        .find_map(|it| it.as_ref().err());
+    let failed = failed.map(|error| format!("the match does nothing: {error}"));
+    let failed_ref = failed.as_ref();
+    let part = |part: Result<Value, String>, failed: Option<&String>| match failed {
+        Some(failed) => Err(part.err().unwrap_or_else(|| failed.clone())),
+        None => part,
+    };
+    if let (Some(start), Some(request)) = (&rule.start, start) {
+        let workflow = match &start.to {
+            Destination::Workflow(workflow) => Some(&*workflow.name),
+            Destination::Route(_) => None,
         };
+        let failed = |error: String| json!({"workflow": workflow, "error": error});
+        shown["start"] = part(request, failed_ref).unwrap_or_else(failed);
     }
     if !rule.steers.is_empty() {
-        let commands = rule.steers.iter().map(|steer| {
-            let failed =
-                |error: ExprError| json!({"type": steer.verb.name(), "error": error.to_string()});
-            steer.request(rule, found, joined).unwrap_or_else(failed)
+        let commands = rule.steers.iter().zip(commands).map(|(steer, command)| {
+            let failed = |error: String| json!({"type": steer.verb.name(), "error": error});
+            part(command, failed_ref).unwrap_or_else(failed)
         });
         shown["commands"] = commands.collect();
     }

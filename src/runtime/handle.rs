@@ -293,7 +293,10 @@ impl Handle {
         if matches!(command, Command::Start(_)) {
             let count = usize::try_from(self.partitions()).unwrap_or(1).max(1);
             let share = (self.0.config.max_pending_runs / count).max(1);
-            if partition.cache().pending_count() >= share {
+            // A start that is known already adds nothing.
+            let is_full = partition.cache().pending_count() >= share;
+            let is_known = || matches!(partition.run(command.run_id()), Ok(Some(_)));
+            if is_full && !is_known() {
                 return Err(SubmitError::Overloaded {
                     what: "runs that wait for a place",
                 });

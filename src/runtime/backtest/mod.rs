@@ -128,10 +128,7 @@ fn parts(
     let spans = |topic: &Arc<str>, from: Edge| {
         let found = finder.spans(topic, from, settings.to)?;
         found.ok_or_else(|| {
-            let reads = |rule: &&Arc<Rule>| {
-                let mut enrich = rule.enrich.iter().map(|enrich| &enrich.topic);
-                rule.topics.contains(topic) || enrich.any(|name| name == topic)
-            };
+            let reads = |rule: &&Arc<Rule>| rule.topics.contains(topic);
             BacktestError::NoTopic {
                 topic: topic.clone(),
                 rule: rules()
@@ -149,6 +146,10 @@ fn parts(
             false => None,
         };
         let whole = match is_joined {
+            // One that is not there is an empty table, as it is at run time.
+            true if events.is_none() => finder
+                .spans(topic, Edge::Earliest, settings.to)?
+                .unwrap_or_default(),
             true => spans(topic, Edge::Earliest)?,
             false => events.clone().unwrap_or_default(),
         };
