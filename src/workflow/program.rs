@@ -53,8 +53,8 @@ pub struct Step {
     /// The inverse of `depends_on`.
     pub dependants: Vec<StepIndex>,
     /// The switch steps that name this one in a branch, with the branch's place: it runs only
-    /// where each of those that completed chose a branch that names it. Those switches are in
-    /// `depends_on` as well.
+    /// where each of those that completed chose a branch that names it, and one did. Those switches are
+    /// in `depends_on` as well.
     pub guarded_by: Vec<(StepIndex, usize)>,
     pub when: Option<Condition>,
     /// Already merged: step over workflow over configured default, key by key.

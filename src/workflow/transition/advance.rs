@@ -49,6 +49,9 @@ impl Transition<'_> {
     fn take_up(&mut self, step: StepIndex) {
         let workflow = self.workflow;
         let definition = &workflow.steps[step];
+        if self.is_in_no_branch(step) {
+            return self.skip_step(step, "branch_not_taken");
+        }
         let wanted = match &definition.when {
             None => Ok(true),
             Some(when) => when.eval(&self.bindings()),
@@ -59,6 +62,13 @@ impl Transition<'_> {
             Ok(true) => {}
         }
         self.attempt(step);
+    }
+
+    /// Whether the step is in branches of switches alone that were skipped: those took none.
+    fn is_in_no_branch(&self, step: StepIndex) -> bool {
+        let guards = &self.workflow.steps[step].guarded_by;
+        let is_skipped = |switch: StepIndex| self.run.steps[switch].status == StepStatus::Skipped;
+        !guards.is_empty() && guards.iter().all(|(by, _)| is_skipped(*by))
     }
 
     /// Does what the step's kind does, for the first time or again.
