@@ -32,8 +32,8 @@ const WINDOW: &[Field] = &[
     field("emit"),
 ];
 
-/// Members of a window in `matches` beside its aggregates.
-const TAKEN: [&str; 4] = ["start", "end", "measured", "key"];
+/// Members of a window in `matches` beside its aggregates, and what `having` reads beside them.
+const TAKEN: [&str; 5] = ["start", "end", "measured", "ce", "key"];
 
 /// Most aggregates of one window.
 const MAX_AGGREGATES: usize = 64;
