@@ -118,13 +118,15 @@ impl Writer<'_> {
             };
             rule["emit"] = json!({"after_match": strategy});
         }
-        let (is_late, is_calm) = (self.random.percent(20), self.random.percent(8));
+        let is_late = self.random.percent(20);
+        let is_calm = self.random.percent(if is_late { 25 } else { 8 });
         if is_late {
             rule["time"] = json!({
                 "out_of_order": self.random.millis(0, 6),
                 "allowed_lateness": self.random.millis(0, 8),
             });
-        } else if is_calm {
+        }
+        if is_calm {
             // Under a skip strategy a match may come out behind later ones, when nobody remembers
             // what its cooldown would have counted from.
             let may_cool = rule["emit"].is_null();

@@ -29,6 +29,16 @@ impl Suppress {
             self.cool(emit.cooldown, found, out);
             return;
         };
+        if let Some(waiting) = &self.waiting
+            && found.at < waiting.at
+        {
+            // It came out late: of the burst of the one that waits, or none of it.
+            match found.at + span > waiting.at {
+                true => out.suppressed += 1,
+                false => self.cool(emit.cooldown, found, out),
+            }
+            return;
+        }
         let Match { at, events, .. } = found;
         let due = at + span;
         if self.waiting.replace(Waiting { due, at, events }).is_some() {
@@ -38,11 +48,17 @@ impl Suppress {
 
     fn cool(&mut self, cooldown: Option<Millis>, found: Match, out: &mut Outputs) {
         if let Some(span) = cooldown {
-            if self.cooling_until.is_some_and(|end| end > found.at) {
-                out.suppressed += 1;
-                return;
+            let end = found.at + span;
+            match self.cooling_until {
+                Some(until) if found.at >= until => self.cooling_until = Some(end),
+                Some(until) if end >= until => {
+                    out.suppressed += 1;
+                    return;
+                }
+                // It came out late, and lies before the beginning of the cooldown, which stays.
+                Some(_) => {}
+                None => self.cooling_until = Some(end),
             }
-            self.cooling_until = Some(found.at + span);
         }
         out.matches.push(found);
     }

@@ -5,40 +5,56 @@ use partita::pattern::Rule;
 use super::arrival::Arrivals;
 use super::{Found, Out};
 
-/// A match waits for `debounce` from its time on; the next one of the key, where it comes before
-/// that, takes its place. Of what comes out so, matches within `cooldown` of the last are dropped.
+/// Of each burst the last comes out. Of what comes out so, a match is dropped that lies within
+/// `cooldown` from the last which began one.
 pub(super) fn thin_out(rule: &Rule, matches: Vec<Found>, arrivals: &Arrivals<'_>) -> Vec<Found> {
-    let mut out = Vec::new();
-    for (place, found) in matches.iter().enumerate() {
-        let Some(span) = rule.emit.debounce else {
-            out.push(found.clone());
-            continue;
-        };
-        let due = found.at + span.0 as i64;
-        let next = matches.get(place + 1);
-        let is_replaced = next.is_some_and(|next| next.out.now() < due);
-        if !is_replaced && due <= arrivals.end() {
-            // It may have waited longer for a match that would have come before it.
-            let out_at = match found.out.now() < due {
-                true => Out::Time(due),
-                false => found.out,
-            };
-            out.push(Found {
-                out: out_at,
-                ..found.clone()
-            });
-        }
-    }
+    let mut out = match rule.emit.debounce {
+        Some(span) => last_of_bursts(span.0 as i64, matches, arrivals.end()),
+        None => matches,
+    };
     let Some(span) = rule.emit.cooldown else {
         return out;
     };
-    let mut until = i64::MIN;
+    let span = span.0 as i64;
+    let mut cooldown: Option<i64> = None;
     out.retain(|found| {
-        let is_out = found.at >= until;
-        if is_out {
-            until = found.at + span.0 as i64;
+        let began = cooldown.unwrap_or(i64::MIN);
+        let is_within = cooldown.is_some() && (began..began + span).contains(&found.at);
+        if !is_within && found.at >= began {
+            cooldown = Some(found.at);
         }
-        is_out
+        !is_within
     });
     out
+}
+
+/// In the order in which they come out.
+fn last_of_bursts(span: i64, matches: Vec<Found>, end: i64) -> Vec<Found> {
+    let mut out = Vec::new();
+    // In the order in which they were found; time has not come to `span` behind the latest of them.
+    let mut burst: Vec<Found> = Vec::new();
+    for found in matches {
+        out.extend(quiet(span, &mut burst, found.out.now()));
+        match burst.iter().map(|other| other.at).max() {
+            Some(latest) if found.at <= latest - span => out.push(found),
+            _ => burst.push(found),
+        }
+    }
+    out.extend(quiet(span, &mut burst, end));
+    out
+}
+
+/// What comes of a burst that is over at `now`.
+fn quiet(span: i64, burst: &mut Vec<Found>, now: i64) -> Option<Found> {
+    let latest = burst.iter().map(|found| found.at).max()?;
+    if latest + span > now {
+        return None;
+    }
+    // Of several at one time the one that was found last.
+    let found = burst.drain(..).max_by_key(|found| found.at)?;
+    let due = found.at + span;
+    // It was over already when it was found, if it was held back for so long.
+    let is_over = found.out.now() >= due;
+    let out = if is_over { found.out } else { Out::Time(due) };
+    Some(Found { out, ..found })
 }
