@@ -81,13 +81,15 @@ pub(super) fn lower(node: &Node, report: &mut Report<'_>) -> Vec<Node> {
     rest.rename("pattern_id", "name");
     rest.rename("pattern_name", if has_id { "description" } else { "name" });
     rest.rename("group_by", "correlate");
+    let joined = join_topics(&mut rest, report);
+    debounce(&mut rest, report);
     let lowered = if rest.get("windowing").is_some()
         || rest.get("aggregations").is_some()
         || rest.get("trigger_workflows").is_some()
     {
-        shorthand_stream::lower(rest, report)
+        shorthand_stream::lower(rest, &joined, report)
     } else {
-        pattern(rest, report).into_iter().collect()
+        pattern(rest, &joined, report).into_iter().collect()
     };
     if report.count() > faults_before {
         return Vec::new();
@@ -95,33 +97,47 @@ pub(super) fn lower(node: &Node, report: &mut Report<'_>) -> Vec<Node> {
     lowered
 }
 
-fn pattern(mut rest: Members, report: &mut Report<'_>) -> Option<Node> {
+/// Puts `context_enrichment` into `enrich`; what each topic is known by.
+fn join_topics(rest: &mut Members, report: &mut Report<'_>) -> Vec<String> {
+    let Some(topics) = rest.take("context_enrichment") else {
+        return Vec::new();
+    };
+    let keys = correlation(rest);
+    let joined = enrichments(&topics, keys.first(), report);
+    let (names, list) = joined.into_iter().unzip();
+    rest.put("enrich", list_of(rest.at, list), report);
+    names
+}
+
+/// Puts `debounce_ms` into `emit`.
+fn debounce(rest: &mut Members, report: &mut Report<'_>) {
+    let Some(node) = rest.take("debounce_ms") else {
+        return;
+    };
+    let Value::Number(number) = &node.value else {
+        let message = format!(
+            "`debounce_ms` is a number of milliseconds, not {}",
+            node.described()
+        );
+        report.add(node.at, "debounce_ms", message);
+        return;
+    };
+    let emit = rest.get("emit");
+    if emit.and_then(|emit| emit.member("debounce")).is_some() {
+        let message = "`debounce_ms` and `emit.debounce` mean the same; give one of them";
+        report.add(node.at, "debounce_ms", message);
+        return;
+    }
+    let span = text(node.at, format!("{number}ms"));
+    rest.merge("emit", "debounce", span);
+}
+
+/// A list of `events`, and what goes with it.
+fn pattern(mut rest: Members, joined: &[String], report: &mut Report<'_>) -> Option<Node> {
     let within = rest.window(report);
     let relation = rest.take("temporal_relationship");
-    let keys = correlation(&rest);
-    let enrich = rest.take("context_enrichment");
-    let joined = enrich.map(|node| enrichments(&node, keys.first(), report));
     if let Some(trigger) = rest.take("workflow_trigger") {
-        let topics = joined.iter().flatten().map(|(name, _)| name.as_str());
-        let start = start(&trigger, &topics.collect::<Vec<_>>());
-        rest.put("start", start, report);
-    }
-    if let Some(joined) = joined {
-        let at = rest.at;
-        let list = joined.into_iter().map(|(_, node)| node).collect();
-        rest.put("enrich", list_of(at, list), report);
-    }
-    if let Some(debounce) = rest.take("debounce_ms") {
-        let Value::Number(number) = &debounce.value else {
-            let message = format!(
-                "`debounce_ms` is a number of milliseconds, not {}",
-                debounce.described()
-            );
-            report.add(debounce.at, "debounce_ms", message);
-            return None;
-        };
-        let span = text(debounce.at, format!("{number}ms"));
-        rest.merge("emit", "debounce", span);
+        rest.put("start", start(&trigger, joined), report);
     }
     let Some(events) = rest.take("events") else {
         let relation = relation.map(|node| ("temporal_relationship", node));
@@ -399,7 +415,7 @@ fn enrichments(node: &Node, key: Option<&String>, report: &mut Report<'_>) -> Ve
 }
 
 /// `workflow_trigger: W`, or what `start` takes.
-pub(super) fn start(trigger: &Node, joined: &[&str]) -> Node {
+pub(super) fn start(trigger: &Node, joined: &[String]) -> Node {
     if !matches!(trigger.value, Value::String(_)) {
         return trigger.clone();
     }
@@ -410,7 +426,7 @@ pub(super) fn start(trigger: &Node, joined: &[&str]) -> Node {
     ];
     if !joined.is_empty() {
         let names = joined.iter();
-        let context = names.map(|name| (*name, text(at, format!("${{{name}}}"))));
+        let context = names.map(|name| (name.as_str(), text(at, format!("${{{name}}}"))));
         input.push(("context", map_of(at, context.collect())));
     }
     map_of(
@@ -487,17 +503,17 @@ impl Members {
         self.members.push((key(node.at, name), node));
     }
 
-    /// Adds a member to the mapping under `name`.
+    /// Adds a member to the mapping under `name`; what is no mapping is left to be refused.
     fn merge(&mut self, name: &str, inner: &str, node: Node) {
         let found = self.members.iter_mut().find(|(key, _)| key.name == name);
-        if let Some((_, of)) = found
-            && let Value::Map(members) = &mut of.value
-        {
-            members.push((key(node.at, inner), node));
-        } else {
+        let Some((_, of)) = found else {
             let at = node.at;
             let whole = map_of(at, vec![(inner, node)]);
             self.members.push((key(at, name), whole));
+            return;
+        };
+        if let Value::Map(members) = &mut of.value {
+            members.push((key(node.at, inner), node));
         }
     }
 

@@ -15,7 +15,8 @@ use crate::document::violation::Report;
 
 const TRIGGERS: [&str; 2] = ["threshold_exceeded", "anomaly_detected"];
 
-pub(super) fn lower(mut rest: Members, report: &mut Report<'_>) -> Vec<Node> {
+/// `joined` are the names of topics that are joined.
+pub(super) fn lower(mut rest: Members, joined: &[String], report: &mut Report<'_>) -> Vec<Node> {
     let within = rest.window(report);
     let window = windowing(rest.take("windowing"), within, report);
     let field = rest.take("field");
@@ -111,7 +112,7 @@ pub(super) fn lower(mut rest: Members, report: &mut Report<'_>) -> Vec<Node> {
         }
         let shape = map_of(at, vec![("window", map_of(at, of_window))]);
         rule.put("match", shape, report);
-        rule.put("start", start(trigger, &[]), report);
+        rule.put("start", start(trigger, joined), report);
         rules.push(rule.finish());
     }
     rules
