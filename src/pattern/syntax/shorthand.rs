@@ -307,13 +307,14 @@ pub(super) fn names_a_field(field: Option<&Node>, path: &str, report: &mut Repor
 
 /// Which way an event's name says that its value moved, and the word before that.
 fn moved(name: &str) -> Option<(&'static str, &str)> {
-    let (before, last) = name.rsplit_once('_').unwrap_or(("", name));
+    const APART: [char; 3] = ['_', '.', '-'];
+    let (before, last) = name.rsplit_once(APART).unwrap_or(("", name));
     let direction = match last {
         last if DOWN.contains(&last) => "down",
         last if UP.contains(&last) => "up",
         _ => return None,
     };
-    Some((direction, before.rsplit('_').next().unwrap_or_default()))
+    Some((direction, before.rsplit(APART).next().unwrap_or_default()))
 }
 
 /// The `change` that an event's name, its `threshold`, `increase` and `decrease` speak of.
