@@ -7,7 +7,7 @@ use crate::document::node::{Key, Node, Position, Value};
 use crate::document::violation::Report;
 use crate::expr::{Condition, Names, Path, Segment, Template, is_identifier, nearest};
 use crate::pattern::predicate::{Predicate, Scope};
-use crate::pattern::rule::{MAX_CONDITIONS, Measure};
+use crate::pattern::rule::{Limits, MAX_CONDITIONS, Measure};
 
 const CONDITION_NAMES: Names<'static> = Names {
     known: &["event", "key", "matches"],
@@ -33,8 +33,7 @@ pub(super) struct Builder<'n> {
     eventless: Vec<u16>,
     pub(super) predicates: Vec<Predicate>,
     pub(super) measures: Vec<Measure>,
-    /// Values that a series or a trailing window may hold.
-    pub(super) max_values: usize,
+    pub(super) limits: Limits,
     /// Names that actions may read beside those of the match: of enrichments.
     pub(super) joined: Vec<Arc<str>>,
 }
@@ -48,7 +47,7 @@ struct Mapped<'n> {
 }
 
 impl<'n> Builder<'n> {
-    pub(super) fn new(default_topic: Option<&'n str>, max_values: usize) -> Self {
+    pub(super) fn new(default_topic: Option<&'n str>, limits: Limits) -> Self {
         Self {
             default_topic,
             topics: Vec::new(),
@@ -59,7 +58,7 @@ impl<'n> Builder<'n> {
             eventless: Vec::new(),
             predicates: Vec::new(),
             measures: Vec::new(),
-            max_values,
+            limits,
             joined: Vec::new(),
         }
     }

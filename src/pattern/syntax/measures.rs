@@ -84,7 +84,7 @@ pub(super) fn attach(
     report: &mut Report<'_>,
 ) -> Option<()> {
     let faults_before = report.count();
-    let Some(measured) = read(fields, builder.max_values, report) else {
+    let Some(measured) = read(fields, builder.limits.max_partials_per_key, report) else {
         return (report.count() == faults_before).then_some(());
     };
     if builder.predicates[usize::from(predicate)].looks_back {

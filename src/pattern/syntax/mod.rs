@@ -157,7 +157,7 @@ fn read_body(fields: &Fields<'_>, report: &mut Report<'_>, faults_before: usize)
         .map(|(text, _)| text.to_owned());
     let default_topic = fields.string("topic", report).map(|(topic, _)| topic);
     let limits = settings::limits(fields, report);
-    let mut builder = Builder::new(default_topic, limits.max_partials_per_key);
+    let mut builder = Builder::new(default_topic, limits.clone());
     settings::correlate(fields, &mut builder, report);
     let time = settings::time(fields, &mut builder, report);
     let shape = match fields.get("match") {

@@ -194,7 +194,7 @@ fn step(
     if is_absent || fields.get("group").is_some() {
         builder.bears_none(name);
     }
-    let times = times(&fields, report);
+    let times = times(&fields, builder.limits.max_kleene, report);
     let next = contiguity(&fields, "next", report);
     let inner = contiguity(&fields, "inner", report);
     let optional = boolean(&fields, "optional", report);
@@ -320,7 +320,8 @@ fn contiguity(fields: &Fields<'_>, name: &str, report: &mut Report<'_>) -> Conti
     }
 }
 
-fn times(fields: &Fields<'_>, report: &mut Report<'_>) -> Times {
+/// How often the step occurs; without a maximum of its own it takes `most` events.
+fn times(fields: &Fields<'_>, most: u32, report: &mut Report<'_>) -> Times {
     fields.refuse_both("times", "one_or_more", report);
     if boolean(fields, "one_or_more", report) {
         return Times { min: 1, max: None };
@@ -347,6 +348,13 @@ fn times(fields: &Fields<'_>, report: &mut Report<'_>) -> Times {
     let max = bounds.integer("max", 1..=MAX_TIMES, report);
     if max.is_some_and(|max| max < min) {
         report.add(node.at, &path, "`max` is less than `min`");
+    }
+    if max.is_none() && min > most {
+        let message = format!(
+            "`times` asks for {min} or more, and one step takes at most {most} (`limits.max_kleene`): it would never be met"
+        );
+        let remedy = format!("give `limits.max_kleene: {min}` or more, or `times` a `max`");
+        report.add_with(node.at, &path, message, Some(remedy));
     }
     Times { min, max }
 }

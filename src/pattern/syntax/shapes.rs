@@ -6,7 +6,7 @@ use crate::document::fields::{Field, Fields, field, join};
 use crate::document::node::{Node, Value};
 use crate::document::violation::Report;
 use crate::model::Millis;
-use crate::pattern::rule::{Condition, Contiguity, Part, Sequence, Shape, Step, Times};
+use crate::pattern::rule::{Condition, Contiguity, Limits, Part, Sequence, Shape, Step, Times};
 
 const SHAPES: &[Field] = &[
     field("any"),
@@ -126,12 +126,40 @@ fn count(
         report.add(fields.at, path, "`count` needs `at_least`");
     }
     let at_least = fields.integer("at_least", 1..=1_000_000, report);
+    refuse_too_many(&fields, at_least, &builder.limits, report);
     let condition = condition_of(&fields, "condition", builder, report)?;
     Some(Shape::Count {
         within: within?,
         at_least: at_least?,
         condition,
     })
+}
+
+/// A count of more events than are kept is never met.
+fn refuse_too_many(
+    fields: &Fields<'_>,
+    at_least: Option<u32>,
+    limits: &Limits,
+    report: &mut Report<'_>,
+) {
+    let (Some(at_least), Some(node)) = (at_least, fields.get("at_least")) else {
+        return;
+    };
+    let wanted = at_least as usize;
+    let (of_key, of_all) = (limits.max_partials_per_key, limits.max_partials);
+    let (who, most, limit) = if wanted > of_key {
+        ("a key keeps", of_key, "max_partials_per_key")
+    } else if wanted - 1 > of_all {
+        // The last of them is not kept for the next match.
+        ("all keys together keep", of_all, "max_partials")
+    } else {
+        return;
+    };
+    let message = format!(
+        "`at_least` is {wanted}, and {who} at most {most} events (`limits.{limit}`): there would never be enough"
+    );
+    let remedy = Some(format!("give `limits.{limit}: {wanted}` or more"));
+    report.add_with(node.at, &fields.path_of("at_least"), message, remedy);
 }
 
 /// An event after which another does not come in time: a sequence whose last step is absent.

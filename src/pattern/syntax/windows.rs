@@ -52,11 +52,17 @@ pub(super) fn read(
     };
     let topic = builder.topic(&fields, report);
     let predicate = topic.and_then(|topic| builder.predicate(&fields, "where", &[], topic, report));
-    let span = read_span(&fields, builder.max_values, report);
+    let span = read_span(&fields, builder.limits.max_partials_per_key, report);
     let early = choice(&fields, "emit", &["close", "early"], report) == Some("early");
     let (aggregates, samples) = aggregates(&fields, builder, report);
     let having = having(&fields, &aggregates, builder, report);
-    let gauge = gauge(&fields, span, &aggregates, builder.max_values, report);
+    let gauge = gauge(
+        &fields,
+        span,
+        &aggregates,
+        builder.limits.max_partials_per_key,
+        report,
+    );
     let mut refuse = |name: &str, message: &str| {
         let at = fields.get(name).map_or(fields.at, |node| node.at);
         report.add(at, &join(path, name), message);
