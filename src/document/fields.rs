@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use super::node::{Key, Node, Position, Value};
 use super::violation::Report;
-use super::{MAX_NAME_LENGTH, canonical, duration};
+use super::{MAX_NAME_LENGTH, MAX_TOPIC_LENGTH, canonical, duration};
 use crate::expr::nearest;
 use crate::model::Millis;
 
@@ -112,8 +112,7 @@ impl<'n> Fields<'n> {
             return None;
         }
         let (name, node) = self.string("name", report)?;
-        let allowed = |byte: u8| byte.is_ascii_alphanumeric() || b"._-".contains(&byte);
-        if name.is_empty() || name.len() > MAX_NAME_LENGTH || !name.bytes().all(allowed) {
+        if !is_name(name, MAX_NAME_LENGTH) {
             let message = format!(
                 "`{}` is no name for a {kind}: 1 to {MAX_NAME_LENGTH} of A-Z a-z 0-9 . _ - are allowed",
                 name.chars().take(60).collect::<String>(),
@@ -122,6 +121,20 @@ impl<'n> Fields<'n> {
             return None;
         }
         Some(Arc::from(name))
+    }
+
+    /// The name of a topic, as Kafka takes it.
+    pub(crate) fn topic(&self, name: &str, report: &mut Report<'_>) -> Option<&'n str> {
+        let (topic, node) = self.string(name, report)?;
+        if !is_name(topic, MAX_TOPIC_LENGTH) || [".", ".."].contains(&topic) {
+            let message = format!(
+                "`{}` is no name for a topic: 1 to {MAX_TOPIC_LENGTH} of A-Z a-z 0-9 . _ - are allowed, and neither `.` nor `..` alone",
+                topic.chars().take(60).collect::<String>(),
+            );
+            report.add(node.at, &self.path_of(name), message);
+            return None;
+        }
+        Some(topic)
     }
 
     pub(crate) fn string(
@@ -285,6 +298,12 @@ impl<'n> Fields<'n> {
         }
         Some(texts)
     }
+}
+
+/// Whether names of definitions and topics may be written so, with at most so many bytes.
+fn is_name(name: &str, most: usize) -> bool {
+    let allowed = |byte: u8| byte.is_ascii_alphanumeric() || b"._-".contains(&byte);
+    !name.is_empty() && name.len() <= most && name.bytes().all(allowed)
 }
 
 fn refuse_unknown(

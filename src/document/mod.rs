@@ -25,6 +25,9 @@ pub const MAX_FILE_BYTES: usize = 1024 * 1024;
 /// Longest name of a definition or of a part of one, in bytes.
 pub const MAX_NAME_LENGTH: usize = 200;
 
+/// Longest name of a topic, in bytes: Kafka's own limit.
+pub const MAX_TOPIC_LENGTH: usize = 249;
+
 /// The documents of a file that have content, one or many (`---` between them), YAML or JSON, and
 /// the report that further faults go to. A file without any is a fault. `file` is its name for
 /// messages.

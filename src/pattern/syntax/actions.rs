@@ -158,7 +158,7 @@ pub(super) fn enrich(
                 report.add(fields.at, &join(&path, name), message);
             }
         }
-        let topic = fields.string("topic", report);
+        let topic = fields.topic("topic", report);
         let name = fields.string("as", report).filter(|(name, node)| {
             let is_taken = ["key", "matches", "rule", "event"].contains(name)
                 || read.iter().any(|other| *other.name == **name);
@@ -170,7 +170,7 @@ pub(super) fn enrich(
             is_good
         });
         let key = key(&fields, builder, report);
-        if let (Some((topic, _)), Some((name, _)), Some(key)) = (topic, name, key) {
+        if let (Some(topic), Some((name, _)), Some(key)) = (topic, name, key) {
             read.push(Enrich {
                 topic: Arc::from(topic),
                 name: Arc::from(name),

@@ -246,14 +246,7 @@ impl<'n> Builder<'n> {
     /// The place of the topic that an entry reads: its own, or the rule's.
     pub(super) fn topic(&mut self, fields: &Fields<'_>, report: &mut Report<'_>) -> Option<u16> {
         let topic = match fields.get("topic") {
-            Some(node) => {
-                let (topic, _) = fields.string("topic", report)?;
-                if topic.is_empty() {
-                    report.add(node.at, &fields.path_of("topic"), "`topic` is empty");
-                    return None;
-                }
-                topic
-            }
+            Some(_) => fields.topic("topic", report)?,
             None => match self.default_topic {
                 Some(topic) => topic,
                 None => {

@@ -155,7 +155,8 @@ fn read_body(fields: &Fields<'_>, report: &mut Report<'_>, faults_before: usize)
     let description = fields
         .string("description", report)
         .map(|(text, _)| text.to_owned());
-    let default_topic = fields.string("topic", report).map(|(topic, _)| topic);
+    fields.topic("topic", report);
+    let default_topic = fields.get("topic").and_then(Node::as_str);
     let limits = settings::limits(fields, report);
     let mut builder = Builder::new(default_topic, limits.clone());
     settings::correlate(fields, &mut builder, report);
