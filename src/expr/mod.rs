@@ -32,8 +32,8 @@ mod tests;
 pub use condition::Condition;
 pub use error::ExprError;
 pub(crate) use error::nearest;
-pub(crate) use path::is_identifier;
 pub use path::{Path, Segment};
+pub(crate) use path::{is_identifier, is_word};
 pub use template::{Template, TemplateBuilder};
 pub use text::Text;
 

@@ -118,6 +118,11 @@ pub(crate) fn is_identifier(name: &str) -> bool {
         && bytes.all(|byte| byte.is_ascii_alphanumeric() || byte == b'_')
 }
 
+/// Whether a name is a word of expressions: no variable or member can be written so.
+pub(crate) fn is_word(name: &str) -> bool {
+    matches!(name, "true" | "false" | "null" | "in")
+}
+
 /// Where a path stopped: the segment that leads nowhere, and what stood there where it was no
 /// container of the right kind.
 #[derive(Clone, Copy, Debug)]

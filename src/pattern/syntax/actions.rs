@@ -3,12 +3,12 @@
 
 use std::sync::Arc;
 
-use super::builder::Builder;
+use super::builder::{Builder, unreadable};
 use super::settings::{choice, text_templates};
 use crate::document::fields::{Fields, field, join};
 use crate::document::node::{Node, Value};
 use crate::document::violation::Report;
-use crate::expr::{Template, is_identifier};
+use crate::expr::{Template, is_identifier, is_word};
 use crate::pattern::rule::{Canary, Enrich, Steer, Target, Verb};
 
 /// Most commands of one rule.
@@ -162,12 +162,15 @@ pub(super) fn enrich(
         let name = fields.string("as", report).filter(|(name, node)| {
             let is_taken = ["key", "matches", "rule", "event"].contains(name)
                 || read.iter().any(|other| *other.name == **name);
-            let is_good = is_identifier(name) && !is_taken;
-            if !is_good {
-                let message = format!("`{name}` is no name for an enrichment, or is taken");
-                report.add(node.at, &join(&path, "as"), message);
-            }
-            is_good
+            let message = if is_word(name) {
+                unreadable(name, "the name of an enrichment")
+            } else if !is_identifier(name) || is_taken {
+                format!("`{name}` is no name for an enrichment, or is taken")
+            } else {
+                return true;
+            };
+            report.add(node.at, &join(&path, "as"), message);
+            false
         });
         let key = key(&fields, builder, report);
         if let (Some(topic), Some((name, _)), Some(key)) = (topic, name, key) {

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use crate::document::fields::{Fields, join};
 use crate::document::node::{Key, Node, Position, Value};
 use crate::document::violation::Report;
-use crate::expr::{Condition, Names, Path, Segment, Template, is_identifier, nearest};
+use crate::expr::{Condition, Names, Path, Segment, Template, is_identifier, is_word, nearest};
 use crate::pattern::predicate::{Predicate, Scope};
 use crate::pattern::rule::{Limits, MAX_CONDITIONS, Measure};
 
@@ -81,6 +81,8 @@ impl<'n> Builder<'n> {
                         id.chars().take(60).collect::<String>()
                     );
                     report.add(node.at, &path, message);
+                } else if is_word(id) {
+                    report.add(node.at, &path, unreadable(id, "an id"));
                 } else if self.name(id).is_some() {
                     report.add(node.at, &path, format!("the id `{id}` is taken already"));
                 }
@@ -384,6 +386,13 @@ impl<'n> Builder<'n> {
         };
         report.add_with(at, path, message, remedy);
     }
+}
+
+/// Why a word of expressions cannot be `what`.
+pub(super) fn unreadable(word: &str, what: &str) -> String {
+    format!(
+        "`{word}` cannot be {what}: no expression could read it, since `{word}` is a word of theirs"
+    )
 }
 
 /// What else could have been meant.

@@ -23,7 +23,7 @@ use super::shorthand_stream;
 use crate::document::fields::join;
 use crate::document::node::{Key, Node, Position, Value};
 use crate::document::violation::Report;
-use crate::expr::{is_identifier, nearest};
+use crate::expr::{is_identifier, is_word, nearest};
 
 /// What an entry of `events` may say beside the values of fields.
 const WORDS: [&str; 9] = [
@@ -153,6 +153,7 @@ fn pattern(mut rest: Members, joined: &[String], report: &mut Report<'_>) -> Opt
         report.add(events.at, "events", message);
         return None;
     };
+    refuse_same_names(entries, report);
     let has_topic = rest.get("topic").is_some();
     let conditions: Option<Vec<Node>> = entries
         .iter()
@@ -190,6 +191,31 @@ fn pattern(mut rest: Members, joined: &[String], report: &mut Report<'_>) -> Opt
     let shape = map_of(events.at, vec![(shape, map_of(events.at, of_shape))]);
     rest.put("match", shape, report);
     Some(rest.finish())
+}
+
+/// An entry without an `id` is called as its event is: of two for one event, one needs an `id`.
+fn refuse_same_names(entries: &[Node], report: &mut Report<'_>) {
+    let mut taken: Vec<&str> = Vec::new();
+    for (place, entry) in entries.iter().enumerate() {
+        let given = entry.member("id").and_then(Node::as_str);
+        let event = entry.member("event").and_then(Node::as_str);
+        let Some(name) = given.or(event.filter(|name| is_name(name))) else {
+            continue;
+        };
+        if given.is_none() && taken.contains(&name) {
+            let message = format!(
+                "the id `{name}` is taken already: an entry without an `id` has the name of its event"
+            );
+            let remedy = format!("give this one an `id`, such as `id: {name}_{}`", place + 1);
+            report.add_with(entry.at, &format!("events[{place}]"), message, Some(remedy));
+        }
+        taken.push(name);
+    }
+}
+
+/// Whether an event's name can be the id of its condition.
+fn is_name(name: &str) -> bool {
+    is_identifier(name) && !is_word(name)
 }
 
 /// One entry of `events` as a condition.
@@ -249,7 +275,7 @@ fn condition(
             other => tests.extend(equality(other, key, node, path, report)),
         }
     }
-    if rest.get("id").is_none() && is_identifier(name) {
+    if rest.get("id").is_none() && is_name(name) {
         out.push(("id", text(event.at, name)));
     }
     if has_topic || rest.get("topic").is_some() {
@@ -328,9 +354,15 @@ fn change(
 ) -> Option<Node> {
     let timeframe = rest.take("timeframe");
     let named = moved(name).map(|(direction, _)| direction);
-    let (by, direction, from) = if let Some(by) = rest.take("increase") {
+    let increase = rest.take("increase");
+    let decrease = rest.take("decrease");
+    if let (Some(_), Some(node)) = (&increase, &decrease) {
+        let message = "give one of `increase` and `decrease`; two entries can have both";
+        report.add(node.at, &join(path, "decrease"), message);
+    }
+    let (by, direction, from) = if let Some(by) = increase {
         (by, "up", "previous_window_avg")
-    } else if let Some(by) = rest.take("decrease") {
+    } else if let Some(by) = decrease {
         (by, "down", "previous_window_avg")
     } else if let (Some(direction), Some(_)) = (named, rest.get("threshold")) {
         let from = if direction == "down" {
@@ -536,7 +568,10 @@ impl Members {
             } else if let Value::Number(number) = &node.value {
                 found = Some((word, text(node.at, span(number, unit))));
             } else {
-                report.add(node.at, word, format!("`{word}` is a number"));
+                let message = format!("`{word}` is a number, not {}", node.described());
+                report.add(node.at, word, message);
+                // So that nobody says that there is none.
+                found = Some((word, text(node.at, format!("1{unit}"))));
             }
         }
         found

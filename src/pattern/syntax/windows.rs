@@ -2,14 +2,14 @@
 
 use std::sync::Arc;
 
-use super::builder::{Builder, field_path};
+use super::builder::{Builder, field_path, unreadable};
 use super::measures::{self, is_field, millis};
 use super::settings::choice;
 use super::shapes::{mandatory_span, span};
 use crate::document::fields::{Field, Fields, field, join};
 use crate::document::node::{Node, Value};
 use crate::document::violation::Report;
-use crate::expr::{Condition, Names, is_identifier, nearest};
+use crate::expr::{Condition, Names, is_identifier, is_word, nearest};
 use crate::pattern::aggregate::{Function, Needs};
 use crate::pattern::gauge::{Gauge, Method};
 use crate::pattern::having::Having;
@@ -193,6 +193,11 @@ fn aggregates(
                 key.name,
                 TAKEN.join(", ")
             );
+            report.add(key.at, &path, message);
+            continue;
+        }
+        if is_word(&key.name) {
+            let message = unreadable(&key.name, "the name of an aggregate");
             report.add(key.at, &path, message);
             continue;
         }
