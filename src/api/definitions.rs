@@ -27,7 +27,7 @@ fn known_kind(name: &str) -> Result<Kind, Problem> {
 }
 
 /// `<name>` or `<name>@<version>`.
-fn name_and_version(segment: &str) -> Result<(&str, Option<u32>), Problem> {
+pub(super) fn name_and_version(segment: &str) -> Result<(&str, Option<u32>), Problem> {
     let Some((name, version)) = segment.rsplit_once('@') else {
         return Ok((segment, None));
     };

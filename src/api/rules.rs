@@ -11,6 +11,7 @@ use futures_util::future::join_all;
 use serde::{Deserialize, Serialize};
 
 use super::Api;
+use super::definitions::name_and_version;
 use super::incoming::{FORWARDED, Incoming};
 use super::problem::Problem;
 use super::runs::json_response;
@@ -77,20 +78,21 @@ enum RuleState {
     Draining,
 }
 
-/// `GET /v1/rules/stats[?rule=]`.
+/// `GET /v1/rules/stats[?rule=]`, a name or a name and a version.
 pub async fn stats(State(api): State<Api>, request: Incoming) -> Result<Response, Problem> {
     let mut query = request.query(&["rule"], &[])?.into_iter();
-    let name = query.next().map(|(_, value)| value);
+    let wanted = query.next().map(|(_, value)| value);
     let own = Own {
         rules: api.runs().rule_stats(),
     };
     if request.forwarded() {
         return Ok(answer(&own));
     }
-    if let Some(name) = &name
+    let wanted = wanted.as_deref().map(name_and_version).transpose()?;
+    if let Some((name, version)) = wanted
         && api.definitions().get(Kind::Rule, name, None).is_none()
     {
-        return Err(Problem::not_found(format!("no rule `{name}` is applied")));
+        return Err(unknown(name, version));
     }
     let members = api.membership().cluster();
     let mut view = StatsView {
@@ -120,8 +122,21 @@ pub async fn stats(State(api): State<Api>, request: Incoming) -> Result<Response
             }),
         }
     }
-    view.rules = rules(&api, sums, name.as_deref());
+    view.rules = rules(&api, sums, wanted.map(|(name, _)| name));
+    if let Some((name, Some(version))) = wanted {
+        view.rules.retain(|rule| rule.version == version);
+        if view.rules.is_empty() {
+            return Err(unknown(name, Some(version)));
+        }
+    }
     Ok(answer(&view))
+}
+
+fn unknown(name: &str, version: Option<u32>) -> Problem {
+    Problem::not_found(match version {
+        Some(version) => format!("no rule `{name}@{version}` is applied and in force, or drains"),
+        None => format!("no rule `{name}` is applied"),
+    })
 }
 
 fn answer(value: &impl Serialize) -> Response {

@@ -400,7 +400,8 @@ pub struct RulesBacktestArgs {
 
 #[derive(Debug, Args)]
 pub struct RulesStatsArgs {
-    /// Only the rule of this name.
+    /// Only this rule, or this version of it.
+    #[arg(value_name = "NAME[@VERSION]")]
     pub rule: Option<String>,
 }
 

@@ -130,6 +130,20 @@ async fn figures_of_rules_are_summed_over_instances() {
 
     let (_, found) = two.get("/v1/rules/stats?rule=changed").await;
     assert_eq!(found["rules"].as_array().map(Vec::len), Some(2), "{found}");
+    for (version, state) in [(2, "shadow"), (1, "draining")] {
+        let path = format!("/v1/rules/stats?rule=changed@{version}");
+        let (_, found) = two.get(&path).await;
+        assert_eq!(found["rules"].as_array().map(Vec::len), Some(1), "{found}");
+        assert_eq!(found["rules"][0]["state"], state, "{found}");
+    }
+    let (status, problem) = two.get("/v1/rules/stats?rule=storm@2").await;
+    assert_eq!(status, StatusCode::NOT_FOUND);
+    assert_eq!(
+        problem["detail"],
+        "no rule `storm@2` is applied and in force, or drains"
+    );
+    let (status, _) = two.get("/v1/rules/stats?rule=storm@x").await;
+    assert_eq!(status, StatusCode::BAD_REQUEST);
     let (status, problem) = two.get("/v1/rules/stats?rule=nobody").await;
     assert_eq!(status, StatusCode::NOT_FOUND);
     assert_eq!(problem["detail"], "no rule `nobody` is applied");
