@@ -8,8 +8,8 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 use crate::model::{Json, Millis, Timestamp};
 
-/// Integers up to here are exact as doubles.
-const EXACT: f64 = 9_007_199_254_740_992.0;
+/// The first double that is too large for an `i64`: 2⁶³.
+const TOO_LARGE: f64 = -(i64::MIN as f64);
 
 /// The value of a field.
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
@@ -79,9 +79,10 @@ impl Scalar {
     /// A whole number as an integer, as keys are compared: 1.0 is 1.
     pub(super) fn whole(&self) -> Cow<'_, Scalar> {
         match self {
-            Scalar::Float(value) if value.fract() == 0.0 && value.abs() <= EXACT => {
-                Cow::Owned(Scalar::Int(*value as i64))
-            }
+            Scalar::Float(value) => match integer(*value) {
+                Some(value) => Cow::Owned(Scalar::Int(value)),
+                None => Cow::Borrowed(self),
+            },
             value => Cow::Borrowed(value),
         }
     }
@@ -91,10 +92,16 @@ impl Scalar {
     pub fn is_key(&self) -> bool {
         match self {
             Scalar::Missing | Scalar::Null | Scalar::Container(_) => false,
-            Scalar::Float(value) => value.abs() < -(i64::MIN as f64),
+            Scalar::Float(value) => value.abs() < TOO_LARGE,
             Scalar::Bool(_) | Scalar::Int(_) | Scalar::Text(_) => true,
         }
     }
+}
+
+/// The integer that a double is, exactly.
+fn integer(value: f64) -> Option<i64> {
+    let is_one = value.fract() == 0.0 && (-TOO_LARGE..TOO_LARGE).contains(&value);
+    is_one.then_some(value as i64)
 }
 
 /// What stands between the quotes of a JSON string that needs no decoding.
@@ -112,7 +119,7 @@ impl PartialEq for Scalar {
             (Scalar::Int(one), Scalar::Int(two)) => one == two,
             (Scalar::Float(one), Scalar::Float(two)) => one == two,
             (Scalar::Int(int), Scalar::Float(float)) | (Scalar::Float(float), Scalar::Int(int)) => {
-                *int as f64 == *float
+                integer(*float) == Some(*int)
             }
             (Scalar::Text(one), Scalar::Text(two)) => one == two,
             (Scalar::Container(one), Scalar::Container(two)) => one == two,
@@ -128,8 +135,11 @@ impl Hash for Scalar {
         match self {
             Scalar::Missing | Scalar::Null | Scalar::Container(_) => {}
             Scalar::Bool(value) => value.hash(hasher),
-            Scalar::Int(value) => hasher.write_u64((*value as f64).to_bits()),
-            Scalar::Float(value) => hasher.write_u64((*value + 0.0).to_bits()),
+            Scalar::Int(value) => hasher.write_i64(*value),
+            Scalar::Float(value) => match integer(*value) {
+                Some(value) => hasher.write_i64(value),
+                None => hasher.write_u64(value.to_bits()),
+            },
             Scalar::Text(text) => text.hash(hasher),
         }
     }
