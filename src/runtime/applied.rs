@@ -197,7 +197,14 @@ impl Table {
                 )
             })
         });
-        started.chain(steered).collect()
+        let whole = rule.canary.iter().filter(|_| rule.correlate.is_empty());
+        let whole = whole.map(|canary| {
+            format!(
+                "rule `{}` has a canary of {} % of its keys and no `correlate`: all its events have one key, so it acts for all of them or for none",
+                rule.name, canary.percent
+            )
+        });
+        started.chain(steered).chain(whole).collect()
     }
 }
 
@@ -344,6 +351,16 @@ mod tests {
         for named in ["workflow `a`", "workflow `b@3`", "workflow `c`"] {
             assert!(warnings.contains(named), "{warnings}");
         }
+        let warnings = |more: &str| {
+            let found = parse(&rule("part", more), None, &Defaults::default()).expect("a rule");
+            table.warnings(&found[0])
+        };
+        let canary = "canary: {percent: 10, by: key}";
+        let of_one_key = warnings(canary);
+        assert_eq!(of_one_key.len(), 1, "{of_one_key:?}");
+        assert!(of_one_key[0].contains("no `correlate`"), "{of_one_key:?}");
+        let of_many = warnings(&format!("{canary}\ncorrelate: [user]"));
+        assert_eq!(of_many, Vec::<String>::new());
         apply(
             &mut table,
             "{kind: workflow, name: a, steps: [{id: s, agent: x}]}",
