@@ -1,7 +1,7 @@
 //! From the text that a person wrote to a checked [`Rule`], or to all that is wrong with it.
 //!
 //! [`parse`] reads a file; `shorthand` and `shorthand_stream` put the words of others into those of
-//! a rule; `shapes` reads what stands under `match`, `sequence` its steps, `windows`
+//! a rule, by way of `shorthand_members`; `shapes` reads what stands under `match`, `sequence` its steps, `windows`
 //! its windows, `measures` what compares an event with those before it; `settings`,
 //! `actions` and `route` read the rest; `builder` interns topics, fields and names on the way.
 
@@ -13,6 +13,7 @@ mod sequence;
 mod settings;
 mod shapes;
 mod shorthand;
+mod shorthand_members;
 mod shorthand_stream;
 mod windows;
 

@@ -9,7 +9,8 @@
 //! | `trigger_workflows.anomaly_detected: W` | start W where `avg`, or the first aggregate, is an anomaly among those of the windows before; `anomaly` says how: a method (`ewma`, `robust_z`, `seasonal`, `spot`) or all that `anomaly` of a window takes, by EWMA where nothing is said |
 //! | `group_by` | `correlate` |
 
-use super::shorthand::{Members, map_of, names_a_field, span, start, text};
+use super::shorthand::{names_a_field, start};
+use super::shorthand_members::{Members, map_of, span, text};
 use crate::document::node::{Key, Node, Value};
 use crate::document::violation::Report;
 
