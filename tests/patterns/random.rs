@@ -130,9 +130,14 @@ impl Writer<'_> {
             // Under a skip strategy a match may come out behind later ones, when nobody remembers
             // what its cooldown would have counted from.
             let may_cool = rule["emit"].is_null();
-            let word = self.random.pick(&["debounce", "cooldown"]);
-            let word = if may_cool { word } else { "debounce" };
-            rule["emit"][word] = self.random.millis(1, 8).into();
+            let words: &[&str] = match self.random.below(3) {
+                0 if may_cool => &["cooldown"],
+                1 if may_cool => &["debounce", "cooldown"],
+                _ => &["debounce"],
+            };
+            for word in words {
+                rule["emit"][*word] = self.random.millis(1, 8).into();
+            }
         }
         if self.random.percent(if is_window || self.has_measures {
             20
