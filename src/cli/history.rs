@@ -13,7 +13,7 @@ pub async fn history(context: &Context, args: HistoryArgs) -> Result<(), CliErro
         return follow(context, &api, &args.id).await;
     }
     let answer = api
-        .get(&format!("{}/events", run::run_path(&args.id)), &[])
+        .get(&format!("{}/events", run::run_path(&args.id)?), &[])
         .await?;
     let events = answer.value()?;
     if !context.output.is_table() {
@@ -45,7 +45,7 @@ fn whole(history: &Value) -> Result<(), CliError> {
 /// Prints events as they come, until the run has ended.
 pub async fn follow(context: &Context, api: &Api, id: &str) -> Result<(), CliError> {
     let output = context.output;
-    sse::follow(api, &format!("{}/events", run::run_path(id)), |data| {
+    sse::follow(api, &format!("{}/events", run::run_path(id)?), |data| {
         let event: Value = serde_json::from_str(data).unwrap_or(Value::Null);
         if output.is_table() {
             let cells = row(&event);

@@ -5,9 +5,10 @@ use std::time::{Duration, Instant};
 use serde_json::{Map, Value, json};
 
 use super::args::RunArgs;
-use super::client::{Answer, Api, json_argument, segment};
+use super::client::{Answer, Api, json_argument};
 use super::output::cell;
 use super::{CliError, Context, history, status};
+use crate::model::RunId;
 
 /// Longest wait of one request; further ones follow until the end.
 const WAIT_PER_REQUEST: Duration = Duration::from_secs(20);
@@ -24,7 +25,7 @@ pub async fn run(context: &Context, args: RunArgs) -> Result<(), CliError> {
     if args.watch {
         history::follow(context, &api, &id).await?;
         // The event of the end is read as soon as it is committed; the owner folds it in after that.
-        let seen = api.get(&run_path(&id), &[]).await?;
+        let seen = api.get(&run_path(&id)?, &[]).await?;
         let ended = wait_for_end(&api, &id, seen, WAIT_PER_REQUEST).await?;
         return report(context, ended);
     }
@@ -98,8 +99,10 @@ async fn start(api: &Api, body: &Value) -> Result<Answer, CliError> {
     }
 }
 
-pub fn run_path(id: &str) -> String {
-    format!("/v1/runs/{}", segment(id))
+/// The path of the run `id`. What is no run id is refused in the server's words: it could lead elsewhere.
+pub fn run_path(id: &str) -> Result<String, CliError> {
+    let id = RunId::parse(id).map_err(|error| CliError::Usage(error.to_string()))?;
+    Ok(format!("/v1/runs/{id}"))
 }
 
 fn has_ended(run: &Value) -> bool {
@@ -131,7 +134,7 @@ async fn wait_for_end(
         }
         tokio::time::sleep(pause.min(left)).await;
         pause = (pause * 3 / 2).min(Duration::from_millis(500));
-        last = match api.get(&run_path(id), &[]).await {
+        last = match api.get(&run_path(id)?, &[]).await {
             Ok(answer) => answer,
             // An instance that restarts is no reason to lose the wait.
             Err(CliError::Unreachable(_)) if !left.is_zero() => continue,

@@ -17,10 +17,11 @@ pub async fn steer(context: &Context, verb: &str, args: SteerArgs) -> Result<(),
     let mut first_error = None;
     let mut runs = Vec::new();
     for id in &args.ids {
-        match api
-            .post(&format!("{}:{verb}", run::run_path(id)), &body)
-            .await
-        {
+        let steered = match run::run_path(id) {
+            Ok(path) => api.post(&format!("{path}:{verb}"), &body).await,
+            Err(error) => Err(error),
+        };
+        match steered {
             Ok(answer) => runs.push(answer),
             Err(error) => {
                 // The first one is told at the end.
@@ -54,7 +55,7 @@ pub async fn signal(context: &Context, args: SignalArgs) -> Result<(), CliError>
         body["id"] = id.into();
     }
     let answer = api
-        .post(&format!("{}:signal", run::run_path(&args.id)), &body)
+        .post(&format!("{}:signal", run::run_path(&args.id)?), &body)
         .await?;
     print(context, &[answer], true)
 }

@@ -115,6 +115,17 @@ fn status_shows_the_run_and_its_steps() {
             .stdout
             .contains("workflow: w\n")
     );
+    // What is no id could lead elsewhere.
+    for arguments in [
+        &["status", ".."][..],
+        &["history", "."],
+        &["pause", "a/b"],
+        &["signal", "", "go"],
+        &["history", "..", "--follow"],
+    ] {
+        let ended = server.run(arguments).code(2);
+        assert!(ended.stderr.contains("is not a run id"), "{}", ended.stderr);
+    }
     assert!(
         server
             .run(&["status", "nobody"])
