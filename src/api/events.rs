@@ -20,6 +20,7 @@ use super::incoming::{Incoming, Segments, run_id};
 use super::owner::{self, Local};
 use super::problem::{Problem, unknown_run};
 use super::runs::json_response;
+use crate::model::json::compact;
 use crate::model::{EventKind, RunId, rule_event};
 use crate::runtime::{History, LiveEvent};
 
@@ -76,7 +77,7 @@ async fn whole_history(api: &Api, id: &RunId, from: u64) -> Local<Result<Respons
         Local::Moved => Local::Moved,
         Local::Done(Err(problem)) => Local::Done(Err(problem)),
         Local::Done(Ok(History { events, complete })) => {
-            let all: Vec<&str> = events.iter().map(|event| event.json.as_str()).collect();
+            let all: Vec<_> = events.iter().map(|event| compact(&event.json)).collect();
             let all = all.join(",");
             Local::Done(Ok(json_response(
                 StatusCode::OK,
@@ -189,7 +190,8 @@ fn read_positions(text: &str) -> Option<BTreeMap<i32, i64>> {
 }
 
 fn sse_event(id: String, kind: &str, json: &str) -> Event {
-    Event::default().id(id).event(kind).data(json)
+    // Payloads may have line breaks, and a line break ends a field of the stream.
+    Event::default().id(id).event(kind).data(compact(json))
 }
 
 fn stream_permit(api: &Api) -> Result<OwnedSemaphorePermit, Problem> {

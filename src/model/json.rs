@@ -1,6 +1,7 @@
 //! A JSON value as text. Inputs and outputs pass through the engine far more often than anything
 //! looks into them, so they stay text until an expression asks.
 
+use std::borrow::Cow;
 use std::fmt;
 use std::sync::{Arc, LazyLock};
 
@@ -115,9 +116,53 @@ impl<'de> Deserialize<'de> for Json {
     }
 }
 
+/// `json` without the white space around its values, which makes it one line. Its values are not looked into.
+pub fn compact(json: &str) -> Cow<'_, str> {
+    let mut compacted = String::new();
+    // Up to where `json` is dealt with.
+    let mut done = 0;
+    let (mut in_string, mut escaped) = (false, false);
+    for (place, byte) in json.bytes().enumerate() {
+        match byte {
+            _ if escaped => escaped = false,
+            b'\\' if in_string => escaped = true,
+            b'"' => in_string = !in_string,
+            b' ' | b'\t' | b'\n' | b'\r' if !in_string => {
+                compacted.push_str(&json[done..place]);
+                done = place + 1;
+            }
+            _ => {}
+        }
+    }
+    if done == 0 {
+        return Cow::Borrowed(json);
+    }
+    compacted.push_str(&json[done..]);
+    Cow::Owned(compacted)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn white_space_is_dropped_around_values_and_kept_in_them() {
+        for (json, expected) in [
+            (
+                "{\r\n\"a\":\r1,\n\n\"b\" : [ 2,\t3 ] }\n",
+                r#"{"a":1,"b":[2,3]}"#,
+            ),
+            (
+                r#"{"a b": "c  \" d" , "e\\": " "}"#,
+                r#"{"a b":"c  \" d","e\\":" "}"#,
+            ),
+            (" \"ä ö\" ", "\"ä ö\""),
+            ("", ""),
+        ] {
+            assert_eq!(compact(json), expected, "{json}");
+        }
+        assert!(matches!(compact(r#"{"a":" "}"#), Cow::Borrowed(_)));
+    }
 
     #[test]
     fn values_are_equal_whatever_their_text() {
