@@ -5,7 +5,7 @@ use std::time::Duration;
 use reqwest::{Method, RequestBuilder, Response, StatusCode};
 use serde_json::Value;
 
-use super::CliError;
+use super::{CliError, tree};
 
 /// A client of one instance's API.
 pub struct Api {
@@ -22,9 +22,9 @@ pub struct Answer {
 }
 
 impl Answer {
-    /// The text as a tree.
+    /// The text as a tree, in which a payload that no tree holds stands as its text.
     pub fn value(&self) -> Result<Value, CliError> {
-        serde_json::from_str(&self.text)
+        tree::read(&self.text)
             .map_err(|error| CliError::Failed(format!("the server's answer is not JSON: {error}")))
     }
 }

@@ -4,7 +4,7 @@ use serde_json::Value;
 
 use super::args::{DeleteArgs, GetArgs, OutputFormat};
 use super::client::{Api, segment};
-use super::output::{cell, shorten};
+use super::output::{cell, shorten, yaml};
 use super::{CliError, Context};
 
 /// `get KIND [NAME[@VERSION]]`.
@@ -17,8 +17,7 @@ pub async fn get(context: &Context, args: GetArgs) -> Result<(), CliError> {
             .get(&format!("/v1/definitions/{}", segment(&kind)), &[])
             .await?;
         if !output.is_table() {
-            output.document_text(&answer.text);
-            return Ok(());
+            return output.document_text(&answer.text);
         }
         let list = answer.value()?;
         let rows: Vec<_> = list["definitions"]
@@ -42,14 +41,10 @@ pub async fn get(context: &Context, args: GetArgs) -> Result<(), CliError> {
         )
         .await?;
     if output.format == OutputFormat::Json {
-        output.document_text(&answer.text);
-    } else {
-        // A definition is read best as what people write: YAML.
-        let text = serde_saphyr::to_string(&answer.value()?).map_err(|error| {
-            CliError::Failed(format!("the definition cannot be shown: {error}"))
-        })?;
-        output.line(text.trim_end());
+        return output.document_text(&answer.text);
     }
+    // A definition is read best as what people write: YAML.
+    output.line(yaml(&answer.text)?.trim_end());
     Ok(())
 }
 

@@ -47,7 +47,7 @@ pub async fn dev(context: &Context, args: DevArgs) -> Result<(), CliError> {
         instance = Instance::start(Start { config: &config, data_dir, metrics }) => instance?,
         signal = signals.next() => return signal.end(),
     };
-    announce(context, &config, &instance);
+    announce(context, &config, &instance)?;
 
     let loading = load(context, &config, &instance, &args.load);
     let signal = tokio::select! {
@@ -83,7 +83,7 @@ pub async fn start_broker(folder: Option<&std::path::Path>, port: u16) -> Result
 }
 
 /// The first line on stdout: where everything is.
-fn announce(context: &Context, config: &Config, instance: &Instance) {
+fn announce(context: &Context, config: &Config, instance: &Instance) -> Result<(), CliError> {
     let kafka = &config.kafka.brokers;
     let api = instance.api_url();
     if context.output.is_table() {
@@ -91,11 +91,12 @@ fn announce(context: &Context, config: &Config, instance: &Instance) {
     } else {
         context
             .output
-            .stream_element(&json!({"kafka": kafka, "api": api}).to_string());
+            .stream_element(&json!({"kafka": kafka, "api": api}).to_string())?;
     }
     context.output.say(
         "Ctrl-C stops it; `partita apply PATH` loads definitions, `partita run NAME` starts a run",
     );
+    Ok(())
 }
 
 /// Applies the files of `--load`, and again each time one changes. Faults are told and leave what

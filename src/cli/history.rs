@@ -5,7 +5,7 @@ use serde_json::Value;
 use super::args::HistoryArgs;
 use super::client::Api;
 use super::output::{cell, shorten};
-use super::{CliError, Context, run, sse};
+use super::{CliError, Context, run, sse, tree};
 
 pub async fn history(context: &Context, args: HistoryArgs) -> Result<(), CliError> {
     let api = Api::new(&context.config.client.api)?;
@@ -17,7 +17,7 @@ pub async fn history(context: &Context, args: HistoryArgs) -> Result<(), CliErro
         .await?;
     let events = answer.value()?;
     if !context.output.is_table() {
-        context.output.document_text(&answer.text);
+        context.output.document_text(&answer.text)?;
         return whole(&events);
     }
     let rows: Vec<_> = events["events"]
@@ -46,7 +46,7 @@ fn whole(history: &Value) -> Result<(), CliError> {
 pub async fn follow(context: &Context, api: &Api, id: &str) -> Result<(), CliError> {
     let output = context.output;
     sse::follow(api, &format!("{}/events", run::run_path(id)?), |data| {
-        let event: Value = serde_json::from_str(data).unwrap_or(Value::Null);
+        let event = tree::read(data).unwrap_or(Value::Null);
         if output.is_table() {
             let cells = row(&event);
             output.line(&format!(
@@ -54,9 +54,9 @@ pub async fn follow(context: &Context, api: &Api, id: &str) -> Result<(), CliErr
                 cells[0], cells[1], cells[2], cells[3], cells[5]
             ));
         } else {
-            output.stream_element(data);
+            output.stream_element(data)?;
         }
-        !is_last(&event)
+        Ok(!is_last(&event))
     })
     .await
 }
@@ -71,12 +71,8 @@ fn is_last(event: &Value) -> bool {
 
 fn row(event: &Value) -> Vec<String> {
     let data = &event["data"];
-    let sequence = event["sequence"]
-        .as_str()
-        .unwrap_or("-")
-        .trim_start_matches('0')
-        .to_owned();
-    let kind = event["type"].as_str().unwrap_or("-");
+    let sequence = cell(event, "sequence");
+    let kind = cell(event, "type");
     let detail = if data["error"].is_object() {
         format!(
             "{}: {}",
@@ -94,9 +90,9 @@ fn row(event: &Value) -> Vec<String> {
         )
     };
     vec![
-        sequence,
+        sequence.trim_start_matches('0').to_owned(),
         cell(event, "time"),
-        kind.strip_prefix("partita.").unwrap_or(kind).to_owned(),
+        kind.strip_prefix("partita.").unwrap_or(&kind).to_owned(),
         cell(data, "step_id"),
         cell(data, "attempt"),
         shorten(&detail, 80),

@@ -30,8 +30,7 @@ pub async fn list(context: &Context, args: ListArgs) -> Result<(), CliError> {
     let answer = api.get("/v1/runs", &query).await?;
     let output = &context.output;
     if !output.is_table() {
-        output.document_text(&answer.text);
-        return Ok(());
+        return output.document_text(&answer.text);
     }
     let page = answer.value()?;
     let rows: Vec<_> = page["runs"]

@@ -12,6 +12,7 @@ mod exit;
 mod measure;
 mod output;
 mod sse;
+mod tree;
 
 mod apply;
 mod bench;

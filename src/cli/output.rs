@@ -5,7 +5,9 @@ use std::io::{IsTerminal as _, Write as _};
 
 use serde_json::Value;
 
+use super::CliError;
 use super::args::{Global, OutputFormat};
+use crate::model::json::compact;
 
 /// Format and manners of everything that is printed.
 #[derive(Clone, Copy, Debug)]
@@ -61,26 +63,28 @@ impl Output {
         }
     }
 
-    /// The text of a JSON document as the server sent it, so that its fields keep their order.
-    pub fn document_text(&self, json: &str) {
+    /// A JSON document as the server sent it, on one line: fields keep their order, values their text.
+    ///
+    /// # Errors
+    /// Where YAML is asked for, as [`yaml`].
+    pub fn document_text(&self, json: &str) -> Result<(), CliError> {
         match self.format {
-            OutputFormat::Json => self.line(json.trim_end()),
-            _ => match serde_json::from_str(json) {
-                Ok(value) => self.document(&value),
-                Err(_) => self.line(json),
-            },
+            OutputFormat::Yaml => write_out(&yaml(json)?),
+            OutputFormat::Json | OutputFormat::Table => self.line(&compact(json)),
         }
+        Ok(())
     }
 
     /// One element of a stream: a JSON line, or a YAML document with its separator.
-    pub fn stream_element(&self, json: &str) {
+    ///
+    /// # Errors
+    /// As [`Self::document_text`].
+    pub fn stream_element(&self, json: &str) -> Result<(), CliError> {
         match self.format {
-            OutputFormat::Yaml => {
-                write_out("---\n");
-                self.document_text(json);
-            }
-            OutputFormat::Json | OutputFormat::Table => self.line(json),
+            OutputFormat::Yaml => write_out(&format!("---\n{}", yaml(json)?)),
+            OutputFormat::Json | OutputFormat::Table => self.line(&compact(json)),
         }
+        Ok(())
     }
 
     /// One line of text.
@@ -177,6 +181,20 @@ pub fn write_out(text: &str) {
     }
 }
 
+/// JSON of the server as YAML.
+///
+/// # Errors
+/// In words, where a value is what no tree holds (see `tree`): YAML is written from one.
+pub fn yaml(json: &str) -> Result<String, CliError> {
+    let unfit = |error: String| {
+        CliError::Failed(format!(
+            "the answer cannot be shown as YAML: {error}\n-o json shows it as it is"
+        ))
+    };
+    let value: Value = serde_json::from_str(json).map_err(|error| unfit(error.to_string()))?;
+    serde_saphyr::to_string(&value).map_err(|error| unfit(error.to_string()))
+}
+
 /// A member of a JSON object as a table shows it; `-` where it is missing or null.
 pub fn cell(value: &Value, member: &str) -> String {
     match value.get(member) {
@@ -225,6 +243,16 @@ mod tests {
             .status("failed"),
             "\x1b[31mfailed\x1b[0m"
         );
+    }
+
+    #[test]
+    fn what_is_no_tree_is_no_yaml() {
+        assert_eq!(yaml(r#"{"b":1,"a":[2]}"#).unwrap().matches('\n').count(), 3);
+        for json in [r#"{"a":1e400}"#, r#"["\ud800"]"#] {
+            let error = yaml(json).unwrap_err();
+            assert_eq!(error.code(), 1);
+            assert!(error.to_string().contains("as YAML"), "{error}");
+        }
     }
 
     #[test]

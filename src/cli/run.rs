@@ -41,7 +41,7 @@ pub async fn run(context: &Context, args: RunArgs) -> Result<(), CliError> {
             ));
             output.line(&id);
         } else {
-            output.document_text(&answer.text);
+            output.document_text(&answer.text)?;
         }
         return Ok(());
     };
@@ -149,7 +149,7 @@ fn report(context: &Context, answer: Answer) -> Result<(), CliError> {
     if context.output.is_table() {
         status::print(context, &run);
     } else {
-        context.output.document_text(&answer.text);
+        context.output.document_text(&answer.text)?;
     }
     match run["status"].as_str() {
         Some("completed") => Ok(()),

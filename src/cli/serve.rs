@@ -45,7 +45,7 @@ pub async fn serve(context: &Context) -> Result<(), CliError> {
     if !context.output.is_table() {
         context
             .output
-            .stream_element(&json!({"api": instance.api_url()}).to_string());
+            .stream_element(&json!({"api": instance.api_url()}).to_string())?;
     }
     let signal = signals.next().await;
     finish(instance, signal, &mut signals).await

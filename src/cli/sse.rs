@@ -14,12 +14,12 @@ const MAX_RETRIES: u32 = 10;
 /// Longest line taken, in bytes.
 const MAX_LINE_BYTES: usize = 8 << 20;
 
-/// Calls `take` with the data of each event, until it says to stop (`false`) or the server ends
-/// the stream after at least one event.
+/// Calls `take` with the data of each event, until it says to stop (`false`), fails, or the server
+/// ends the stream after at least one event.
 pub async fn follow(
     api: &Api,
     path: &str,
-    mut take: impl FnMut(&str) -> bool,
+    mut take: impl FnMut(&str) -> Result<bool, CliError>,
 ) -> Result<(), CliError> {
     let mut last_id: Option<String> = None;
     let mut failures = 0;
@@ -47,7 +47,7 @@ pub async fn follow(
             for event in parser.feed(&chunk)? {
                 failures = 0;
                 last_id = event.id.or(last_id);
-                if !take(&event.data) {
+                if !take(&event.data)? {
                     return Ok(());
                 }
             }
@@ -75,6 +75,8 @@ struct Event {
 #[derive(Default)]
 struct Parser {
     line: Vec<u8>,
+    /// The last byte was a CR, which ended a line: a LF behind it belongs to it.
+    after_cr: bool,
     id: Option<String>,
     data: Option<String>,
 }
@@ -83,43 +85,43 @@ impl Parser {
     fn feed(&mut self, chunk: &[u8]) -> Result<Vec<Event>, CliError> {
         let mut events = Vec::new();
         for &byte in chunk {
-            if byte != b'\n' {
-                if self.line.len() >= MAX_LINE_BYTES {
+            let after_cr = std::mem::replace(&mut self.after_cr, byte == b'\r');
+            match byte {
+                b'\n' if after_cr => {}
+                b'\n' | b'\r' => events.extend(self.end_line()),
+                _ if self.line.len() >= MAX_LINE_BYTES => {
                     return Err(CliError::Failed(
                         "the server sent an event that is too long".to_owned(),
                     ));
                 }
-                self.line.push(byte);
-                continue;
-            }
-            let line = std::mem::take(&mut self.line);
-            let line = String::from_utf8_lossy(&line);
-            let line = line.trim_end_matches('\r');
-            if line.is_empty() {
-                if let Some(data) = self.data.take() {
-                    events.push(Event {
-                        id: self.id.take(),
-                        data,
-                    });
-                }
-                continue;
-            }
-            let (field, value) = line.split_once(':').unwrap_or((line, ""));
-            let value = value.strip_prefix(' ').unwrap_or(value);
-            match field {
-                "id" => self.id = Some(value.to_owned()),
-                "data" => match &mut self.data {
-                    Some(data) => {
-                        data.push('\n');
-                        data.push_str(value);
-                    }
-                    None => self.data = Some(value.to_owned()),
-                },
-                // Comments (an empty field) keep proxies awake; event types are in the data too.
-                _ => {}
+                _ => self.line.push(byte),
             }
         }
         Ok(events)
+    }
+
+    /// Takes the line that is whole now; an empty one ends an event.
+    fn end_line(&mut self) -> Option<Event> {
+        let line = std::mem::take(&mut self.line);
+        if line.is_empty() {
+            let data = self.data.take()?;
+            let id = self.id.take();
+            return Some(Event { id, data });
+        }
+        let line = String::from_utf8_lossy(&line);
+        let (field, value) = line.split_once(':').unwrap_or((&line, ""));
+        let value = value.strip_prefix(' ').unwrap_or(value);
+        match (field, &mut self.data) {
+            ("id", _) => self.id = Some(value.to_owned()),
+            ("data", Some(data)) => {
+                data.push('\n');
+                data.push_str(value);
+            }
+            ("data", data) => *data = Some(value.to_owned()),
+            // Comments (an empty field) keep proxies awake; event types are in the data too.
+            _ => {}
+        }
+        None
     }
 }
 
@@ -129,7 +131,7 @@ mod tests {
 
     #[test]
     fn events_are_cut_wherever_the_chunks_fall() {
-        let text = b": hello\nid: r/1\nevent: x\ndata: {\"a\":\ndata: 1}\n\n\ndata:b\r\n\r\n";
+        let text = b": hello\nid: r/1\nevent: x\ndata: {\"a\":\ndata: 1}\n\n\ndata:b\r\n\r\ndata: c\rdata\r\r";
         for size in 1..text.len() {
             let mut parser = Parser::default();
             let events: Vec<_> = text
@@ -144,6 +146,10 @@ mod tests {
                 Event {
                     id: None,
                     data: "b".to_owned(),
+                },
+                Event {
+                    id: None,
+                    data: "c\n".to_owned(),
                 },
             ];
             assert_eq!(events, expected, "chunks of {size}");

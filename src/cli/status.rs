@@ -14,11 +14,10 @@ const SHOWN_RECORDS: usize = 10;
 pub async fn status(context: &Context, args: StatusArgs) -> Result<(), CliError> {
     let api = Api::new(&context.config.client.api)?;
     let answer = api.get(&run::run_path(&args.id)?, &[]).await?;
-    if context.output.is_table() {
-        print(context, &answer.value()?);
-    } else {
-        context.output.document_text(&answer.text);
+    if !context.output.is_table() {
+        return context.output.document_text(&answer.text);
     }
+    print(context, &answer.value()?);
     Ok(())
 }
 

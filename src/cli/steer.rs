@@ -73,11 +73,11 @@ fn print(context: &Context, runs: &[Answer], single: bool) -> Result<(), CliErro
         }
     } else if single {
         if let [run] = runs {
-            output.document_text(&run.text);
+            output.document_text(&run.text)?;
         }
     } else {
         let texts: Vec<&str> = runs.iter().map(|run| run.text.as_str()).collect();
-        output.document_text(&format!(r#"{{"runs":[{}]}}"#, texts.join(",")));
+        output.document_text(&format!(r#"{{"runs":[{}]}}"#, texts.join(",")))?;
     }
     Ok(())
 }

@@ -28,7 +28,7 @@ const STOPPED_WITHIN: Duration = Duration::from_secs(120);
 pub struct Dev {
     child: Child,
     pub api: String,
-    kafka: String,
+    pub kafka: String,
 }
 
 impl Dev {

@@ -3,6 +3,7 @@
 
 mod dev;
 mod measured;
+mod odd;
 mod offline;
 mod provenance;
 mod replaced;

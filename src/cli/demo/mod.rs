@@ -257,7 +257,7 @@ async fn run_all(
                 {
                     tally.take(&event);
                 }
-                true
+                Ok(true)
             };
             sse::follow(&api, "/v1/events", take).await
         })

@@ -23,8 +23,7 @@ pub async fn run(context: &Context, args: RulesStatsArgs) -> Result<(), CliError
         ));
     }
     if !output.is_table() {
-        output.document_text(&answer.text);
-        return Ok(());
+        return output.document_text(&answer.text);
     }
     let rules = stats["rules"].as_array().into_iter().flatten();
     let rows: Vec<Vec<String>> = rules.map(row).collect();
