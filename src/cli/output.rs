@@ -1,6 +1,7 @@
 //! What goes to stdout: tables for people, one JSON or YAML document for programs. Talk goes to
 //! stderr.
 
+use std::borrow::Cow;
 use std::io::{IsTerminal as _, Write as _};
 
 use serde_json::Value;
@@ -92,21 +93,28 @@ impl Output {
         write_out(&format!("{text}\n"));
     }
 
+    /// What is known of one thing by that name, in words from wherever.
+    pub fn fact(&self, name: &str, words: &str) {
+        self.line(&format!("{name:<10}{}", visible(words)));
+    }
+
     /// Columns under a heading; known statuses are coloured. An empty table is a line on stderr.
     pub fn table(&self, heading: &[&str], rows: &[Vec<String>]) {
         if rows.is_empty() {
             self.say("nothing found");
             return;
         }
+        let shown = |row: &Vec<String>| row.iter().map(|cell| visible(cell).into_owned()).collect();
+        let rows: Vec<Vec<String>> = rows.iter().map(shown).collect();
         let mut widths: Vec<usize> = heading.iter().map(|title| title.chars().count()).collect();
-        for row in rows {
+        for row in &rows {
             for (width, cell) in widths.iter_mut().zip(row) {
                 *width = (*width).max(cell.chars().count());
             }
         }
         let titles: Vec<String> = heading.iter().map(|title| (*title).to_owned()).collect();
         let mut text = self.row(&titles, &widths, true);
-        for row in rows {
+        for row in &rows {
             text.push_str(&self.row(row, &widths, false));
         }
         write_out(&text);
@@ -161,7 +169,7 @@ fn shade_of(cell: &str) -> Option<Shade> {
 
 /// A line on stderr, quiet or not: what went wrong. Where nobody reads it, it is lost.
 pub fn complain(text: &str) {
-    let _ = writeln!(std::io::stderr().lock(), "{text}");
+    let _ = writeln!(std::io::stderr().lock(), "{}", visible_lines(text));
 }
 
 /// A reader that has seen enough (`partita list | head`) is no error; any other failure is one,
@@ -195,19 +203,49 @@ pub fn yaml(json: &str) -> Result<String, CliError> {
     serde_saphyr::to_string(&value).map_err(|error| unfit(error.to_string()))
 }
 
-/// A member of a JSON object as a table shows it; `-` where it is missing or null.
+/// Text from elsewhere, such as an agent's message, as a terminal may have it: characters that steer the
+/// terminal or turn the direction of writing are escaped (`\n`, `\u{1b}`).
+pub fn visible(text: &str) -> Cow<'_, str> {
+    escape(text, |_| false)
+}
+
+/// As [`visible`], for text that may have several lines, and tabs.
+pub fn visible_lines(text: &str) -> Cow<'_, str> {
+    escape(text, |character| matches!(character, '\n' | '\t'))
+}
+
+fn escape(text: &str, is_fine: impl Fn(char) -> bool) -> Cow<'_, str> {
+    let is_odd = |character: char| {
+        let turns = matches!(character, '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}');
+        (turns || character.is_control()) && !is_fine(character)
+    };
+    if !text.contains(is_odd) {
+        return Cow::Borrowed(text);
+    }
+    let mut shown = String::with_capacity(text.len());
+    for character in text.chars() {
+        match is_odd(character) {
+            true => shown.extend(character.escape_default()),
+            false => shown.push(character),
+        }
+    }
+    Cow::Owned(shown)
+}
+
+/// A member of a JSON object as a table shows it, [`visible`]; `-` where it is missing or null.
 pub fn cell(value: &Value, member: &str) -> String {
     match value.get(member) {
         None | Some(Value::Null) => "-".to_owned(),
-        Some(Value::String(text)) => text.clone(),
-        Some(other) => other.to_string(),
+        Some(Value::String(text)) => visible(text).into_owned(),
+        Some(other) => visible(&other.to_string()).into_owned(),
     }
 }
 
-/// Cuts to `most` characters, the last of which is then an ellipsis.
+/// Cuts the [`visible`] text to `most` characters, the last of which is then an ellipsis.
 pub fn shorten(text: &str, most: usize) -> String {
+    let text = visible(text);
     if text.chars().count() <= most {
-        return text.to_owned();
+        return text.into_owned();
     }
     text.chars()
         .take(most.saturating_sub(1))
@@ -243,6 +281,26 @@ mod tests {
             .status("failed"),
             "\x1b[31mfailed\x1b[0m"
         );
+    }
+
+    #[test]
+    fn what_steers_a_terminal_is_escaped() {
+        for (text, cell, line) in [
+            (
+                "\x1b[2J\x1b]0;x\x07",
+                r"\u{1b}[2J\u{1b}]0;x\u{7}",
+                r"\u{1b}[2J\u{1b}]0;x\u{7}",
+            ),
+            ("a\tb\r\nc", r"a\tb\r\nc", "a\tb\\r\nc"),
+            ("\x7f\u{9b}1m", r"\u{7f}\u{9b}1m", r"\u{7f}\u{9b}1m"),
+            ("\u{202e}\u{2066}", r"\u{202e}\u{2066}", r"\u{202e}\u{2066}"),
+            (r"C:\é …", r"C:\é …", r"C:\é …"),
+        ] {
+            assert_eq!(visible(text), cell);
+            assert_eq!(visible_lines(text), line);
+        }
+        assert_eq!(visible(&visible("\n")), r"\n");
+        assert_eq!(shorten("\x1b\x1b", 7), r"\u{1b}…");
     }
 
     #[test]

@@ -26,55 +26,46 @@ pub fn print(context: &Context, run: &Value) {
     let output = &context.output;
     let status = cell(run, "status");
     let percent = run["progress"].as_f64().unwrap_or(0.0) * 100.0;
-    output.line(&format!("run       {}", cell(run, "id")));
-    output.line(&format!(
-        "workflow  {}@{}",
-        cell(run, "workflow"),
-        cell(run, "version")
-    ));
+    output.fact("run", &cell(run, "id"));
+    output.fact(
+        "workflow",
+        &format!("{}@{}", cell(run, "workflow"), cell(run, "version")),
+    );
     output.line(&format!(
         "status    {}  {percent:.0} %",
         output.status(&status)
     ));
-    output.line(&format!(
-        "created   {}{}",
-        cell(run, "created_at"),
-        span_words(run, "started_at", "ended_at", "  took ")
-    ));
+    let took = span_words(run, "started_at", "ended_at", "  took ");
+    output.fact("created", &format!("{}{took}", cell(run, "created_at")));
     if let Some(tags) = run["tags"].as_object().filter(|tags| !tags.is_empty()) {
         let words: Vec<_> = tags
             .iter()
             .map(|(key, value)| format!("{key}={}", value.as_str().unwrap_or("?")))
             .collect();
-        output.line(&format!("tags      {}", words.join(" ")));
+        output.fact("tags", &words.join(" "));
     }
     if let Some(words) = match_words(&run["provenance"]) {
-        output.line(&format!("started   {words}"));
+        output.fact("started", &words);
     }
-    if run["error"].is_object() {
-        let step = run["error"]["step"]
+    let error = &run["error"];
+    if error.is_object() {
+        let step = error["step"]
             .as_str()
             .map(|step| format!(" (step {step})"))
             .unwrap_or_default();
-        output.line(&format!(
-            "error     {}: {}{step}",
-            cell(&run["error"], "class"),
-            cell(&run["error"], "message")
-        ));
+        let (class, message) = (cell(error, "class"), cell(error, "message"));
+        output.fact("error", &format!("{class}: {message}{step}"));
     }
     for waiting in run["waiting_for"].as_array().into_iter().flatten() {
-        output.line(&format!("waits     {}", waiting_words(waiting)));
+        output.fact("waits", &waiting_words(waiting));
     }
     let kept = run["signals"].as_array().into_iter().flatten();
     let kept: Vec<String> = kept.map(|signal| cell(signal, "name")).collect();
     if !kept.is_empty() {
-        output.line(&format!("signals   {}", shorten(&kept.join(", "), 200)));
+        output.fact("signals", &shorten(&kept.join(", "), 200));
     }
     if !run["output"].is_null() {
-        output.line(&format!(
-            "output    {}",
-            shorten(&run["output"].to_string(), 200)
-        ));
+        output.fact("output", &shorten(&run["output"].to_string(), 200));
     }
     output.line("");
     let rows: Vec<_> = run["steps"]

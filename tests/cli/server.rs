@@ -6,12 +6,12 @@ use std::net::{TcpListener, TcpStream};
 use crate::{Ended, run};
 
 /// Serves one answer for each (method, path) for as long as the test lasts.
-struct Server {
+pub struct Server {
     url: String,
 }
 
 impl Server {
-    fn answering(routes: &'static [(&'static str, u16, &'static str)]) -> Self {
+    pub fn answering(routes: &'static [(&'static str, u16, &'static str)]) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
         let url = format!("http://{}", listener.local_addr().expect("an address"));
         std::thread::spawn(move || {
@@ -22,7 +22,7 @@ impl Server {
         Self { url }
     }
 
-    fn run(&self, arguments: &[&str]) -> Ended {
+    pub fn run(&self, arguments: &[&str]) -> Ended {
         let mut all = vec!["--api", self.url.as_str()];
         all.extend(arguments);
         run(&all)
