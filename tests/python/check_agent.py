@@ -24,6 +24,8 @@ from confluent_kafka.admin import AdminClient, NewTopic
 AGENTS = pathlib.Path(__file__).resolve().parents[2] / "examples" / "agents" / "python"
 WAIT_SECONDS = 60
 REPLY_PARTITION = 3
+# What the topic of replies takes; the client would send 1 MB.
+REPLY_BYTES = 600_000
 TRACE = b"00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
 
 
@@ -36,7 +38,8 @@ class Orchestrator:
         self.replies = f"{prefix}replies"
         self.group = f"{prefix}agent.cmo_agent"
         admin = AdminClient({"bootstrap.servers": bootstrap})
-        for future in admin.create_topics([NewTopic(self.tasks, 2, 1), NewTopic(self.replies, 4, 1)]).values():
+        replies = NewTopic(self.replies, 4, 1, config={"max.message.bytes": str(REPLY_BYTES)})
+        for future in admin.create_topics([NewTopic(self.tasks, 2, 1), replies]).values():
             future.result(WAIT_SECONDS)
         self._producer = Producer({"bootstrap.servers": bootstrap, "enable.idempotence": True})
         self._consumer = Consumer({"bootstrap.servers": bootstrap, "group.id": f"check-{uuid.uuid4()}",
@@ -153,6 +156,33 @@ def gives_up(orchestrator):
     done("a cancelled task is given up, a record that is no task is passed over, all offsets are committed")
 
 
+def answers_what_it_cannot_write(bootstrap):
+    """An agent whose handler gives what is no JSON or no record takes it all, with two tasks at a time."""
+    prefix = f"check-{uuid.uuid4().hex[:8]}."
+    orchestrator = Orchestrator(bootstrap, prefix)
+    script = pathlib.Path(__file__).with_name("odd_agent.py")
+    agent = start(script, bootstrap, prefix)
+    try:
+        for what, expected in (("set", "validation_error"), ("nan", "validation_error"), ("loop", "validation_error"),
+                               ("large", "payload_too_large"), ("large for the topic", "payload_too_large"),
+                               ("large failure", "payload_too_large"), ("details", "validation_error"),
+                               ("progress", "error")):
+            task = orchestrator.task({"give": what})
+            orchestrator.produce(task)
+            _, reply = orchestrator.final_reply(task)
+            assert reply["status"] == "failed" and reply["error"]["class"] == expected, (what, reply)
+        task = orchestrator.task({"give": "good"})
+        orchestrator.produce(task)
+        _, reply = orchestrator.final_reply(task)
+        assert reply["status"] == "completed", reply
+        assert finish(agent) == 0, agent.returncode
+        assert orchestrator.uncommitted() == 0
+    finally:
+        if agent.poll() is None:
+            agent.kill()
+    done("an answer that cannot be written or is too large is a failure, and costs no slot")
+
+
 def stops_and_goes_on(orchestrator, agent):
     task = orchestrator.task({"action": "analyze", "seconds": 1})
     orchestrator.produce(task)
@@ -193,6 +223,7 @@ def main():
     finally:
         if agent.poll() is None:
             agent.kill()
+    answers_what_it_cannot_write(bootstrap)
     minimal_completes(bootstrap)
 
 

@@ -13,6 +13,7 @@ What to take from here for an agent of your own:
   given again, and the work is not done twice. This memory ends with the process: where the work has
   effects outside, use the `task_id` as the idempotency key there.
 * The offset of a task is committed only when its answer has been delivered.
+* An output that is no JSON, or larger than a record may be, fails its attempt and says so.
 * A cancellation is a record on the same topic; it is seen while the work goes on, because the work
   is done on threads of its own. An answer that comes all the same is ignored by Partita.
 * On SIGTERM and SIGINT it takes no more tasks, finishes those at hand, and leaves the group.
@@ -68,7 +69,7 @@ class Context:
         reply = {"status": "progress", "progress": fraction}
         if note is not None:
             reply["note"] = note
-        self._agent.send(self.task, self._headers, reply)
+        self._agent.send(self.task, self._headers, written(self.task, reply))
 
     def sleep(self, seconds):
         """Sleeps, and raises Cancelled as soon as the attempt is given up."""
@@ -81,6 +82,16 @@ class Context:
 
     def cancel(self):
         self._cancelled.set()
+
+
+def failed(error_class, message, retryable=None):
+    return {"status": "failed", "error": Failure(error_class, message, retryable).error}
+
+
+def written(task, reply):
+    """The reply as the JSON of a record; raises where it is none (NaN is none)."""
+    identity = ("task_id", "run_id", "step_id", "attempt", "epoch")
+    return json.dumps({name: task[name] for name in identity} | reply, allow_nan=False)
 
 
 class Offsets:
@@ -213,24 +224,52 @@ class Agent:
             context.cancel()
 
     def _work(self, task, headers, context, place):
-        task_id = task["task_id"]
+        try:
+            reply = self._reply(task, context)
+            if reply is None:
+                self._offsets.end(*place)
+            else:
+                self._answer(task, headers, reply, place)
+        except Exception:  # The offset stays where it is, so the task will be delivered again.
+            log.exception("task %s is not answered", task["task_id"])
+        finally:  # Whatever happened: the slot is free for another task.
+            self._running.pop(task["task_id"], None)
+
+    def _reply(self, task, context):
+        """Has the work done: the JSON of its reply, or None where nobody waits for one any more."""
         try:
             context.check()
             output = self._handler(task["task"], task["inputs"], context)
             reply = {"status": "completed", "output": output}
         except Cancelled:
-            reply = None
+            return None
         except Failure as failure:
             reply = {"status": "failed", "error": failure.error}
         except Exception as error:  # A bug of the handler is an answer too: the workflow decides.
-            log.exception("task %s", task_id)
-            reply = {"status": "failed", "error": {"class": "error", "message": repr(error)}}
-        if reply is None:
-            self._offsets.end(*place)
-        else:
-            self._remember(task_id, reply)
+            log.exception("task %s", task["task_id"])
+            reply = failed("error", repr(error))
+        try:
+            return written(task, reply)
+        except (TypeError, ValueError, RecursionError) as error:
+            log.error("the answer to task %s is no JSON: %s", task["task_id"], error)
+            message = f"the answer is no JSON: {error}"
+            return written(task, failed("validation_error", message, retryable=False))
+
+    def _answer(self, task, headers, reply, place):
+        try:
+            self._remember(task["task_id"], reply)
             self.send(task, headers, reply, place)
-        self._running.pop(task_id, None)
+        except KafkaException as error:
+            if error.args[0].code() != KafkaError.MSG_SIZE_TOO_LARGE:
+                raise
+            self._answer_too_large(task, headers, reply, place)
+
+    def _answer_too_large(self, task, headers, reply, place):
+        log.error("the answer to task %s is too large: %d bytes", task["task_id"], len(reply))
+        message = f"the answer has {len(reply)} bytes, more than a record may have"
+        reply = written(task, failed("payload_too_large", message, retryable=False))
+        self._remember(task["task_id"], reply)
+        self.send(task, headers, reply, place)
 
     def _remember(self, task_id, reply):
         self._answers[task_id] = reply
@@ -238,9 +277,7 @@ class Agent:
             self._answers.popitem(last=False)
 
     def send(self, task, headers, reply, place=None):
-        """Produces one reply; when `place` is given, its delivery ends the task's record."""
-        identity = ("task_id", "run_id", "step_id", "attempt", "epoch")
-        reply = {name: task[name] for name in identity} | reply
+        """Produces one written reply; when `place` is given, its delivery ends the task's record."""
         topic = headers.get("partita-reply-topic", self._default_reply_topic.encode()).decode()
         partition = int(headers.get("partita-reply-partition", b"-1"))
         passed_on = [("content-type", b"application/json")]
@@ -248,15 +285,19 @@ class Agent:
             passed_on.append(("traceparent", headers["traceparent"]))
 
         def delivered(error, _record):
-            if error is not None:
+            if error is None:
+                if place is not None:
+                    self._offsets.end(*place)
+            elif error.code() == KafkaError.MSG_SIZE_TOO_LARGE and place is not None:
+                # The topic takes less (max.message.bytes) than this client would send.
+                self._answer_too_large(task, headers, reply, place)
+            else:
                 # The offset stays where it is, so the task will be delivered again.
                 log.error("the reply to task %s was not delivered: %s", task["task_id"], error)
-            elif place is not None:
-                self._offsets.end(*place)
 
         while True:
             try:
-                self._producer.produce(topic, json.dumps(reply), key=task["run_id"],
+                self._producer.produce(topic, reply, key=task["run_id"],
                                        partition=partition, headers=passed_on,
                                        on_delivery=delivered)
                 return
