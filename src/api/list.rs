@@ -104,7 +104,12 @@ impl ListQuery {
                     let wrong =
                         || Problem::bad_request(format!("`tag` is `{value}`; write key:value"));
                     let (key, value) = value.split_once(':').ok_or_else(wrong)?;
-                    query.filter.tags.insert(key.to_owned(), value.to_owned());
+                    let tags = &mut query.filter.tags;
+                    if tags.insert(key.to_owned(), value.to_owned()).is_some() {
+                        return Err(Problem::bad_request(format!(
+                            "the tag `{key}` is given twice; a run has one value of it"
+                        )));
+                    }
                 }
                 "since" => query.filter.since = Some(time(&name, &value)?),
                 "until" => query.filter.until = Some(time(&name, &value)?),

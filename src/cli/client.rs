@@ -1,8 +1,10 @@
 //! The HTTP API as the verbs use it: one request, and the error in words with the right exit code.
 
+use std::collections::HashSet;
 use std::time::Duration;
 
 use reqwest::{Method, RequestBuilder, Response, StatusCode};
+use serde::de::DeserializeOwned;
 use serde_json::Value;
 
 use super::{CliError, tree};
@@ -26,6 +28,15 @@ impl Answer {
     pub fn value(&self) -> Result<Value, CliError> {
         tree::read(&self.text)
             .map_err(|error| CliError::Failed(format!("the server's answer is not JSON: {error}")))
+    }
+
+    /// The text as what is expected of it.
+    pub fn read<T: DeserializeOwned>(&self) -> Result<T, CliError> {
+        serde_json::from_str(&self.text).map_err(|error| {
+            CliError::Failed(format!(
+                "the server's answer is not what is expected: {error}"
+            ))
+        })
     }
 }
 
@@ -235,6 +246,17 @@ pub fn json_argument(flag: &str, text: &str) -> Result<Value, CliError> {
     };
     serde_json::from_str(&text)
         .map_err(|error| CliError::Usage(format!("{source}: not JSON: {error}")))
+}
+
+/// Refuses a tag that is given twice: only one value of it could count.
+pub fn each_tag_once(tags: &[(String, String)]) -> Result<(), CliError> {
+    let mut seen = HashSet::new();
+    match tags.iter().find(|(key, _)| !seen.insert(key)) {
+        None => Ok(()),
+        Some((key, _)) => Err(CliError::Usage(format!(
+            "--tag: the tag `{key}` is given twice; a run has one value of it"
+        ))),
+    }
 }
 
 #[cfg(test)]

@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 use serde_json::{Map, Value, json};
 
 use super::args::RunArgs;
-use super::client::{Answer, Api, json_argument};
+use super::client::{Answer, Api, each_tag_once, json_argument};
 use super::output::cell;
 use super::{CliError, Context, history, status};
 use crate::model::RunId;
@@ -50,6 +50,7 @@ pub async fn run(context: &Context, args: RunArgs) -> Result<(), CliError> {
 }
 
 fn start_body(args: &RunArgs, id: &str) -> Result<Value, CliError> {
+    each_tag_once(&args.tags)?;
     let mut body = Map::new();
     match args.workflow.rsplit_once('@') {
         Some((name, version)) => {

@@ -65,6 +65,11 @@ async fn malformed_requests_are_problems() {
     );
     problem(&one.get("/v1/runs?limit=0").await, 400, "limit");
     problem(&one.get("/v1/runs?cursor=zz").await, 400, "cursor");
+    problem(
+        &one.get("/v1/runs?tag=k:1&tag=j:1&tag=k:2").await,
+        400,
+        "the tag `k` is given twice",
+    );
     problem(&one.get("/v1/runs?since=yesterday").await, 400, "RFC 3339");
     problem(&one.get("/v1/runs/a%20b").await, 400, "run id");
     problem(&one.get("/v1/nothing").await, 404, "/v1/nothing");

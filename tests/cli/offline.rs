@@ -60,6 +60,21 @@ fn wrong_usage_is_2() {
         "{}",
         ended.stderr
     );
+    for verb in [&["run", "w"][..], &["list"]] {
+        let twice = ["--tag", "k=1", "--tag", "k=2"];
+        let ended = run(&[verb, &twice].concat()).code(2);
+        assert!(
+            ended.stderr.contains("the tag `k` is given twice"),
+            "{}",
+            ended.stderr
+        );
+    }
+    let ended = run(&["list", "--tag", "a:b=c"]).code(2);
+    assert!(
+        ended.stderr.contains("`a:b` has a colon"),
+        "{}",
+        ended.stderr
+    );
     let ended = run(&["--api", "nonsense", "list"]).code(2);
     assert!(ended.stderr.contains("flag --api"), "{}", ended.stderr);
 }

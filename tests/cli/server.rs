@@ -275,27 +275,60 @@ fn a_history_is_followed_to_the_end_of_the_run() {
 fn lists_are_tables_or_what_the_server_said() {
     let page = r#"{"runs":[{"id":"r1","workflow":"w","version":2,"status":"completed","progress":1,"created_at":"x","ended_at":null}],"next_cursor":"abc"}"#;
     let routes: &'static [_] = Box::leak(Box::new([(
-        "GET /v1/runs?limit=50&workflow=w&tag=a%3Ab",
+        "GET /v1/runs?limit=1&workflow=w&tag=a%3Ab",
         200,
         page,
     )]));
     let server = Server::answering(routes);
-    let ended = server
-        .run(&["list", "--workflow", "w", "--tag", "a=b"])
-        .code(0);
+    let one = ["list", "--workflow", "w", "--tag", "a=b", "--limit", "1"];
+    let ended = server.run(&one).code(0);
     assert!(
         ended.stdout.starts_with("RUN  WORKFLOW  STATUS"),
         "{}",
         ended.stdout
     );
     assert!(ended.stderr.contains("--cursor abc"), "{}", ended.stderr);
+    let told = server.run(&[&one[..], &["--json"]].concat()).code(0);
+    assert_eq!(told.stdout.trim_end(), page);
+}
+
+#[test]
+fn a_list_goes_on_behind_a_page_that_ended_early() {
+    let server = Server::answering(&[
+        (
+            "GET /v1/runs?limit=3",
+            200,
+            r#"{"runs":[{"id":"r1"}],"next_cursor":"aa"}"#,
+        ),
+        (
+            "GET /v1/runs?limit=2&cursor=aa",
+            200,
+            r#"{"runs":[{"id":"r2"},{"id":"r3"}],"next_cursor":"bb"}"#,
+        ),
+        (
+            "GET /v1/runs?limit=50&cursor=bb",
+            200,
+            r#"{"runs":[{"id":"r4"}],"next_cursor":"cc"}"#,
+        ),
+        (
+            "GET /v1/runs?limit=49&cursor=cc",
+            200,
+            r#"{"runs":[],"next_cursor":null}"#,
+        ),
+    ]);
+    let told = server.run(&["list", "--limit", "3", "--json"]).code(0);
     assert_eq!(
-        server
-            .run(&["list", "--workflow", "w", "--tag", "a=b", "--json"])
-            .code(0)
-            .json()["next_cursor"],
-        "abc"
+        told.stdout.trim_end(),
+        r#"{"runs":[{"id":"r1"},{"id":"r2"},{"id":"r3"}],"next_cursor":"bb"}"#
     );
+    let told = server.run(&["list", "--cursor", "bb", "--json"]).code(0);
+    assert_eq!(
+        told.stdout.trim_end(),
+        r#"{"runs":[{"id":"r4"}],"next_cursor":null}"#
+    );
+    let shown = server.run(&["list", "--limit", "3"]).code(0);
+    assert_eq!(shown.stdout.lines().count(), 4, "{}", shown.stdout);
+    assert!(shown.stderr.contains("--cursor bb"), "{}", shown.stderr);
 }
 
 #[test]
