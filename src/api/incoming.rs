@@ -102,15 +102,11 @@ impl Incoming {
 
     /// Whether the caller asks for a stream of server-sent events.
     pub fn wants_events(&self) -> bool {
-        let accept = self
-            .headers
-            .get(header::ACCEPT)
-            .and_then(|value| value.to_str().ok());
-        accept.is_some_and(|accept| {
-            accept
-                .split(',')
-                .any(|range| media_type(range) == "text/event-stream")
-        })
+        let accept = self.headers.get_all(header::ACCEPT).iter();
+        accept
+            .filter_map(|value| value.to_str().ok())
+            .flat_map(|value| value.split(','))
+            .any(|range| media_type(range) == "text/event-stream" && !is_refused(range))
     }
 
     /// The media type of the body, in lower case and without parameters.
@@ -174,6 +170,15 @@ fn media_type(text: &str) -> String {
         .unwrap_or_default()
         .trim()
         .to_ascii_lowercase()
+}
+
+/// Whether a range of media types has `q=0`: none of these.
+fn is_refused(range: &str) -> bool {
+    let parameters = range.split(';').skip(1);
+    let quality = parameters
+        .filter_map(|parameter| parameter.split_once('='))
+        .find(|(name, _)| name.trim().eq_ignore_ascii_case("q"));
+    quality.is_some_and(|(_, value)| value.trim().parse() == Ok(0.0))
 }
 
 /// 415 with what would be right.
@@ -261,6 +266,16 @@ mod tests {
             "inf",
         ] {
             assert_eq!(span(wrong), None, "{wrong}");
+        }
+    }
+
+    #[test]
+    fn a_quality_of_nothing_refuses() {
+        for range in ["a/b;q=0", "a/b; Q = 0.000", "a/b;x=1;q=0."] {
+            assert!(is_refused(range), "{range}");
+        }
+        for range in ["a/b", "a/b;q=0.001", "a/b;q=1", "a/b;x=0", "a/b;q="] {
+            assert!(!is_refused(range), "{range}");
         }
     }
 

@@ -6,6 +6,7 @@ use serde_json::{Value, json};
 
 use super::args::{ApplyArgs, ValidateArgs};
 use super::client::{Api, segment};
+use super::output::visible_lines;
 use super::{CliError, Context};
 use crate::instance::definition_defaults;
 use crate::runtime::kinds::{self, Definition, Kind};
@@ -84,9 +85,9 @@ pub async fn apply(context: &Context, args: ApplyArgs) -> Result<(), CliError> {
     let mut first_error = None;
     for (path, definition) in &gathered.definitions {
         let result = put(&api, definition, args.dry_run).await;
-        let (word, mut warnings) = match &result {
-            Ok(done) => (done.word.to_owned(), done.warnings.clone()),
-            Err(error) => (error.to_string(), Vec::new()),
+        let (word, message, mut warnings) = match &result {
+            Ok(done) => (done.word, None, done.warnings.clone()),
+            Err(error) => (word_of(error), Some(error.to_string()), Vec::new()),
         };
         if args.dry_run {
             // What a dry run has not applied yet is not missing.
@@ -95,15 +96,21 @@ pub async fn apply(context: &Context, args: ApplyArgs) -> Result<(), CliError> {
         if context.output.is_table() {
             let name = definition.title();
             let note = if args.dry_run { " (dry run)" } else { "" };
-            context
-                .output
-                .line(&format!("{name}: {}{note}", context.output.status(&word)));
+            let reason = message.as_ref().map(|message| format!(": {message}"));
+            context.output.line(&format!(
+                "{name}: {}{note}{}",
+                context.output.status(word),
+                visible_lines(&reason.unwrap_or_default())
+            ));
         }
         for warning in &warnings {
             context.output.say(&format!("warning: {warning}"));
         }
         let mut entry = identity(path, definition);
         entry["result"] = word.into();
+        if let Some(message) = message {
+            entry["message"] = message.into();
+        }
         if !warnings.is_empty() {
             entry["warnings"] = warnings.into();
         }
@@ -123,6 +130,16 @@ pub async fn apply(context: &Context, args: ApplyArgs) -> Result<(), CliError> {
             .document(&json!({"applied": applied, "dry_run": args.dry_run}));
     }
     first_error.map_or(Ok(()), Err)
+}
+
+/// What an apply that failed came to.
+fn word_of(error: &CliError) -> &'static str {
+    match error {
+        CliError::NotFoundOrConflict(_) => "conflict",
+        CliError::Usage(_) | CliError::Config(_) => "refused",
+        CliError::Unreachable(_) => "unreachable",
+        CliError::Failed(_) | CliError::Interrupted => "failed",
+    }
 }
 
 /// What an apply came to.

@@ -160,7 +160,9 @@ impl Output {
 fn shade_of(cell: &str) -> Option<Shade> {
     match cell {
         "completed" | "ok" | "created" => Some(Shade::Good),
-        "failed" | "fault" | "invalid" | "missing" => Some(Shade::Bad),
+        "failed" | "fault" | "invalid" | "missing" | "conflict" | "refused" | "unreachable" => {
+            Some(Shade::Bad)
+        }
         "running" | "scheduled" | "waiting" | "paused" => Some(Shade::Busy),
         "pending" | "skipped" | "cancelled" | "unchanged" | "-" => Some(Shade::Faint),
         _ => None,

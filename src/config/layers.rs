@@ -215,12 +215,12 @@ impl FileReader<'_> {
                 });
                 continue;
             }
-            self.sources.set(&path, origin);
-            let below = default.filter(|_| !OPEN.contains(&path.as_str()));
-            // A group left empty (`http:` and nothing below) keeps its defaults.
-            if matches!(node, Node::Scalar(Value::Null)) && default.is_some_and(Value::is_object) {
+            // Not set: a key as in `brokers: null`, a group as in `http:` with nothing below.
+            if matches!(node, Node::Scalar(Value::Null)) {
                 continue;
             }
+            self.sources.set(&path, origin);
+            let below = default.filter(|_| !OPEN.contains(&path.as_str()));
             let value = self.value(node, &path, below);
             result.insert(key.value, value);
         }

@@ -146,6 +146,26 @@ fn later_layers_win() {
 }
 
 #[test]
+fn a_key_that_is_null_is_not_set() {
+    let text = "kafka: {brokers: null, properties: {debug: null, linger.ms: '5'}}\nruntime: {workers: ~}\nhttp:\ntopics: {file: null}\n";
+    let config = load_text(text).unwrap();
+    let mut expected = Config::default();
+    let properties = &mut expected.kafka.properties;
+    properties.insert("linger.ms".to_owned(), "5".to_owned());
+    assert_eq!(config, expected);
+    let variables = [variable("PARTITA_RUNTIME__WORKERS", "4")];
+    let (_folder, path) = file_of(text);
+    assert_eq!(
+        load(Some(&path), variables, &[]).unwrap().runtime.workers,
+        4
+    );
+    assert_eq!(
+        faults_of("kafka: {broker: null}\n"),
+        ["partita.yaml:1:9: unknown key `kafka.broker`; did you mean `brokers`?"]
+    );
+}
+
+#[test]
 fn unknown_keys_are_named_with_their_place_and_the_nearest_key() {
     assert_eq!(
         faults_of("kafka:\n  brokers: a:1\n  client: x\nruntime:\n  batch_record: 5\nzzz: 1\n"),

@@ -56,6 +56,12 @@ async fn a_history_says_whether_it_is_whole() {
         (events, history["complete"].clone())
     };
     assert_eq!(found("/v1/runs/r/events").await, (2, true.into()));
+    let refused = one
+        .http
+        .get(format!("{}/v1/runs/r/events", one.url))
+        .header("accept", "text/event-stream;q=0, application/json");
+    let answer = refused.send().await.expect("an answer");
+    assert_eq!(answer.headers()["content-type"], "application/json");
     let (behind, from) = ("?from_sequence=3", "?from_sequence=2");
     let behind = found(&format!("/v1/runs/r/events{behind}")).await;
     assert_eq!(behind, (0, true.into()));

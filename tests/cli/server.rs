@@ -3,7 +3,7 @@
 use std::io::{BufRead as _, BufReader, Read as _, Write as _};
 use std::net::{TcpListener, TcpStream};
 
-use crate::{Ended, run};
+use crate::{Ended, folder, run};
 
 /// Serves one answer for each (method, path) for as long as the test lasts.
 pub struct Server {
@@ -329,6 +329,38 @@ fn a_list_goes_on_behind_a_page_that_ended_early() {
     let shown = server.run(&["list", "--limit", "3"]).code(0);
     assert_eq!(shown.stdout.lines().count(), 4, "{}", shown.stdout);
     assert!(shown.stderr.contains("--cursor bb"), "{}", shown.stderr);
+}
+
+#[test]
+fn what_an_apply_came_to_is_a_word() {
+    let server = Server::answering(&[
+        (
+            "PUT /v1/definitions/workflow/taken@1",
+            409,
+            r#"{"title":"Conflict","detail":"version 1 is another"}"#,
+        ),
+        ("PUT /v1/definitions/workflow/fresh@1", 201, "{}"),
+    ]);
+    let definition =
+        |name: &str| format!("kind: workflow\nname: {name}\nsteps:\n  - {{id: a, agent: echo}}\n");
+    let files = folder(&[
+        ("a.yaml", &definition("taken")),
+        ("b.yaml", &definition("fresh")),
+    ]);
+    let path = files.path().to_str().expect("a path");
+    let told = server.run(&["apply", path, "--json"]).code(4).json();
+    assert_eq!(told["applied"][0]["result"], "conflict");
+    assert_eq!(
+        told["applied"][0]["message"],
+        "Conflict: version 1 is another"
+    );
+    assert_eq!(told["applied"][1]["result"], "created");
+    assert!(told["applied"][1].get("message").is_none(), "{told}");
+    let shown = server.run(&["apply", path]).code(4).stdout;
+    assert!(
+        shown.contains("workflow taken@1: conflict: Conflict: version 1 is another\n"),
+        "{shown}"
+    );
 }
 
 #[test]
