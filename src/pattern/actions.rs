@@ -8,7 +8,7 @@ use super::predicate::{key_json, matches_json};
 use super::route::Destination;
 use super::rule::{Rule, Start, Steer, Target, Verb};
 use crate::expr::{Bindings, ExprError, Template};
-use crate::model::Json;
+use crate::model::{Json, RunId};
 
 impl Rule {
     /// A correlation key as an object of the names in `correlate.by`.
@@ -88,7 +88,7 @@ impl Steer {
     /// (with `workflow` where the rule names one), and of a signal `name` and `data`, else `reason`.
     ///
     /// # Errors
-    /// Where an expression has no value, or an id or tag is no text.
+    /// Where an expression has no value, a tag is no text, or an id is none of a run.
     pub fn request(&self, rule: &Rule, found: &Match, joined: &[Json]) -> Result<Value, ExprError> {
         let bindings = Bound {
             rule,
@@ -97,7 +97,12 @@ impl Steer {
         };
         let mut command = json!({"type": self.verb.name()});
         match &self.target {
-            Target::Run(id) => command["run_id"] = text(id, &bindings)?,
+            Target::Run(id) => {
+                let id = text(id, &bindings)?;
+                RunId::parse(id.as_str().unwrap_or_default())
+                    .map_err(|error| fault(error.to_string()))?;
+                command["run_id"] = id;
+            }
             Target::Tags { tags: of, workflow } => {
                 command["tags"] = tags(of, &bindings)?;
                 if let Some(workflow) = workflow {

@@ -14,7 +14,8 @@ use super::output::{Match, Outputs, TimedOut};
 use super::predicate::key_json;
 use super::route::Destination;
 use super::rule::{Rule, Shape};
-use crate::model::{Json, RunId, Timestamp};
+use crate::expr::ExprError;
+use crate::model::{Json, Timestamp};
 
 /// Shows where an event lies, from its topic and its [`Event::position`].
 pub type Place = fn(&str, u64) -> Value;
@@ -347,30 +348,19 @@ fn shown(rule: &Rule, found: &Match, joined: &[Json], place: Place) -> Value {
         "start": null,
     });
     let start = rule.start.as_ref();
-    let start = start.map(|start| {
-        let request = start.request(rule, found, joined);
-        request.map_err(|error| error.to_string())
-    });
-    let commands = rule.steers.iter().map(|steer| {
-        let command = steer.request(rule, found, joined);
-        let command = command.map_err(|error| error.to_string())?;
-        let run = command.get("run_id").and_then(Value::as_str);
-        match run.map(RunId::parse) {
-            Some(Err(error)) => Err(error.to_string()),
-            _ => Ok(command),
-        }
-    });
-    let commands: Vec<Result<Value, String>> = commands.collect();
+    let start = start.map(|start| start.request(rule, found, joined));
+    let commands = rule.steers.iter();
+    let commands: Vec<Result<Value, ExprError>> = commands
+        .map(|steer| steer.request(rule, found, joined))
+        .collect();
     // A match does all that its rule says, or nothing.
-    let failed = start
-        .iter()
-        .chain(&commands)
-        .find_map(|it| it.as_ref().err());
+    let mut parts = start.iter().chain(&commands);
+    let failed = parts.find_map(|part| part.as_ref().err());
     let failed = failed.map(|error| format!("the match does nothing: {error}"));
-    let failed_ref = failed.as_ref();
-    let part = |part: Result<Value, String>, failed: Option<&String>| match failed {
-        Some(failed) => Err(part.err().unwrap_or_else(|| failed.clone())),
-        None => part,
+    let told = |part: Result<Value, ExprError>| match (part, &failed) {
+        (Err(error), _) => Err(error.to_string()),
+        (Ok(_), Some(failed)) => Err(failed.clone()),
+        (Ok(part), None) => Ok(part),
     };
     if let (Some(start), Some(request)) = (&rule.start, start) {
         let workflow = match &start.to {
@@ -378,12 +368,12 @@ fn shown(rule: &Rule, found: &Match, joined: &[Json], place: Place) -> Value {
             Destination::Route(_) => None,
         };
         let failed = |error: String| json!({"workflow": workflow, "error": error});
-        shown["start"] = part(request, failed_ref).unwrap_or_else(failed);
+        shown["start"] = told(request).unwrap_or_else(failed);
     }
     if !rule.steers.is_empty() {
         let commands = rule.steers.iter().zip(commands).map(|(steer, command)| {
             let failed = |error: String| json!({"type": steer.verb.name(), "error": error});
-            part(command, failed_ref).unwrap_or_else(failed)
+            told(command).unwrap_or_else(failed)
         });
         shown["commands"] = commands.collect();
     }

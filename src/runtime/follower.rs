@@ -380,15 +380,14 @@ impl Shared {
 
     /// A record that makes its reader panic is passed over: else nothing behind it would ever be known.
     fn hand_over(&self, entry: Entry<'_>, apply: &mut impl FnMut(Entry<'_>)) {
-        let (partition, offset) = (entry.partition, entry.offset);
-        let key = String::from_utf8_lossy(entry.key).into_owned();
+        let (key, partition, offset) = (entry.key, entry.partition, entry.offset);
         if let Err(panic) = catch_unwind(AssertUnwindSafe(|| apply(entry))) {
             let reason = words_of(panic.as_ref());
             tracing::error!(
                 topic = self.topic,
                 partition,
                 offset,
-                key,
+                key = %String::from_utf8_lossy(key),
                 reason,
                 "reading a record panicked; going on behind it"
             );

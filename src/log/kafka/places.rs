@@ -5,12 +5,10 @@ use std::time::{Duration, Instant};
 
 use rdkafka::consumer::{BaseConsumer, Consumer};
 use rdkafka::error::KafkaError;
-use rdkafka::message::BorrowedMessage;
 use rdkafka::types::RDKafkaErrorCode;
 use rdkafka::{Message, Offset, TopicPartitionList};
 
 use super::errors;
-use super::session::{headers_of, time_of};
 use super::settings::{ClientSettings, READERS_GROUP, reader_config};
 use super::sources::{SourcePartition, SourceRecord};
 use crate::log::LogError;
@@ -144,7 +142,7 @@ fn read_partition(
         let come_to = message.offset();
         while let Some((at, wanted)) = left.first().filter(|(_, wanted)| *wanted <= come_to) {
             if *wanted == come_to {
-                take(record(at, &message));
+                take(SourceRecord::read(at.clone(), &message));
             }
             left = &left[1..];
         }
@@ -164,15 +162,4 @@ fn go_to(consumer: &BaseConsumer, at: &SourcePartition, offset: i64) -> Result<(
     list.add_partition_offset(&at.topic, at.partition, Offset::Offset(offset))
         .map_err(failed)?;
     consumer.assign(&list).map_err(failed)
-}
-
-fn record(at: &SourcePartition, message: &BorrowedMessage<'_>) -> SourceRecord {
-    SourceRecord {
-        from: at.clone(),
-        offset: message.offset(),
-        timestamp: time_of(message),
-        key: message.key().map(<[u8]>::to_vec),
-        value: message.payload().map(<[u8]>::to_vec),
-        headers: headers_of(message),
-    }
 }

@@ -10,6 +10,7 @@ use rdkafka::client::ClientContext;
 use rdkafka::config::RDKafkaLogLevel;
 use rdkafka::consumer::{BaseConsumer, Consumer, ConsumerContext};
 use rdkafka::error::KafkaError;
+use rdkafka::message::BorrowedMessage;
 use rdkafka::types::RDKafkaRespErr;
 use rdkafka::{Message, Offset, Statistics, TopicPartitionList};
 
@@ -21,7 +22,7 @@ use super::session::{
 };
 use super::turns::TurnsOfProducers;
 use crate::log::{LogError, Lost, Outgoing, PollLimits, Topics};
-use crate::model::Timestamp;
+use crate::model::{Origin, Timestamp};
 
 /// A partition of a topic of others.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -39,6 +40,32 @@ pub struct SourceRecord {
     pub key: Option<Vec<u8>>,
     pub value: Option<Vec<u8>>,
     pub headers: Vec<(String, Vec<u8>)>,
+}
+
+impl SourceRecord {
+    /// A copy of what lies in the client's memory.
+    pub(super) fn read(from: SourcePartition, message: &BorrowedMessage<'_>) -> Self {
+        Self {
+            from,
+            offset: message.offset(),
+            timestamp: time_of(message),
+            key: message.key().map(<[u8]>::to_vec),
+            value: message.payload().map(<[u8]>::to_vec),
+            headers: headers_of(message),
+        }
+    }
+
+    /// The record as a dead letter needs it.
+    pub fn origin(&self) -> Origin {
+        Origin {
+            topic: self.from.topic.to_string(),
+            partition: self.from.partition,
+            offset: self.offset,
+            key: self.key.clone(),
+            value: self.value.clone(),
+            headers: self.headers.clone(),
+        }
+    }
 }
 
 /// Partitions came or went.
@@ -175,14 +202,7 @@ impl SourceLog {
                 let context = consumer.context();
                 last = context.started(message.topic(), message.partition());
             }
-            records.push(SourceRecord {
-                from: last.clone()?,
-                offset: message.offset(),
-                timestamp: time_of(message),
-                key: message.key().map(<[u8]>::to_vec),
-                value: message.payload().map(<[u8]>::to_vec),
-                headers: headers_of(message),
-            });
+            records.push(SourceRecord::read(last.clone()?, message));
             Some(message.key_len() + message.payload_len())
         })?;
         Ok(consumer.context().take_changes())

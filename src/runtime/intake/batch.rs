@@ -11,7 +11,7 @@ use crate::codec::signal::{self, EventParts, WatermarkParts};
 use crate::log::kafka::SourceLog;
 use crate::log::kafka::sources::{SourcePartition, SourceRecord};
 use crate::log::{LogError, Outgoing, Target, partitioner};
-use crate::model::{Failure, Origin};
+use crate::model::Failure;
 use crate::pattern::filter::Verdict;
 use crate::pattern::{Recorded, Rule};
 use crate::runtime::dead_letter::dead_letter;
@@ -329,19 +329,15 @@ impl<'l> Sender<'l> {
     ) -> Result<(), LogError> {
         self.open()?;
         count(&mut tally.dead_letters, &failure.class);
-        let origin = Origin {
-            topic: record.from.topic.to_string(),
-            partition: record.from.partition,
-            offset: record.offset,
-            key: record.key.clone(),
-            value: record.value.clone(),
-            headers: record.headers.clone(),
-        };
         let id = rule.map(Rule::id);
         let about = id.as_deref().map(|id| ("rule", id));
-        dead_letter(&origin, failure, STAGE, about.as_slice(), |record| {
-            self.log.send(record)
-        })
+        dead_letter(
+            &record.origin(),
+            failure,
+            STAGE,
+            about.as_slice(),
+            |record| self.log.send(record),
+        )
     }
 }
 

@@ -64,10 +64,7 @@ pub(super) fn complete<'r>(
         // One record may be refused by several rules.
         match found.get(&place(refused)) {
             Some(record) => {
-                let origin = &mut refused.origin;
-                origin.key.clone_from(&record.key);
-                origin.value.clone_from(&record.value);
-                origin.headers.clone_from(&record.headers);
+                refused.origin = record.origin();
                 refused.whole = Whole::Yes;
             }
             None => refused.whole = Whole::No(reason.clone()),
