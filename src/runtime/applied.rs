@@ -81,6 +81,12 @@ impl Table {
         &self.rules
     }
 
+    /// Whether there is any rule, in force or not.
+    pub(super) fn has_rules(&self) -> bool {
+        let of_names = self.by_name.get(&Kind::Rule);
+        !self.rules.in_force.is_empty() || of_names.is_some_and(|names| !names.is_empty())
+    }
+
     /// That version of a rule, in force or not, and when it was applied; one that a step of a workflow
     /// implies was applied with that version of the workflow.
     pub(super) fn rule(&self, name: &str, version: u32) -> Option<(&Arc<Rule>, Timestamp)> {

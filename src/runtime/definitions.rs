@@ -420,6 +420,10 @@ impl DefinitionRegistry for Registry {
         }
     }
 
+    fn has_rules(&self) -> bool {
+        self.restored() && self.table().has_rules()
+    }
+
     fn rule(&self, name: &str, version: u32) -> Option<Arc<Rule>> {
         let table = self.table();
         table.rule(name, version).map(|(rule, _)| rule.clone())

@@ -119,6 +119,11 @@ pub trait DefinitionRegistry: Definitions + Send + Sync {
         RuleSet::empty()
     }
 
+    /// Whether there is any rule, in force or not: one that is disabled may yet wait for a deadline.
+    fn has_rules(&self) -> bool {
+        !self.rules().in_force.is_empty()
+    }
+
     /// A version of a rule that is applied or implied, in force or not: what drains after an update is found
     /// here.
     fn rule(&self, _name: &str, _version: u32) -> Option<Arc<Rule>> {

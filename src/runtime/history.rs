@@ -179,10 +179,16 @@ impl Events {
             return Ok(receiver);
         }
         spawn("partita-follow", move || {
+            let mut last_read = Instant::now();
             while !sender.is_closed() {
                 let Some(event) = next_of(&reader.consumer, &id) else {
+                    // The rest of a run that has ended may not be on the topic any more.
+                    if last_known.is_some() && last_read.elapsed() >= HISTORY_TIMEOUT {
+                        return;
+                    }
                     continue;
                 };
+                last_read = Instant::now();
                 let ends = EventKind::ALL
                     .iter()
                     .any(|kind| kind.is_terminal() && kind.name() == event.kind);

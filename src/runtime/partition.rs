@@ -137,9 +137,8 @@ pub struct Partition {
     /// One write to the store at a time.
     writing: Mutex<()>,
     restored: AtomicBool,
-    /// Set when the store failed: it is not asked any more, and rebuilt at the next opening.
-    store_failed: AtomicBool,
-    /// Set when something panicked over it: it may be half-changed, and is to be opened anew.
+    /// Set when its store failed, or something panicked over it: the store is not written any more, and the
+    /// partition is to be opened anew.
     abandoned: AtomicBool,
     lag: AtomicU64,
     changelog_offset: AtomicI64,
@@ -191,7 +190,6 @@ impl Partition {
             }),
             writing: Mutex::new(()),
             restored: AtomicBool::new(false),
-            store_failed: AtomicBool::new(false),
             abandoned: AtomicBool::new(false),
             lag: AtomicU64::new(0),
             changelog_offset: AtomicI64::new(offset),
@@ -265,10 +263,11 @@ impl Partition {
     }
 
     /// Writes what the store has not seen, with its offset, in one batch; how many entries it had.
-    /// A store that fails is left alone from then on: it is a cache.
+    /// A store that fails costs the partition: the store is a cache, and what was to be written is in the
+    /// changelog.
     pub fn write_behind(&self) -> Result<usize, StoreError> {
         let _one_at_a_time = self.writing.lock().unwrap_or_else(PoisonError::into_inner);
-        if self.store_failed.load(Ordering::Acquire) {
+        if self.is_abandoned() {
             return Ok(0);
         }
         let (entries, offset) = {
@@ -284,7 +283,7 @@ impl Partition {
             .map(|(key, unseen)| (key.to_bytes(), unseen.value.clone()))
             .collect();
         if let Err(error) = self.store.apply(&changes, offset) {
-            self.store_failed.store(true, Ordering::Release);
+            self.note_abandoned();
             return Err(error);
         }
         let mut cache = self.cache_mut();
@@ -296,11 +295,14 @@ impl Partition {
         Ok(changes.len())
     }
 
-    /// Something panicked over it: from here on the store is not written, so that whoever opens it next
-    /// finds it as it was.
+    /// Its successor takes its place: from here on the store is not written, so that whoever opens it next
+    /// finds it as it was, and whoever empties it finds it empty.
     pub fn abandon(&self) {
         let _after_the_last_write = self.writing.lock().unwrap_or_else(PoisonError::into_inner);
-        self.store_failed.store(true, Ordering::Release);
+        self.note_abandoned();
+    }
+
+    fn note_abandoned(&self) {
         self.abandoned.store(true, Ordering::Release);
         self.set_restored(false);
     }

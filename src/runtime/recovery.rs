@@ -46,7 +46,64 @@ pub(super) fn recover(session: &mut impl Recover, class: ErrorClass) {
     }
 }
 
+/// How much a transaction may take in: half of it after each that failed, since it may have been too much to
+/// be written in time, and the double again after some that did not.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Pace {
+    halvings: u32,
+    successes: u32,
+}
+
+/// Transactions in a row that must not fail before twice as much is tried.
+const SUCCESSES: u32 = 16;
+
+/// A million becomes one.
+const MAX_HALVINGS: u32 = 20;
+
+impl Pace {
+    /// Of what a transaction may take in at most; at least 1.
+    pub(super) fn of(self, most: usize) -> usize {
+        (most >> self.halvings).max(1)
+    }
+
+    pub(super) fn note_failure(&mut self) {
+        self.halvings = (self.halvings + 1).min(MAX_HALVINGS);
+        self.successes = 0;
+    }
+
+    pub(super) fn note_success(&mut self) {
+        self.successes += 1;
+        if self.successes >= SUCCESSES {
+            self.successes = 0;
+            self.halvings = self.halvings.saturating_sub(1);
+        }
+    }
+}
+
 /// How long to wait after so many failures in a row.
 pub(super) fn backoff(failures: u32) -> Duration {
     Duration::from_millis(10 << failures.min(9)).min(MAX_BACKOFF)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn half_after_each_failure_and_the_double_after_a_row_of_successes() {
+        let mut pace = Pace::default();
+        assert_eq!(pace.of(20_000), 20_000);
+        pace.note_failure();
+        pace.note_failure();
+        assert_eq!(pace.of(20_000), 5_000);
+        (1..SUCCESSES).for_each(|_| pace.note_success());
+        assert_eq!(pace.of(20_000), 5_000);
+        pace.note_success();
+        assert_eq!(pace.of(20_000), 10_000);
+        (0..100).for_each(|_| pace.note_failure());
+        assert_eq!(pace.of(usize::MAX), usize::MAX >> MAX_HALVINGS);
+        assert_eq!(pace.of(3), 1);
+        (0..MAX_HALVINGS * SUCCESSES).for_each(|_| pace.note_success());
+        assert_eq!(pace.of(3), 3);
+    }
 }

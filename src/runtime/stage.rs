@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
+use super::recovery::Pace;
 use crate::log::{ChangelogReader, Log, LogError, Positions, Record, RestoreProgress};
 use crate::model::Timestamp;
 
@@ -29,8 +30,8 @@ pub trait Stage: Send {
         known: Option<Self::Partition>,
     ) -> Option<Self::Partition>;
 
-    /// An empty partition, to be read from the beginning of its changelog.
-    fn open_empty(&mut self, number: i32, cluster: &str) -> Self::Partition;
+    /// An empty partition in place of `old`, to be read from the beginning of its changelog.
+    fn open_empty(&mut self, number: i32, cluster: &str, old: Self::Partition) -> Self::Partition;
 
     /// The changelog is to be read from here on.
     fn changelog_offset(&self, partition: &Self::Partition) -> i64;
@@ -60,14 +61,15 @@ pub trait Stage: Send {
     /// When there is something to do in a partition though no record comes.
     fn next_due(&self, partition: &Self::Partition) -> Option<Timestamp>;
 
-    /// Turns records, sorted by partition, and what is due at `now` into one transaction; how many
-    /// inputs there were.
+    /// Turns records, sorted by partition, and what is due at `now`, of that as much as `pace` allows, into one
+    /// transaction, or several; how many inputs there were.
     fn transact(
         &mut self,
         log: &mut dyn Log,
         owned: &mut Owned<Self::Partition>,
         records: &[Record],
         now: Timestamp,
+        pace: Pace,
     ) -> Result<usize, LogError>;
 
     /// The transaction was given up: whether the partition is still as it was before, or has to be

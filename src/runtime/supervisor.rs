@@ -43,8 +43,9 @@ const LEAST_PARTITION_CACHE: usize = 1 << 20;
 /// Partitions that the cache is divided among, as long as nobody knows better.
 const EXPECTED_PARTITIONS: usize = 8;
 
-/// What falls due for rules in one transaction, at most: some megabytes of state and matches.
-const DUE_AT_ONCE: usize = 20_000;
+/// What falls due for rules in one transaction, at most, or comes of events: some megabytes of state and
+/// matches.
+const AT_ONCE: usize = 20_000;
 
 /// The running threads.
 pub(super) struct Supervisor {
@@ -191,7 +192,7 @@ fn pattern_worker(
     let bounds = Bounds {
         max_depth: config.max_rule_depth,
         max_payload_bytes: config.max_payload_bytes,
-        due_at_once: DUE_AT_ONCE,
+        at_once: AT_ONCE,
     };
     let originals = Box::new(PlaceReader::new(config.client.clone()));
     let stage = Patterns::new(
@@ -314,7 +315,7 @@ fn drive<S: Stage>(worker: &mut Worker<S>, stop: &AtomicBool) {
 
 /// An installation without rules reaches for no topic of the patterns; `false`: it is to stop.
 fn wait_for_rules(definitions: &dyn DefinitionRegistry, stop: &AtomicBool) -> bool {
-    while definitions.rules().in_force.is_empty() {
+    while !definitions.has_rules() {
         if stop.load(Ordering::Acquire) {
             return false;
         }
@@ -370,7 +371,10 @@ fn tend_store(partition: &Partition, is_round_due: bool) {
     match partition.write_behind() {
         Ok(entries) => meters::state_operation("write_behind", entries, began.elapsed()),
         Err(error) => {
-            tracing::error!(%error, partition = partition.number, "the store fails; it is left alone");
+            tracing::error!(
+                %error, partition = partition.number,
+                "the store fails; the partition is read again from its changelog"
+            );
         }
     }
     if is_round_due {

@@ -8,6 +8,7 @@ use super::cache::Due;
 use super::dead_letter::origin;
 use super::meters;
 use super::partition::{Change, Partition, View};
+use super::recovery::Pace;
 use super::send::Sender;
 use super::stage::{Owned, Phase, Stage};
 use super::workflows::{RunsPartition, Workflows};
@@ -62,15 +63,19 @@ impl Workflows {
         owned: &mut Owned<RunsPartition>,
         records: &[Record],
         now: Timestamp,
+        pace: Pace,
     ) -> Result<usize, LogError> {
         let read = self.read_all(records)?;
-        let prepared = match self.prepare_all(log.partitions(), owned, records, read, now) {
+        let most_due = pace.of(self.config.batch_records);
+        let prepared = self.prepare_all(log.partitions(), owned, records, read, most_due, now);
+        let prepared = match prepared {
             Ok(prepared) => prepared,
             Err((number, error)) => {
                 tracing::error!(%error, partition = number, "the store failed; rebuilding it");
-                let emptied = self.open_empty(number, log.cluster());
+                *self.store_failures.entry(number).or_default() += 1;
                 if let Some(failed) = owned.get_mut(&number) {
-                    failed.partition = Some(emptied);
+                    let old = failed.partition.take();
+                    failed.partition = old.map(|old| self.open_empty(number, log.cluster(), old));
                     failed.phase = Phase::Opening;
                 }
                 // What was polled is read again; other partitions lose nothing by it.
@@ -136,6 +141,7 @@ impl Workflows {
         owned: &mut Owned<RunsPartition>,
         records: &'r [Record],
         mut read: Vec<Option<Read>>,
+        most_due: usize,
         now: Timestamp,
     ) -> Result<Vec<Prepared<'r>>, (i32, StoreError)> {
         let Some(engine) = &self.engine else {
@@ -148,11 +154,11 @@ impl Workflows {
                 continue;
             };
             if partition.is_abandoned() {
-                return Err((number, StoreError::new("writing the store", "it panicked")));
+                return Err((number, StoreError::new("writing the store", "it failed")));
             }
             let first = records.partition_point(|record| record.partition < number);
             let last = records.partition_point(|record| record.partition <= number);
-            let due = partition.cache().due(now, self.config.batch_records);
+            let due = partition.cache().due(now, most_due);
             let expired = sweep.pass(partition, self.config.retention, now);
             let expired = expired.map_err(|error| (number, error))?;
             if first == last && due.is_empty() && expired.is_empty() {

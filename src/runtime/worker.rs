@@ -16,7 +16,7 @@ use std::collections::VecDeque;
 use std::time::Duration;
 
 use super::meters;
-use super::recovery::{MAX_BACKOFF, Recover, TRY_AGAIN_AFTER, backoff, recover};
+use super::recovery::{MAX_BACKOFF, Pace, Recover, TRY_AGAIN_AFTER, backoff, recover};
 use super::stage::{Owned, OwnedPartition, Phase, Restoring, Stage};
 use super::workflows::Workflows;
 use crate::log::{ErrorClass, Log, LogError, OwnershipChange, PollLimits, Record};
@@ -46,6 +46,7 @@ pub struct Worker<S: Stage = Workflows> {
     has_share: bool,
     records: Vec<Record>,
     failures: u32,
+    pace: Pace,
     /// Another took its place: it does nothing any more.
     is_retired: bool,
     put_off: PutOff,
@@ -99,6 +100,7 @@ impl<S: Stage> Worker<S> {
             has_share: false,
             records: Vec::new(),
             failures: 0,
+            pace: Pace::default(),
             is_retired: false,
             put_off: PutOff::default(),
         }
@@ -207,8 +209,8 @@ impl<S: Stage> Worker<S> {
         };
         let limits = PollLimits {
             wait,
-            records: self.config.batch_records,
-            bytes: self.config.batch_bytes,
+            records: self.pace.of(self.config.batch_records),
+            bytes: self.pace.of(self.config.batch_bytes),
         };
         let mut records = std::mem::take(&mut self.records);
         records.clear();
@@ -228,7 +230,11 @@ impl<S: Stage> Worker<S> {
         }
         records.sort_by_key(|record| record.partition);
         let (log, owned) = (self.log.as_mut(), &mut self.owned);
-        let applied = self.stage.transact(log, owned, &records, now)?;
+        let transacted = self.stage.transact(log, owned, &records, now, self.pace);
+        let applied = transacted.inspect_err(|_| self.pace.note_failure())?;
+        if applied > 0 {
+            self.pace.note_success();
+        }
         self.records = records;
         Ok(applied + restored)
     }
@@ -334,7 +340,7 @@ impl<S: Stage> Worker<S> {
                     from,
                     "the store is of another changelog; rebuilding"
                 );
-                partition = self.stage.open_empty(number, self.log.cluster());
+                partition = self.stage.open_empty(number, self.log.cluster(), partition);
             }
             self.stage.restoring(number, &partition);
         }

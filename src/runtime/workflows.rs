@@ -1,10 +1,12 @@
 //! The stage of the workflows: commands and replies through the engine. `transaction` has the batch.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use super::handle::{DefinitionRegistry, SubmitError};
 use super::meters;
 use super::partition::{Change, Partition};
+use super::recovery::Pace;
 use super::shared::Shared;
 use super::stage::{Owned, RECORDS_PER_STEP, Stage};
 use super::sweep::Sweep;
@@ -15,8 +17,8 @@ use crate::log::{
     ChangelogReader, ErrorClass, Log, LogError, Record, RestoreProgress, Source, Topics,
 };
 use crate::model::{Millis, Timestamp};
-use crate::store::Stores;
 use crate::store::memory::MemoryStore;
+use crate::store::{StoreError, Stores};
 
 /// Bounds of one worker, from configuration.
 #[derive(Clone, Debug)]
@@ -52,6 +54,8 @@ pub struct Workflows {
     pub(super) definitions: Arc<dyn DefinitionRegistry>,
     pub(super) shared: Arc<Shared>,
     pub(super) engine: Option<Engine>,
+    /// How often the store of a partition failed.
+    pub(super) store_failures: BTreeMap<i32, u32>,
 }
 
 /// A partition of the workflows' stage.
@@ -89,15 +93,20 @@ impl Worker<Workflows> {
             definitions,
             shared,
             engine: None,
+            store_failures: BTreeMap::new(),
         };
         Worker::of(of_loop, log, stage)
     }
 }
 
 impl Workflows {
-    /// An empty partition; where the disk does not work at all, one in memory.
+    /// An empty partition; where the disk does not work at all, or an emptied store failed again, one in
+    /// memory.
     fn rebuild(&self, number: i32, cluster: &str) -> Arc<Partition> {
-        let opened = self.stores.open(cluster, number);
+        let opened = match self.store_failures.get(&number) {
+            Some(2..) => Err(StoreError::new("writing the store", "it failed again")),
+            _ => self.stores.open(cluster, number),
+        };
         let emptied = opened.and_then(|store| Partition::rebuild(number, store));
         Arc::new(emptied.unwrap_or_else(|error| {
             tracing::error!(%error, partition = number, "the store does not work; going on in memory");
@@ -154,7 +163,8 @@ impl Stage for Workflows {
         }))
     }
 
-    fn open_empty(&mut self, number: i32, cluster: &str) -> RunsPartition {
+    fn open_empty(&mut self, number: i32, cluster: &str, old: RunsPartition) -> RunsPartition {
+        old.partition.abandon();
         RunsPartition::new(self.rebuild(number, cluster))
     }
 
@@ -235,8 +245,9 @@ impl Stage for Workflows {
         owned: &mut Owned<RunsPartition>,
         records: &[Record],
         now: Timestamp,
+        pace: Pace,
     ) -> Result<usize, LogError> {
-        self.commit_batch(log, owned, records, now)
+        self.commit_batch(log, owned, records, now, pace)
     }
 
     /// What a batch changes is folded in only after its commit.

@@ -76,6 +76,8 @@ pub struct Plan {
     pub crashed: bool,
     /// Faults that struck, by place.
     pub struck: Vec<(Point, Fault)>,
+    /// Records that the brokers take in one transaction, at most; beyond it fails.
+    pub most: Option<usize>,
 }
 
 pub struct FaultyLog {
@@ -89,6 +91,8 @@ pub struct FaultyLog {
     disk: Arc<MemoryStores>,
     /// What goes to the disk before its time.
     ahead: BTreeMap<i32, Vec<StoreChange>>,
+    /// Records of the transaction.
+    sent: usize,
 }
 
 impl FaultyLog {
@@ -120,6 +124,7 @@ impl FaultyLog {
             started: Vec::new(),
             disk,
             ahead: BTreeMap::new(),
+            sent: 0,
         }
     }
 
@@ -253,11 +258,21 @@ impl Log for FaultyLog {
         self.strike(Point::BeforeBegin)?;
         self.outside.clear();
         self.ahead.clear();
+        self.sent = 0;
         self.inner.begin()
     }
 
     fn send(&mut self, record: Outgoing<'_>) -> Result<(), LogError> {
         self.strike(Point::BeforeSend)?;
+        self.sent += 1;
+        let most = self.plan.lock().unwrap().most;
+        if most.is_some_and(|most| self.sent > most) {
+            return Err(LogError {
+                class: ErrorClass::Abortable,
+                doing: "sending",
+                reason: format!("no answer to record {}", self.sent),
+            });
+        }
         if let Target::State(partition) = record.target
             && self.sabotage == Sabotage::StoreAhead
         {

@@ -30,12 +30,14 @@
 mod await_pattern;
 mod check;
 mod faulty;
+mod large;
 mod originals;
 mod patterns;
 mod random;
 mod retention;
 mod schedule;
 mod selected;
+mod stores;
 #[path = "../patterns/tables.rs"]
 mod tables;
 mod two_workers;

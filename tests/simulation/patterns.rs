@@ -44,7 +44,7 @@ pub const BOUNDS: Bounds = Bounds {
     max_depth: 8,
     max_payload_bytes: 64 << 10,
     // Whatever is due at once becomes as many transactions.
-    due_at_once: 1,
+    at_once: 1,
 };
 
 const PARTITIONS: i32 = 3;

@@ -11,6 +11,7 @@ use partita::model::{Millis, Timestamp};
 use partita::runtime::DefinitionRegistry;
 use partita::runtime::shared::Shared;
 use partita::runtime::worker::{Stepped, Worker, WorkerConfig};
+use partita::store::Stores;
 use partita::store::memory::MemoryStores;
 use partita::workflow::{Workflow, definition};
 
@@ -161,18 +162,25 @@ impl World {
 
     /// Starts the instance's process anew.
     pub fn boot(&mut self, number: usize) {
+        let stores = Arc::clone(&self.instances[number].disk);
+        self.boot_on(number, stores);
+    }
+
+    /// The same on other stores.
+    pub fn boot_on(&mut self, number: usize, stores: Arc<dyn Stores>) {
         let shared = Shared::new(format!("instance-{number}-{}", self.now.0));
-        self.boot_with(number, Arc::new(shared));
+        self.boot_with(number, Arc::new(shared), stores);
     }
 
     /// The same as a second worker in the process of `other`.
     pub fn boot_beside(&mut self, number: usize, other: usize) {
-        self.instances[number].disk = Arc::clone(&self.instances[other].disk);
+        let disk = Arc::clone(&self.instances[other].disk);
+        self.instances[number].disk = Arc::clone(&disk);
         let shared = Arc::clone(&self.instances[other].shared);
-        self.boot_with(number, shared);
+        self.boot_with(number, shared, disk);
     }
 
-    fn boot_with(&mut self, number: usize, shared: Arc<Shared>) {
+    fn boot_with(&mut self, number: usize, shared: Arc<Shared>, stores: Arc<dyn Stores>) {
         let plan: Arc<Mutex<Plan>> = Arc::default();
         let log = FaultyLog::new(
             self.cluster.clone(),
@@ -201,7 +209,7 @@ impl World {
         let worker = Worker::new(
             config,
             Box::new(log),
-            Arc::clone(&instance.disk) as _,
+            stores,
             Arc::clone(&self.registry) as _,
             Arc::clone(&shared),
         );

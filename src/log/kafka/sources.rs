@@ -78,12 +78,24 @@ pub enum SourceChange {
 }
 
 /// Where an owner of a partition begins.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Beginning {
     /// The next offset to read.
     pub offset: i64,
     /// Whether that is what the group committed.
     pub is_committed: bool,
+    /// What was committed with it.
+    pub note: String,
+}
+
+/// How far an owner of a partition has come.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Position {
+    pub at: SourcePartition,
+    /// The next offset to read.
+    pub next: i64,
+    /// For who begins there (the offset's metadata): at most 1,000 bytes.
+    pub note: String,
 }
 
 /// Where to begin with a partition of which the group has committed nothing.
@@ -248,6 +260,7 @@ impl SourceLog {
                     beginnings.push(Beginning {
                         offset,
                         is_committed: offset == committed,
+                        note: element.metadata().to_owned(),
                     });
                     continue;
                 }
@@ -264,6 +277,7 @@ impl SourceLog {
                     Since::Now => end,
                 },
                 is_committed: false,
+                note: String::new(),
             });
         }
         self.lost.append(&mut lost);
@@ -355,14 +369,17 @@ impl SourceLog {
     }
 
     /// The next offsets to read become part of the transaction.
-    pub fn send_offsets(&mut self, positions: &[(SourcePartition, i64)]) -> Result<(), LogError> {
+    pub fn send_offsets(&mut self, positions: &[Position]) -> Result<(), LogError> {
         const DOING: &str = "sending offsets";
         let group = self.consumer()?.group_metadata();
         let group = group.ok_or_else(|| errors::abortable(DOING, "not in the group"))?;
         let mut list = TopicPartitionList::with_capacity(positions.len());
-        for (at, offset) in positions {
-            list.add_partition_offset(&at.topic, at.partition, Offset::Offset(*offset))
+        for Position { at, next, note } in positions {
+            let mut element = list.add_partition(&at.topic, at.partition);
+            element
+                .set_offset(Offset::Offset(*next))
                 .map_err(|error| errors::abortable(DOING, error))?;
+            element.set_metadata(note);
         }
         self.producer()?.send_offsets(&list, &group)
     }

@@ -9,7 +9,7 @@ use crate::clock::{Clock, SystemClock};
 use crate::codec::event::{self, DecodedEvent, RawEvent, Refused, Schemas};
 use crate::codec::signal::{self, EventParts, WatermarkParts};
 use crate::log::kafka::SourceLog;
-use crate::log::kafka::sources::{SourcePartition, SourceRecord};
+use crate::log::kafka::sources::{Position, SourcePartition, SourceRecord};
 use crate::log::{LogError, Outgoing, Target, partitioner};
 use crate::model::Failure;
 use crate::pattern::filter::Verdict;
@@ -24,6 +24,10 @@ const STAGE: &str = "intake";
 /// this: read again, they would come to nothing again.
 const COMMIT_EVERY: Duration = Duration::from_secs(1);
 
+/// Signals and dead letters of one transaction, but for those of its last record: an event may be wanted by
+/// thousands of rules, and all must be written within the transaction's timeout.
+const MAX_SENT: usize = 50_000;
+
 /// What a batch came to, counted once it is committed.
 #[derive(Default)]
 struct Tally<'a> {
@@ -35,8 +39,14 @@ struct Tally<'a> {
     dead_letters: BTreeMap<String, u64>,
 }
 
+/// The partitions whose watermarks a transaction tells, as they were due.
+struct Told {
+    when: Instant,
+    partitions: BTreeSet<SourcePartition>,
+}
+
 impl IntakeWorker {
-    /// Takes the records; how many there were.
+    /// Takes the records, or as many of the first as give enough for one transaction; how many.
     pub(super) fn transact(&mut self, records: &[SourceRecord]) -> Result<usize, LogError> {
         let mut tally = Tally::default();
         let mut positions: BTreeMap<&SourcePartition, i64> = BTreeMap::new();
@@ -44,7 +54,12 @@ impl IntakeWorker {
         let now = SystemClock.now();
         let mut sender = Sender::new(&mut self.log);
         // Records come in runs of one partition: what is known of it is looked up once for each.
+        let mut taken = 0;
         for run in records.chunk_by(|one, next| one.from == next.from) {
+            if sender.is_full() {
+                break;
+            }
+            taken += run.len();
             let from = &run[0].from;
             let owned = self.owned.get_mut(from).filter(|owned| owned.is_started);
             let Some(owned) = owned else { continue };
@@ -54,8 +69,12 @@ impl IntakeWorker {
             };
             let first = positions.get(from).copied();
             let (mut events, mut next) = (0, first.unwrap_or(owned.position));
-            for record in run {
+            for (place, record) in run.iter().enumerate() {
                 if owned.hold.is_on() {
+                    break;
+                }
+                if sender.is_full() {
+                    taken -= run.len() - place;
                     break;
                 }
                 if record.offset < next {
@@ -117,20 +136,23 @@ impl IntakeWorker {
                 *tally.events.entry(&from.topic).or_default() += events;
             }
         }
-        let mut told = BTreeSet::new();
-        for (at, owned) in &self.owned {
-            if owned.is_started && owned.watermarks.is_due() {
-                let partitions = self.topics.partitions(&at.topic);
-                for (clock, time) in owned.watermarks.untold() {
-                    sender.watermark(&WatermarkParts {
-                        topic: &at.topic,
-                        partition: at.partition,
-                        partitions,
-                        clock,
-                        at: time,
-                    })?;
-                }
-                told.insert(at.clone());
+        let mut told = Told {
+            when: Instant::now(),
+            partitions: BTreeSet::new(),
+        };
+        for (at, owned) in self.owned.iter_mut().filter(|(_, owned)| owned.is_started) {
+            if owned.hold.is_on() {
+                owned.watermarks.hear();
+            }
+            for (clock, time) in owned.watermarks.due(told.when) {
+                sender.watermark(&WatermarkParts {
+                    topic: &at.topic,
+                    partition: at.partition,
+                    partitions: self.topics.partitions(&at.topic),
+                    clock,
+                    at: time,
+                })?;
+                told.partitions.insert(at.clone());
             }
         }
         let is_open = sender.is_open;
@@ -139,14 +161,14 @@ impl IntakeWorker {
             self.log.pause(&held)?;
         }
         tally.publish();
-        Ok(records.len())
+        Ok(taken)
     }
 
     fn conclude(
         &mut self,
         is_open: bool,
         positions: &BTreeMap<&SourcePartition, i64>,
-        told: &BTreeSet<SourcePartition>,
+        told: &Told,
     ) -> Result<(), LogError> {
         let mut moved = Vec::new();
         let mut is_uncommitted = false;
@@ -157,8 +179,12 @@ impl IntakeWorker {
             is_uncommitted |= owned.committed.is_none();
             // Where a watermark alone is told, the position goes along all the same: only offsets
             // carry the group's generation, and without it an owner of yesterday is not fenced.
-            if owned.committed != Some(next) || told.contains(at) {
-                moved.push((at.clone(), next));
+            if owned.committed != Some(next) || told.partitions.contains(at) {
+                moved.push(Position {
+                    at: at.clone(),
+                    next,
+                    note: owned.watermarks.note(told.when, owned.hold.is_on()),
+                });
             }
         }
         let is_due = !moved.is_empty() && self.committed_at.elapsed() >= COMMIT_EVERY;
@@ -170,9 +196,9 @@ impl IntakeWorker {
             self.log.send_offsets(&moved)?;
             self.log.commit()?;
             self.committed_at = Instant::now();
-            for (at, next) in &moved {
-                if let Some(owned) = self.owned.get_mut(at) {
-                    owned.committed = Some(*next);
+            for position in &moved {
+                if let Some(owned) = self.owned.get_mut(&position.at) {
+                    owned.committed = Some(position.next);
                 }
             }
         }
@@ -181,8 +207,8 @@ impl IntakeWorker {
                 owned.position = *next;
             }
             owned.watermarks.keep_seen();
-            if told.contains(at) {
-                owned.watermarks.note_told();
+            if told.partitions.contains(at) {
+                owned.watermarks.note_told(told.when);
             }
         }
         Ok(())
@@ -202,6 +228,8 @@ enum Decoded {
 struct Sender<'l> {
     log: &'l mut SourceLog,
     is_open: bool,
+    /// Records, so far.
+    sent: usize,
     key: Vec<u8>,
     value: Vec<u8>,
 }
@@ -211,17 +239,25 @@ impl<'l> Sender<'l> {
         Self {
             log,
             is_open: false,
+            sent: 0,
             key: Vec::with_capacity(64),
             value: Vec::with_capacity(1_024),
         }
     }
 
+    /// The next record is to be written: there is a transaction for it.
     fn open(&mut self) -> Result<(), LogError> {
         if !self.is_open {
             self.log.begin()?;
             self.is_open = true;
         }
+        self.sent += 1;
         Ok(())
+    }
+
+    /// Whether it is enough for one transaction.
+    fn is_full(&self) -> bool {
+        self.sent >= MAX_SENT
     }
 
     /// What rules see of a record; one that cannot be read is a dead letter.

@@ -7,15 +7,20 @@ use crate::model::{Json, Timestamp};
 use crate::pattern::Recorded;
 use crate::pattern::filter::Clock;
 
-/// Each source partition's watermarks are told so often at most: every partition of `signals` gets
-/// a copy of each.
+/// Each clock of a source partition is told so often at most: every partition of `signals` gets a copy.
 const TELL_EVERY: Duration = Duration::from_millis(100);
+
+/// One that does not go on is told again so often while events come, or wait to be read: a source that says
+/// nothing is taken for idle.
+const TELL_AGAIN_EVERY: Duration = Duration::from_millis(500);
+
+/// Of what is committed with an offset, in bytes: the least that services of this protocol allow is 1,024.
+const MAX_NOTE: usize = 1_000;
 
 /// The clocks of one source partition.
 #[derive(Debug, Default)]
 pub(super) struct Watermarks {
     clocks: BTreeMap<String, Latest>,
-    told_at: Option<Instant>,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -23,10 +28,67 @@ struct Latest {
     seen: Timestamp,
     /// Seen in what has been committed.
     kept: Option<Timestamp>,
-    told: Option<Timestamp>,
+    told: Option<Told>,
+    /// Whether an event came since it was told.
+    is_heard: bool,
+}
+
+#[derive(Clone, Copy, Debug)]
+struct Told {
+    at: Timestamp,
+    when: Instant,
+}
+
+impl Latest {
+    fn is_due(&self, now: Instant) -> bool {
+        self.told.is_none_or(|told| {
+            let elapsed = now.saturating_duration_since(told.when);
+            let goes_on = self.seen > told.at && elapsed >= TELL_EVERY;
+            goes_on || (self.is_heard && elapsed >= TELL_AGAIN_EVERY)
+        })
+    }
 }
 
 impl Watermarks {
+    /// As they were when [`Watermarks::note`] was written; none of them has been told.
+    pub(super) fn from_note(note: &str) -> Self {
+        let noted: BTreeMap<String, i64> = serde_json::from_str(note).unwrap_or_default();
+        let clocks = noted.into_iter().map(|(name, at)| {
+            let latest = Latest {
+                seen: Timestamp(at),
+                kept: Some(Timestamp(at)),
+                told: None,
+                is_heard: true,
+            };
+            (name, latest)
+        });
+        Self {
+            clocks: clocks.collect(),
+        }
+    }
+
+    /// What a successor needs to know once what is due at `now` was told, to be committed with the position:
+    /// clocks that went on since they were told, and where events wait to be read, all. As many as there is
+    /// room for.
+    pub(super) fn note(&self, now: Instant, has_waiting: bool) -> String {
+        let mut noted: BTreeMap<&str, i64> = BTreeMap::new();
+        let mut room = MAX_NOTE - "{}".len();
+        for (name, latest) in &self.clocks {
+            let is_told =
+                latest.is_due(now) || latest.told.is_some_and(|told| latest.seen <= told.at);
+            // Quotes, a colon, a comma, the digits of a number; and every byte of the name may be escaped.
+            let left = room.checked_sub(6 * name.len() + 24);
+            if let Some(left) = left.filter(|_| has_waiting || !is_told) {
+                room = left;
+                noted.insert(name, latest.seen.0);
+            }
+        }
+        match noted.is_empty() {
+            true => String::new(),
+            false => serde_json::to_string(&noted).unwrap_or_default(),
+        }
+    }
+
     /// Takes note of an event.
     pub(super) fn see(&mut self, clocks: &[Clock], payload: &Json, recorded: Recorded<'_>) {
         for clock in clocks {
@@ -34,12 +96,16 @@ impl Watermarks {
                 continue;
             };
             match self.clocks.get_mut(&clock.name) {
-                Some(latest) => latest.seen = latest.seen.max(at),
+                Some(latest) => {
+                    latest.seen = latest.seen.max(at);
+                    latest.is_heard = true;
+                }
                 None => {
                     let latest = Latest {
                         seen: at,
                         kept: None,
                         told: None,
+                        is_heard: true,
                     };
                     self.clocks.insert(clock.name.clone(), latest);
                 }
@@ -47,24 +113,29 @@ impl Watermarks {
         }
     }
 
-    /// Whether something is to be told by now.
-    pub(super) fn is_due(&self) -> bool {
-        self.told_at.is_none_or(|at| at.elapsed() >= TELL_EVERY) && self.untold().next().is_some()
+    /// There are events that cannot be read yet.
+    pub(super) fn hear(&mut self) {
+        for latest in self.clocks.values_mut() {
+            latest.is_heard = true;
+        }
     }
 
-    /// Clocks that went on since they were told, and how far they are.
-    pub(super) fn untold(&self) -> impl Iterator<Item = (&str, Timestamp)> {
+    /// Clocks that are to be told at `now`, and how far they are.
+    pub(super) fn due(&self, now: Instant) -> impl Iterator<Item = (&str, Timestamp)> {
         self.clocks
             .iter()
-            .filter(|(_, latest)| latest.told.is_none_or(|told| latest.seen > told))
+            .filter(move |(_, latest)| latest.is_due(now))
             .map(|(name, latest)| (name.as_str(), latest.seen))
     }
 
-    /// All that was untold has been told.
-    pub(super) fn note_told(&mut self) {
-        self.told_at = Some(Instant::now());
-        for latest in self.clocks.values_mut() {
-            latest.told = Some(latest.seen);
+    /// What was due at `now` has been told.
+    pub(super) fn note_told(&mut self, now: Instant) {
+        for latest in self.clocks.values_mut().filter(|latest| latest.is_due(now)) {
+            latest.told = Some(Told {
+                at: latest.seen,
+                when: now,
+            });
+            latest.is_heard = false;
         }
     }
 
@@ -98,37 +169,91 @@ impl Watermarks {
 mod tests {
     use super::*;
 
-    fn untold(watermarks: &Watermarks) -> Vec<(&str, i64)> {
-        let told = watermarks.untold();
-        told.map(|(name, at)| (name, at.0)).collect()
+    fn due(watermarks: &Watermarks, now: Instant) -> Vec<(&str, i64)> {
+        let due = watermarks.due(now);
+        due.map(|(name, at)| (name, at.0)).collect()
     }
 
-    #[test]
-    fn only_what_went_on_is_told_and_only_once() {
-        let clocks = crate::pattern::filter::Filter::new(&crate::pattern::syntax::parse(
+    fn event(at: i64) -> Json {
+        Json::from_text(&format!("{{\"at\":{at}}}")).expect("JSON")
+    }
+
+    fn filter() -> crate::pattern::filter::Filter {
+        crate::pattern::filter::Filter::new(&crate::pattern::syntax::parse(
             "kind: rule\nname: a\ntime: {field: at}\nmatch: {any: [{id: x, topic: t}]}\n---\nkind: rule\nname: b\nmatch: {any: [{id: x, topic: t}]}",
             None,
         )
-        .expect("valid rules"));
-        let clocks = clocks.topic("t").expect("read").clocks();
+        .expect("valid rules"))
+    }
+
+    #[test]
+    fn what_went_on_is_told_once() {
+        let filter = filter();
+        let clocks = filter.topic("t").expect("read").clocks();
         let mut watermarks = Watermarks::default();
-        let event = |at: i64| Json::from_text(&format!("{{\"at\":{at}}}")).expect("JSON");
-        assert!(!watermarks.is_due());
+        let mut now = Instant::now();
+        assert_eq!(due(&watermarks, now), []);
         watermarks.see(clocks, &event(5), Some(Timestamp(50)).into());
         watermarks.see(clocks, &event(3), Some(Timestamp(60)).into());
         watermarks.see(clocks, &Json::from_text("{}").expect("JSON"), None.into());
-        assert!(watermarks.is_due());
-        assert_eq!(untold(&watermarks), [("", 60), ("at", 5)]);
+        assert_eq!(due(&watermarks, now), [("", 60), ("at", 5)]);
         watermarks.keep_seen();
-        watermarks.note_told();
-        assert_eq!(untold(&watermarks), []);
+        watermarks.note_told(now);
         watermarks.see(clocks, &event(9), Some(Timestamp(55)).into());
-        assert_eq!(untold(&watermarks), [("at", 9)]);
+        assert_eq!(due(&watermarks, now), [], "too soon");
+        now += TELL_EVERY;
+        assert_eq!(due(&watermarks, now), [("at", 9)]);
         watermarks.go_back();
-        assert_eq!(untold(&watermarks), [], "what is read again is not told");
+        assert_eq!(due(&watermarks, now), [], "what is read again is not told");
         watermarks.see(clocks, &event(7), None.into());
-        assert_eq!(untold(&watermarks), [("at", 7)]);
+        assert_eq!(due(&watermarks, now), [("at", 7)]);
         watermarks.keep_clocks(&clocks[1..]);
-        assert_eq!(untold(&watermarks), []);
+        assert_eq!(due(&watermarks, now), []);
+    }
+
+    #[test]
+    fn a_clock_that_stands_still_is_told_again_while_events_come() {
+        let filter = filter();
+        let clocks = filter.topic("t").expect("read").clocks();
+        let mut watermarks = Watermarks::default();
+        let mut now = Instant::now();
+        for _ in 0..3 {
+            watermarks.see(clocks, &event(5), None.into());
+            assert_eq!(due(&watermarks, now), [("at", 5)]);
+            watermarks.note_told(now);
+            now += TELL_AGAIN_EVERY;
+            assert_eq!(due(&watermarks, now), [], "no event came");
+        }
+        watermarks.hear();
+        assert_eq!(due(&watermarks, now), [("at", 5)], "events wait");
+    }
+
+    #[test]
+    fn a_successor_tells_what_could_not_be_told() {
+        let filter = filter();
+        let clocks = filter.topic("t").expect("read").clocks();
+        let now = Instant::now();
+        let mut watermarks = Watermarks::default();
+        watermarks.see(clocks, &event(5), Some(Timestamp(50)).into());
+        assert_eq!(watermarks.note(now, false), "", "all of it is told now");
+        watermarks.note_told(now);
+        watermarks.see(clocks, &event(-9), Some(Timestamp(60)).into());
+        let note = watermarks.note(now, false);
+        let mut successor = Watermarks::from_note(&note);
+        assert_eq!(due(&successor, now), [("", 60)]);
+        successor.go_back();
+        assert_eq!(due(&successor, now), [("", 60)]);
+        assert_eq!(watermarks.note(now + TELL_EVERY, false), "");
+        let waiting = Watermarks::from_note(&watermarks.note(now, true));
+        assert_eq!(due(&waiting, now), [("", 60), ("at", 5)]);
+        for other in ["", "x", "[]", "{\"at\":\"x\"}"] {
+            assert_eq!(due(&Watermarks::from_note(other), now), []);
+        }
+        let latest = watermarks.clocks["at"];
+        let long = (0..1_000).map(|number| (format!("\"\u{1}{number}"), latest));
+        watermarks.clocks.extend(long);
+        let note = watermarks.note(now, true);
+        assert!((250..=MAX_NOTE).contains(&note.len()), "{}", note.len());
+        assert!(note.starts_with("{\"\":60,"));
     }
 }

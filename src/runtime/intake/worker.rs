@@ -23,7 +23,7 @@ use crate::pattern::Rule;
 use crate::pattern::filter::Filter;
 use crate::runtime::DefinitionRegistry;
 use crate::runtime::meters;
-use crate::runtime::recovery::{MAX_BACKOFF, Recover, TRY_AGAIN_AFTER, backoff, recover};
+use crate::runtime::recovery::{MAX_BACKOFF, Pace, Recover, TRY_AGAIN_AFTER, backoff, recover};
 pub use crate::runtime::worker::Stepped;
 
 /// A source partition and how far it is.
@@ -64,6 +64,7 @@ pub struct IntakeWorker {
     /// When positions were last committed.
     pub(super) committed_at: Instant,
     failures: u32,
+    pace: Pace,
     /// Another took its place: it does nothing any more.
     is_retired: bool,
 }
@@ -97,6 +98,7 @@ impl IntakeWorker {
             owned: BTreeMap::new(),
             committed_at: Instant::now(),
             failures: 0,
+            pace: Pace::default(),
             is_retired: false,
         }
     }
@@ -191,7 +193,8 @@ impl IntakeWorker {
                 true => wait,
                 false => Duration::ZERO,
             },
-            ..self.limits
+            records: self.pace.of(self.limits.records),
+            bytes: self.pace.of(self.limits.bytes),
         };
         for change in self.log.poll(limits, &mut records)? {
             self.change_ownership(change);
@@ -208,7 +211,12 @@ impl IntakeWorker {
             records.retain(|record| self.is_started(&record.from));
             self.start_partitions(to_start)?;
         }
-        self.transact(&records)
+        let mut taken = self.transact(&records)?;
+        while taken < records.len() {
+            taken += self.transact(&records[taken..])?;
+        }
+        self.pace.note_success();
+        Ok(taken)
     }
 
     /// The partitions to be started now: all those that were not put off, else one that was.
@@ -345,6 +353,9 @@ impl IntakeWorker {
                 owned.put_off = None;
                 owned.position = *offset;
                 owned.committed = beginning.is_committed.then_some(*offset);
+                if !beginning.note.is_empty() {
+                    owned.watermarks = Watermarks::from_note(&beginning.note);
+                }
             }
         }
         Ok(())
@@ -367,6 +378,7 @@ impl IntakeWorker {
 
     fn recover(&mut self, error: &LogError) -> Stepped {
         self.failures = self.failures.saturating_add(1);
+        self.pace.note_failure();
         let retry_after = backoff(self.failures);
         match error.class {
             ErrorClass::Replaced => {

@@ -19,8 +19,8 @@ pub struct Bounds {
     /// and brokers have bounds as well.
     pub max_payload_bytes: usize,
     /// Of what falls due as time goes on, so much in one transaction at most; at least 1. All keys may wait
-    /// for the same instant.
-    pub due_at_once: usize,
+    /// for the same instant. And where so much has come of events, the others wait for the next.
+    pub at_once: usize,
 }
 
 /// What a batch comes to, to be written in one transaction.
@@ -126,6 +126,11 @@ impl Batch {
             meters::dead_letter(&refused.failure.class);
         }
         self.tally.publish();
+    }
+
+    /// Whether enough has come of it for one transaction.
+    pub(super) fn is_full(&self) -> bool {
+        self.orders.len() + self.matched.len() + self.refused.len() >= self.bounds.at_once
     }
 
     pub(super) fn is_empty(&self) -> bool {

@@ -36,6 +36,7 @@ pub use partition::RulesPartition;
 use super::dead_letter::{dead_letter, origin};
 use super::handle::DefinitionRegistry;
 use super::meters;
+use super::recovery::Pace;
 use super::rules::RuleSet;
 use super::send::{CLOUD_EVENT, JSON};
 use super::shared::Shared;
@@ -82,6 +83,14 @@ pub struct Patterns {
 struct Seen {
     generation: Option<u64>,
     rules: FxHashSet<String>,
+}
+
+/// What a partition took of the records that were for it.
+struct Taken {
+    /// So many, from the first on.
+    records: usize,
+    /// Whether sources have gone on by them.
+    has_new_times: bool,
 }
 
 /// By partition, each with the positions after it.
@@ -206,7 +215,7 @@ impl Patterns {
         !partition.is_behind
     }
 
-    /// Hands records to their partition; whether sources have gone on by them.
+    /// Hands records to their partition, until enough has come of them for one transaction.
     fn take(
         &self,
         partition: &mut RulesPartition,
@@ -214,11 +223,16 @@ impl Patterns {
         positions: &mut Positions,
         now: Timestamp,
         batch: &mut Batch,
-    ) -> Result<bool, LogError> {
+    ) -> Result<Taken, LogError> {
         let topic = self.topics.of(Source::Signals);
         let position = &mut positions[Source::Signals.index()];
         let mut has_new_times = false;
+        let mut taken = 0;
         for record in records {
+            if batch.is_full() {
+                break;
+            }
+            taken += 1;
             *position = (record.offset + 1).max(*position);
             let value = record.value.as_deref().unwrap_or_default();
             match partition.take(value, now, batch) {
@@ -235,7 +249,10 @@ impl Patterns {
                 Err(error) => batch.refused.push(unreadable(&self.topics, record, &error)),
             }
         }
-        Ok(has_new_times)
+        Ok(Taken {
+            records: taken,
+            has_new_times,
+        })
     }
 
     /// Writes the batches in one transaction.
@@ -356,6 +373,11 @@ fn due(partition: &RulesPartition) -> Option<Timestamp> {
     Some(partition.looked_at + every)
 }
 
+/// Whether time is to be looked at, also after the clock was set back.
+fn is_due(partition: &RulesPartition, now: Timestamp) -> bool {
+    due(partition).is_some_and(|due| due <= now || now < partition.looked_at)
+}
+
 /// A record of `signals` that is none.
 fn unreadable(topics: &Topics, record: &Record, error: &CodecError) -> Refused {
     Refused {
@@ -380,7 +402,7 @@ impl Stage for Patterns {
         Some(RulesPartition::new(self.tables.clone()))
     }
 
-    fn open_empty(&mut self, _: i32, _: &str) -> RulesPartition {
+    fn open_empty(&mut self, _: i32, _: &str, _: RulesPartition) -> RulesPartition {
         RulesPartition::new(self.tables.clone())
     }
 
@@ -447,36 +469,46 @@ impl Stage for Patterns {
         owned: &mut Owned<RulesPartition>,
         records: &[Record],
         now: Timestamp,
+        pace: Pace,
     ) -> Result<usize, LogError> {
         let rules = self.rules_for(records)?;
         self.open_tables(rules.generation, &rules.in_force);
         let runs = records.chunk_by(|one, next| one.partition == next.partition);
         let mut untaken: BTreeMap<i32, &[Record]> =
             runs.map(|run| (run[0].partition, run)).collect();
+        let bounds = Bounds {
+            at_once: pace.of(self.bounds.at_once),
+            ..self.bounds
+        };
         // Mostly one transaction. What is due at once may be more than fits into it, and events have to wait
-        // for that: then several.
+        // for that; or what came of the first events is enough for one: then several.
         loop {
             let mut batches = Batches::new();
-            let mut room = self.bounds.due_at_once.max(1);
+            let mut room = bounds.at_once;
             let mut is_over = true;
             for (&number, owned) in owned.iter_mut() {
                 let before = owned.positions;
                 let Some(partition) = owned.working_mut() else {
                     continue;
                 };
-                let is_due = due(partition).is_some_and(|due| due <= now);
+                let is_due = is_due(partition, now);
                 if !untaken.contains_key(&number) && !is_due && !partition.is_behind {
                     continue;
                 }
                 partition.is_pending = true;
-                let mut batch = Batch::new(self.bounds);
+                let mut batch = Batch::new(bounds);
                 let mut positions = before;
                 let mut has_new_times = false;
                 if self.catch_up(partition, &rules, now, &mut room, &mut batch) {
-                    let taken = untaken.remove(&number).unwrap_or_default();
-                    let taken = self.take(partition, taken, &mut positions, now, &mut batch);
-                    has_new_times = taken?;
+                    let records = untaken.remove(&number).unwrap_or_default();
+                    let taken = self.take(partition, records, &mut positions, now, &mut batch)?;
+                    has_new_times = taken.has_new_times;
                     partition.move_time(now, &mut room, &mut batch);
+                    let rest = &records[taken.records..];
+                    if !rest.is_empty() {
+                        untaken.insert(number, rest);
+                        is_over = false;
+                    }
                 }
                 is_over &= !partition.is_behind;
                 partition.save(has_new_times, &mut batch);

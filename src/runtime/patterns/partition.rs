@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
+use super::LOOK_AT_REST_EVERY;
 use super::agenda::Agenda;
 use super::batch::Batch;
 use super::running::{Arrival, Running, definition_of, entry};
@@ -359,7 +360,7 @@ impl RulesPartition {
 
     /// Moves event time on as far as the sources allow, or until so much was due as there is room for.
     pub(super) fn move_time(&mut self, now: Timestamp, room: &mut usize, batch: &mut Batch) {
-        self.looked_at = now;
+        self.note_look(now);
         self.agenda.look(&self.sources, now);
         // A rule that is not at work yet finds the events there when it is.
         self.is_behind = self.generation.is_none();
@@ -371,6 +372,17 @@ impl RulesPartition {
             self.is_behind |= !running.observe(id, come_to, room, batch);
             running.release(id, batch);
         }
+    }
+
+    /// Between two looks that are further apart than looks are, what was told waited to be read; and the clock
+    /// may have been set back.
+    fn note_look(&mut self, now: Timestamp) {
+        let elapsed = now.0.saturating_sub(self.looked_at.0);
+        let usual = elapsed.clamp(0, LOOK_AT_REST_EVERY.0 as i64);
+        if elapsed != usual {
+            self.sources.pass_over(elapsed.saturating_sub(usual));
+        }
+        self.looked_at = now;
     }
 
     /// The entries of all that changed.

@@ -49,6 +49,17 @@ impl Sources {
         }
     }
 
+    /// Passes over a span of the wall clock in which nobody could listen, or takes one back that it was set
+    /// back by: neither makes a source idle, nor keeps it from being so.
+    pub(in crate::runtime) fn pass_over(&mut self, span: i64) {
+        for clock in self.topics.values_mut().flat_map(BTreeMap::values_mut) {
+            clock.since.0 = clock.since.0.saturating_add(span);
+            for seen in clock.partitions.iter_mut().flatten() {
+                seen.told.0 = seen.told.0.saturating_add(span);
+            }
+        }
+    }
+
     /// Takes note of a watermark; whether it says anything new.
     pub(in crate::runtime) fn note(&mut self, source: SourceTime, now: Timestamp) -> bool {
         let SourceTime {
@@ -91,7 +102,8 @@ impl Sources {
         let idle_after = rule.time.idle_after;
         let is_idle = |told: Timestamp| now.since(told) >= idle_after;
         let mut slowest: Option<Timestamp> = None;
-        let mut latest: Option<Seen> = None;
+        let mut latest: Option<Timestamp> = None;
+        let mut last_told: Option<Timestamp> = None;
         let mut since = now;
         let mut is_unheard = false;
         for (topic, clock) in rule.topics.iter().zip(clocks) {
@@ -103,9 +115,8 @@ impl Sources {
             since = since.min(of_topic.since);
             is_unheard |= of_topic.partitions.iter().any(Option::is_none);
             for seen in of_topic.partitions.iter().flatten() {
-                if latest.is_none_or(|latest| seen.at > latest.at) {
-                    latest = Some(*seen);
-                }
+                latest = latest.max(Some(seen.at));
+                last_told = last_told.max(Some(seen.told));
                 if !is_idle(seen.told) {
                     slowest = Some(slowest.map_or(seen.at, |slowest| slowest.min(seen.at)));
                 }
@@ -115,9 +126,9 @@ impl Sources {
         if is_waiting {
             return None;
         }
-        let latest = latest?;
-        let idle_for = now.since(latest.told).0.saturating_sub(idle_after.0);
-        Some(slowest.unwrap_or(latest.at + Millis(idle_for)))
+        let silent_for = now.since(last_told?);
+        let all_idle_for = Millis(silent_for.0.saturating_sub(idle_after.0));
+        slowest.or(Some(latest? + all_idle_for))
     }
 
     /// Forgets topics and clocks that no rule reads.
@@ -220,6 +231,37 @@ mod tests {
         assert_eq!(time(&again, 30_000), Some(400), "nobody is idle at first");
         again.keep(|topic, _| topic == "one");
         assert_eq!(again.saved().len(), 2);
+    }
+
+    #[test]
+    fn time_goes_on_by_itself_from_where_the_last_source_fell_silent() {
+        let rule = syntax::parse(RULE, None).expect("valid").remove(0);
+        let mut sources = Sources::default();
+        let time = |sources: &Sources, now: i64| {
+            let time = sources.time_of(&rule, &rule.clocks(), Timestamp(now));
+            time.map(|at| at.0)
+        };
+        told(&mut sources, "one", 0, 5_000, 1_000);
+        told(&mut sources, "two", 0, 4_000, 60_000);
+        assert_eq!(time(&sources, 69_999), Some(4_000));
+        assert_eq!(time(&sources, 70_000), Some(5_000), "all are idle just now");
+        assert_eq!(time(&sources, 71_000), Some(6_000));
+        // Nobody listened for 10 s, and the clock was set back by 30.
+        sources.pass_over(10_000);
+        assert_eq!(time(&sources, 79_999), Some(4_000));
+        sources.pass_over(-30_000);
+        assert_eq!(time(&sources, 51_000), Some(6_000));
+    }
+
+    #[test]
+    fn a_source_that_repeats_itself_is_not_idle() {
+        let rule = syntax::parse(RULE, None).expect("valid").remove(0);
+        let mut sources = Sources::default();
+        for now in [1_000, 10_000, 19_000, 28_000] {
+            told(&mut sources, "one", 0, 500, now);
+        }
+        let time = sources.time_of(&rule, &rule.clocks(), Timestamp(37_999));
+        assert_eq!(time, Some(Timestamp(500)));
     }
 
     #[test]

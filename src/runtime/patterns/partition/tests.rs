@@ -23,7 +23,7 @@ impl World {
         let bounds = Bounds {
             max_depth: 8,
             max_payload_bytes: 1_000,
-            due_at_once: usize::MAX,
+            at_once: usize::MAX,
         };
         let mut world = Self {
             partition: RulesPartition::new(Arc::new(NoTables)),
@@ -76,12 +76,18 @@ impl World {
         self.take(&value);
     }
 
-    /// The rules that a look at `now` found something to do for.
+    /// The rules that looks up to `now` found something to do for.
     fn look(&mut self, now: i64) -> Vec<RuleId> {
-        self.now = Timestamp(now);
         let mut room = usize::MAX;
-        self.partition
-            .move_time(self.now, &mut room, &mut self.batch);
+        loop {
+            let next = self.now + LOOK_AT_REST_EVERY;
+            self.now = next.min(Timestamp(now));
+            self.partition
+                .move_time(self.now, &mut room, &mut self.batch);
+            if self.now >= Timestamp(now) {
+                break;
+            }
+        }
         let touched = self.partition.agenda.touched().iter().cloned().collect();
         self.partition.save(true, &mut self.batch);
         touched
@@ -119,6 +125,36 @@ fn a_rule_that_nothing_is_due_of_is_not_touched_and_comes_as_far_as_the_others()
     );
     assert_eq!(world.batch.matched.len(), 1);
     assert!(!world.partition.is_waiting());
+}
+
+#[test]
+fn who_was_not_listened_to_is_not_idle_and_a_clock_set_back_holds_nothing_up() {
+    let mut world = World::new();
+    world.come_to(10_000);
+    world.look(0);
+    let watermark = |world: &World| world.partition.levels()["busy@1"].watermark;
+    let look_once = |world: &mut World, now: i64| {
+        world
+            .partition
+            .move_time(Timestamp(now), &mut 9, &mut world.batch);
+        world.partition.save(true, &mut world.batch);
+    };
+    look_once(&mut world, 100_000);
+    assert_eq!(
+        watermark(&world),
+        Some(Timestamp(10_000)),
+        "a worker that stalled"
+    );
+    look_once(&mut world, 40_000);
+    world.now = Timestamp(40_000);
+    world.look(49_000);
+    assert_eq!(watermark(&world), Some(Timestamp(10_000)));
+    world.look(52_000);
+    assert_eq!(
+        watermark(&world),
+        Some(Timestamp(13_000)),
+        "idle since 49 s"
+    );
 }
 
 #[test]
