@@ -16,6 +16,8 @@ pub(crate) mod describe_topic_partitions;
 pub(crate) mod describe_transactions;
 #[cfg(test)]
 mod every_version;
+#[cfg(test)]
+mod failed_writes;
 pub(crate) mod fetch;
 pub(crate) mod find_coordinator;
 pub(crate) mod heartbeat;

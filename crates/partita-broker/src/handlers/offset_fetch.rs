@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use kafka_protocol::ResponseError;
+use kafka_protocol::messages::offset_fetch_request::OffsetFetchRequestTopic;
 use kafka_protocol::messages::offset_fetch_response::{
     OffsetFetchResponseGroup, OffsetFetchResponsePartition, OffsetFetchResponsePartitions,
     OffsetFetchResponseTopic, OffsetFetchResponseTopics,
@@ -40,23 +41,24 @@ pub(crate) async fn handle(
     request.groups = distinct(request.groups, |group| group.group_id.clone());
     let require_stable = request.require_stable;
     if version < 8 {
-        let topics = request.topics.map(|topics| {
-            let topics = topics.into_iter();
+        let wanted = request.topics.as_ref().map(|topics| {
+            let topics = topics.iter();
             topics
-                .map(|topic| (topic.name.to_string(), topic.partition_indexes))
+                .map(|topic| (topic.name.to_string(), topic.partition_indexes.clone()))
                 .collect()
         });
-        return match look_up(
-            broker,
-            vec![(request.group_id.to_string(), topics)],
-            require_stable,
-        )
-        .await
-        {
+        let group = request.group_id.to_string();
+        return match look_up(broker, vec![(group, wanted)], require_stable).await {
             Ok(mut groups) => {
                 let topics = groups.pop().unwrap_or_default();
                 OffsetFetchResponse::default()
                     .with_topics(topics.into_iter().map(topic_of_one).collect())
+            }
+            // This version has no error for the whole answer.
+            Err(code) if version < 2 => {
+                let topics = request.topics.unwrap_or_default().into_iter();
+                OffsetFetchResponse::default()
+                    .with_topics(topics.map(|topic| refused(topic, code)).collect())
             }
             Err(code) => OffsetFetchResponse::default().with_error_code(code),
         };
@@ -169,6 +171,18 @@ fn topic_of_one((name, partitions): (String, Partitions)) -> OffsetFetchResponse
     OffsetFetchResponseTopic::default()
         .with_name(TopicName(StrBytes::from_string(name)))
         .with_partitions(partitions.collect())
+}
+
+fn refused(topic: OffsetFetchRequestTopic, code: i16) -> OffsetFetchResponseTopic {
+    let partitions = topic.partition_indexes.into_iter().map(|partition| {
+        OffsetFetchResponsePartition::default()
+            .with_partition_index(partition)
+            .with_committed_offset(-1)
+            .with_error_code(code)
+    });
+    OffsetFetchResponseTopic::default()
+        .with_partitions(partitions.collect())
+        .with_name(topic.name)
 }
 
 fn topic_of_many((name, partitions): (&String, &Partitions)) -> OffsetFetchResponseTopics {

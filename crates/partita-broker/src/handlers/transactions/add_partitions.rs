@@ -43,16 +43,24 @@ pub(crate) async fn handle(
         };
         transactions.iter().map(each).collect::<Vec<_>>()
     });
-    if durable.wait().await.is_err() {
-        return AddPartitionsToTxnResponse::default()
-            .with_error_code(ResponseError::CoordinatorNotAvailable.code());
-    }
+    let failed = durable.wait().await.is_err();
+    let unavailable = ResponseError::CoordinatorNotAvailable.code();
     if version < 4 {
-        let topics = results
+        let mut topics = results
             .pop()
             .map(|result| result.topic_results)
             .unwrap_or_default();
+        if failed {
+            // These versions have no error for the whole answer.
+            topics
+                .iter_mut()
+                .flat_map(|topic| &mut topic.results_by_partition)
+                .for_each(|row| row.partition_error_code = unavailable);
+        }
         return AddPartitionsToTxnResponse::default().with_results_by_topic_v3_and_below(topics);
+    }
+    if failed {
+        return AddPartitionsToTxnResponse::default().with_error_code(unavailable);
     }
     AddPartitionsToTxnResponse::default().with_results_by_transaction(results)
 }
