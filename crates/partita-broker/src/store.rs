@@ -7,10 +7,14 @@
 //!
 //! The bytes are written outside the lock, by whoever comes first for all who came meanwhile. With
 //! [`Fsync::Always`] a thread of its own writes and syncs, so that no task of the runtime waits for the disk.
+//!
+//! A write that the disk refuses is tried again. After a sync that failed the store is offline, as a log directory of
+//! Apache Kafka would be: it refuses all changes and still answers readers.
 
-use std::path::PathBuf;
+mod restore;
+
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
-use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::thread::JoinHandle;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
@@ -18,33 +22,13 @@ use tokio::sync::watch;
 
 use crate::batch::BatchHeader;
 use crate::config::{Config, Fsync, Storage};
-use crate::state::codec::CodecError;
 use crate::state::{Event, PartitionId, State};
 use crate::view::View;
-use crate::wal::folder::{Folder, FolderError, new_cluster_id};
-use crate::wal::recovery::{RecoveryError, recover};
-use crate::wal::snapshot::{self, SnapshotError};
-use crate::wal::{
-    LogHead, LogWriter, Place, SEGMENT_HEADER_BYTES, Segment, SegmentId, SegmentKind,
-};
-
-/// Why the store cannot be opened.
-#[derive(Debug, thiserror::Error)]
-pub enum OpenError {
-    #[error(transparent)]
-    Folder(#[from] FolderError),
-    #[error(transparent)]
-    Recovery(#[from] RecoveryError),
-    #[error(transparent)]
-    Snapshot(#[from] SnapshotError),
-    #[error("segment {id} is missing in {folder}, and the checkpoint refers to it")]
-    MissingSegment { folder: PathBuf, id: SegmentId },
-}
-
-/// Why something written is not durable (yet: it is tried again with the next write).
-#[derive(Debug, Clone, thiserror::Error)]
-#[error("the log cannot be written: {0}")]
-pub(crate) struct WriteError(Arc<str>);
+use crate::wal::folder::{Folder, new_cluster_id};
+use crate::wal::snapshot;
+use crate::wal::{LogHead, LogWriter, Place, SEGMENT_HEADER_BYTES, WriteError};
+pub use restore::OpenError;
+use restore::{Restored, restore};
 
 pub(crate) struct Store {
     shared: Arc<Shared>,
@@ -62,6 +46,8 @@ struct Shared {
     durable: AtomicU64,
     /// Bytes that the disk refused so far.
     backlog: AtomicUsize,
+    /// The sync that failed, after which nothing is written.
+    offline: OnceLock<WriteError>,
     progress: watch::Sender<Progress>,
     fsync: Fsync,
     fsync_interval: Duration,
@@ -90,6 +76,9 @@ pub(crate) struct Writer<'a> {
     inner: &'a mut Inner,
     /// The instant of everything in this write, in milliseconds since the epoch.
     pub(crate) now: i64,
+    is_offline: bool,
+    /// Whether there was a change that did not happen, because the store is offline.
+    was_refused: bool,
 }
 
 impl Writer<'_> {
@@ -99,6 +88,10 @@ impl Writer<'_> {
 
     /// Makes something happen: it is in the log and in the state when this returns.
     pub(crate) fn emit(&mut self, event: Event) {
+        if self.is_offline {
+            self.was_refused = true;
+            return;
+        }
         self.inner.log.append_event(self.now, &event);
         self.inner.state.apply(self.now, &event);
     }
@@ -112,6 +105,10 @@ impl Writer<'_> {
         bytes: &[u8],
     ) -> Option<i64> {
         let base_offset = self.inner.state.partition_by_id(partition)?.log_end;
+        if self.is_offline {
+            self.was_refused = true;
+            return Some(base_offset);
+        }
         let place =
             self.inner
                 .log
@@ -158,7 +155,7 @@ impl Durable {
                     }
                 }
                 if progress.changed().await.is_err() {
-                    return Err(WriteError("the broker is stopping".into()));
+                    return Err(WriteError::Stopping);
                 }
             },
         }
@@ -168,7 +165,7 @@ impl Durable {
 impl Store {
     /// Opens memory, or the data folder, and replays what is there. Blocks.
     pub(crate) fn open(config: &Config) -> Result<Store, OpenError> {
-        let (folder, mut state, log) = match &config.storage {
+        let (folder, mut state, log, unsynced) = match &config.storage {
             Storage::Memory => {
                 let first = Place {
                     segment: 1,
@@ -178,18 +175,24 @@ impl Store {
                     None,
                     State::default(),
                     LogHead::new(None, config.segment_bytes, Vec::new(), first),
+                    Vec::new(),
                 )
             }
             Storage::Folder(path) => {
                 let folder = Folder::open(path)?;
-                let (state, segments, end) = restore(&folder)?;
+                let Restored {
+                    state,
+                    segments,
+                    recent,
+                    end,
+                } = restore(&folder, config.fsync)?;
                 let log = LogHead::new(
                     Some(folder.path.clone()),
                     config.segment_bytes,
                     segments,
                     end,
                 );
-                (Some(folder), state, log)
+                (Some(folder), state, log, recent)
             }
         };
         // What was recovered is durable: readers may see all of it.
@@ -210,9 +213,10 @@ impl Store {
         };
         let shared = Arc::new(Shared {
             inner: Mutex::new(Inner { state, log }),
-            writer: Mutex::new(LogWriter::new(hot_limit, fsync != Fsync::Never)),
+            writer: Mutex::new(LogWriter::new(hot_limit, fsync != Fsync::Never, unsynced)),
             durable: AtomicU64::new(durable),
             backlog: AtomicUsize::new(0),
+            offline: OnceLock::new(),
             progress: watch::Sender::new(Progress {
                 durable,
                 failed: None,
@@ -257,15 +261,23 @@ impl Store {
 
     /// Decides and changes, in one piece. The promise also covers everything written before.
     pub(crate) fn write<T>(&self, change: impl FnOnce(&mut Writer<'_>) -> T) -> (T, Durable) {
+        let offline = self.shared.offline.get();
         let mut inner = self.shared.lock();
-        let result = change(&mut Writer {
+        let mut writer = Writer {
             inner: &mut inner,
             now: now_ms(),
-        });
+            is_offline: offline.is_some(),
+            was_refused: false,
+        };
+        let result = change(&mut writer);
+        let was_refused = writer.was_refused;
         let end = inner.log.end().to_bits();
         drop(inner);
-        let durable = if self.shared.durable.load(Ordering::Acquire) >= end {
+        let is_durable = !was_refused && self.shared.durable.load(Ordering::Acquire) >= end;
+        let durable = if is_durable {
             Durable::Decided(Ok(()))
+        } else if let Some(error) = offline {
+            Durable::Decided(Err(error.clone()))
         } else if self.shared.fsync == Fsync::Always {
             self.shared.call_committer();
             Durable::From(end, self.shared.progress.subscribe())
@@ -280,10 +292,14 @@ impl Store {
         self.shared.backlog.load(Ordering::Relaxed)
     }
 
+    /// Whether a sync failed and nothing is written any more.
+    pub(crate) fn is_offline(&self) -> bool {
+        self.shared.offline.get().is_some()
+    }
+
     /// Writes a checkpoint, after which a restart begins here, and deletes the segments that nobody refers to any
     /// more; returns how many. Blocks, and holds the lock while the state is encoded.
     pub(crate) fn checkpoint(&self) -> Result<usize, WriteError> {
-        let failed = |error: std::io::Error| WriteError(error.to_string().into());
         let mut bytes = snapshot::begin();
         let (place, unused) = {
             let inner = self.shared.lock();
@@ -303,10 +319,9 @@ impl Store {
         };
         if let Some(folder) = &self.folder {
             self.shared.write_up_to(place.to_bits())?;
-            if self.shared.fsync != Fsync::Never {
-                self.shared.sync()?;
-            }
-            snapshot::write(&folder.path, place, bytes).map_err(failed)?;
+            // Whatever the mode: what the checkpoint stands for is deleted, or not read again.
+            self.shared.sync()?;
+            snapshot::write(&folder.path, place, bytes).map_err(WriteError::refused)?;
         }
         let removed: Vec<_> = {
             let mut inner = self.shared.lock();
@@ -317,7 +332,7 @@ impl Store {
                 .collect()
         };
         for segment in &removed {
-            segment.delete().map_err(failed)?;
+            segment.delete().map_err(WriteError::refused)?;
         }
         Ok(removed.len())
     }
@@ -329,16 +344,8 @@ impl Store {
         change(state, log)
     }
 
-    /// Whether bytes are forced to the disk at all.
-    pub(crate) fn syncs(&self) -> bool {
-        self.shared.fsync != Fsync::Never
-    }
-
-    /// Writes and syncs what is left, and a checkpoint, so that the next start is quick. Nothing is written after it.
+    /// Writes what is left, and a checkpoint, so that the next start is quick. Nothing is written after it.
     pub(crate) fn close(&self) -> Result<(), WriteError> {
-        let end = self.shared.lock().log.end().to_bits();
-        self.shared.write_up_to(end)?;
-        self.shared.sync()?;
         self.checkpoint()?;
         // Whoever holds the writer has written; whoever takes it from now on finds the store closed.
         let _writer = self.shared.lock_writer();
@@ -348,66 +355,6 @@ impl Store {
         }
         Ok(())
     }
-}
-
-/// The state at the last checkpoint and all that happened since; the segments in use; where the log ends.
-fn restore(folder: &Folder) -> Result<(State, Vec<Arc<Segment>>, Place), OpenError> {
-    let log_ids = folder.segments(SegmentKind::Log)?;
-    let (from, mut state) = match snapshot::read(&folder.path)? {
-        Some((place, bytes)) => {
-            let damaged = |problem: CodecError| SnapshotError::Damaged {
-                path: snapshot::path(&folder.path),
-                problem: problem.to_string(),
-            };
-            (place, State::decode(&bytes).map_err(damaged)?)
-        }
-        None => {
-            let first = log_ids.first().copied().unwrap_or(1);
-            (
-                Place {
-                    segment: first,
-                    position: SEGMENT_HEADER_BYTES,
-                },
-                State::default(),
-            )
-        }
-    };
-    let used = state.segments_in_use();
-    let mut segments = Vec::new();
-    let before = log_ids
-        .iter()
-        .filter(|id| **id < from.segment)
-        .map(|id| (*id, SegmentKind::Log));
-    let kept = folder.segments(SegmentKind::Kept)?;
-    for (id, kind) in before.chain(kept.iter().map(|id| (*id, SegmentKind::Kept))) {
-        let path = kind.path(&folder.path, id);
-        let io_error = |source| FolderError::Io {
-            path: path.clone(),
-            source,
-        };
-        if used.contains(&id) {
-            segments.push(Arc::new(
-                Segment::open(id, kind, &folder.path).map_err(io_error)?,
-            ));
-        } else {
-            // Left behind by a crash between a checkpoint and the deletion, or before the checkpoint that would count.
-            std::fs::remove_file(&path).map_err(io_error)?;
-        }
-    }
-    let (recent, end) = recover(&folder.path, &log_ids, from, |at, event| {
-        state.apply(at, event)
-    })?;
-    segments.extend(recent);
-    if let Some(missing) = used
-        .iter()
-        .find(|id| !segments.iter().any(|segment| segment.id == **id))
-    {
-        return Err(OpenError::MissingSegment {
-            folder: folder.path.clone(),
-            id: *missing,
-        });
-    }
-    Ok((state, segments, end))
 }
 
 impl Drop for Store {
@@ -435,8 +382,11 @@ impl Shared {
         if self.durable.load(Ordering::Acquire) >= end {
             return Ok(());
         }
+        if let Some(error) = self.offline.get() {
+            return Err(error.clone());
+        }
         if self.closed.load(Ordering::Acquire) {
-            return Err(WriteError("the broker is stopping".into()));
+            return Err(WriteError::Stopping);
         }
         let (chunks, touched, ends, reached) = {
             let mut inner = self.lock();
@@ -446,20 +396,15 @@ impl Shared {
             (chunks, touched, ends, inner.log.end().to_bits())
         };
         let written = writer.write(chunks).and_then(|()| match self.fsync {
-            Fsync::Always => sync_all(&mut writer),
-            Fsync::Never => {
-                writer.take_unsynced();
-                Ok(())
-            }
-            Fsync::Interval => Ok(()),
+            Fsync::Always => writer.sync(),
+            Fsync::Interval | Fsync::Never => Ok(()),
         });
         self.backlog
             .store(writer.unwritten_bytes(), Ordering::Relaxed);
         if let Err(error) = written {
-            tracing::error!(%error, "the log cannot be written; it is tried again with the next write");
             // The ends are shown when the bytes are written at last.
             self.lock().state.touch(touched);
-            return Err(WriteError(error.to_string().into()));
+            return Err(self.told(error));
         }
         self.durable.store(reached, Ordering::Release);
         for (view, high, stable) in ends {
@@ -468,8 +413,33 @@ impl Shared {
         Ok(())
     }
 
+    /// Forces all that was written to the disk.
     fn sync(&self) -> Result<(), WriteError> {
-        sync_all(&mut self.lock_writer()).map_err(|error| WriteError(error.to_string().into()))
+        let mut writer = self.lock_writer();
+        let synced = if self.fsync == Fsync::Never {
+            // Nobody waits for it, so nobody shall be kept from writing meanwhile.
+            let segments = writer.unsynced();
+            drop(writer);
+            let synced = segments.iter().try_for_each(|segment| segment.sync());
+            self.lock_writer().note_synced(&segments, synced)
+        } else {
+            writer.sync()
+        };
+        synced.map_err(|error| self.told(error))
+    }
+
+    /// Tells an error of the writer, and remembers it if it is for good.
+    fn told(&self, error: WriteError) -> WriteError {
+        match error {
+            WriteError::Offline(_) => {
+                self.offline.get_or_init(|| {
+                    tracing::error!(%error);
+                    error.clone()
+                });
+            }
+            _ => tracing::error!(%error, "what was not written is tried again with the next write"),
+        }
+        error
     }
 
     fn call_committer(&self) {
@@ -498,15 +468,15 @@ impl Shared {
                 *work = false;
             }
             if !always {
-                if let Err(error) = self.sync() {
-                    tracing::error!(%error, "the log cannot be forced to the disk");
+                if self.sync().is_err() {
+                    return;
                 }
                 continue;
             }
             let tried = self.lock().log.end().to_bits();
             let result = self.write_up_to(tried);
             let failed = result.err().map(|error| (tried, error));
-            let retry = failed.is_some();
+            let retry = failed.is_some() && self.offline.get().is_none();
             self.progress.send_replace(Progress {
                 durable: self.durable.load(Ordering::Acquire),
                 failed,
@@ -517,17 +487,6 @@ impl Shared {
             }
         }
     }
-}
-
-fn sync_all(writer: &mut LogWriter) -> std::io::Result<()> {
-    let segments = writer.take_unsynced();
-    for segment in &segments {
-        if let Err(error) = segment.sync() {
-            writer.still_unsynced(segments);
-            return Err(error);
-        }
-    }
-    Ok(())
 }
 
 /// The views of partitions and the ends that they should show.

@@ -74,6 +74,9 @@ const ROUNDS_TO_RECLAIM: u64 = 5;
 
 fn go_round(broker: &BrokerInner, rounds: &mut Rounds) {
     let (store, config) = (&broker.store, &broker.config);
+    if store.is_offline() {
+        return;
+    }
     let now = now_ms();
     rounds.count += 1;
     retention::enforce(store, config, now);

@@ -26,6 +26,7 @@ pub(crate) async fn watch(broker: Weak<BrokerInner>) {
         };
         tokio::time::sleep((retention / 10).clamp(SHORTEST_ROUND, LONGEST_ROUND)).await;
         match broker.upgrade() {
+            Some(broker) if broker.store.is_offline() => {}
             Some(broker) => go_round(&broker, &mut idle_since),
             None => return,
         }

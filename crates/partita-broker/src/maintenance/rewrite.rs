@@ -80,7 +80,8 @@ impl<'s> Rewriter<'s> {
         Ok(std::mem::take(&mut self.entries))
     }
 
-    /// Ends the work: everything is in its file, and on the disk where the broker forces things there.
+    /// Ends the work: everything is in its file and on the disk, whatever the broker's mode is. What it replaces was
+    /// perhaps written long ago and will be deleted.
     pub(super) fn finish(mut self) -> io::Result<()> {
         self.close_entry()?;
         self.sync_segment()
@@ -125,8 +126,8 @@ impl<'s> Rewriter<'s> {
 
     fn sync_segment(&self) -> io::Result<()> {
         match &self.segment {
-            Some(segment) if self.store.syncs() => segment.sync(),
-            _ => Ok(()),
+            Some(segment) => segment.sync(),
+            None => Ok(()),
         }
     }
 }

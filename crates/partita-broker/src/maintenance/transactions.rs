@@ -18,6 +18,9 @@ pub(crate) async fn watch(broker: Weak<BrokerInner>) {
         let Some(broker) = broker.upgrade() else {
             return;
         };
+        if broker.store.is_offline() {
+            continue;
+        }
         let (aborted, durable) = broker.store.write(|writer| {
             let now = writer.now;
             let late = |transaction: &crate::state::transaction::Transaction| {

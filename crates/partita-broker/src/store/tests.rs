@@ -1,3 +1,5 @@
+mod disk;
+
 use std::collections::BTreeMap;
 use std::path::Path;
 
@@ -8,6 +10,7 @@ use super::*;
 use crate::state::event::OffsetEntry;
 use crate::state::offsets::Committed;
 use crate::testing::{Sample, batch};
+use crate::wal::SegmentKind;
 
 /// Something to do to a store; numbers are taken modulo what is there.
 #[derive(Debug, Clone)]
@@ -419,45 +422,4 @@ fn a_whole_frame_of_an_unknown_kind_is_told_and_nothing_is_cut_off() {
     };
     assert!(error.to_string().contains("unknown event 200"), "{error}");
     assert_eq!(std::fs::read(&path).unwrap(), bytes);
-}
-
-#[test]
-fn a_disk_that_refuses_loses_nothing_once_it_accepts_again() {
-    let folder = tempfile::tempdir().unwrap();
-    let data = folder.path().join("data");
-    let store = Store::open(&config(&data)).unwrap();
-    assert!(perform(&store, &Step::CreateTopic { partitions: 1 }, 0));
-    // New segments cannot be created while the folder is away; the open one still can be written.
-    let away = folder.path().join("away");
-    std::fs::rename(&data, &away).unwrap();
-    let mut refused = 0;
-    for _ in 0..60 {
-        let ((), durable) = store.write(|writer| {
-            append(writer, 0, Sample::plain(2)).unwrap();
-        });
-        let Durable::Decided(result) = durable else {
-            panic!("this store does not sync")
-        };
-        refused += usize::from(result.is_err());
-    }
-    assert!(refused > 0);
-    let shown = store.read(|state| state.partition_by_id(0).unwrap().view.high_watermark());
-    assert_eq!(
-        shown,
-        (60 - refused as i64) * 2,
-        "readers see what is written and no more"
-    );
-    std::fs::rename(&away, &data).unwrap();
-    assert!(perform(
-        &store,
-        &Step::Append {
-            partition: 0,
-            records: 1
-        },
-        0
-    ));
-    check_views(&store);
-    let live = bytes_of(&store);
-    drop(store);
-    assert!(bytes_of(&Store::open(&config(&data)).unwrap()) == live);
 }

@@ -15,7 +15,7 @@ use crate::state::event::kind;
 use crate::state::{Event, PartitionId};
 
 /// Bytes that go to one position of one segment.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub(crate) struct Chunk {
     pub(crate) segment: Arc<Segment>,
     pub(crate) position: u32,
@@ -163,6 +163,11 @@ impl LogHead {
         self.segments
             .values()
             .filter(|segment| segment.id != self.current.id)
+    }
+
+    #[cfg(test)]
+    pub(crate) fn segments(&self) -> impl Iterator<Item = &Arc<Segment>> {
+        self.segments.values()
     }
 
     /// Lets go of a segment that nobody refers to any more.

@@ -21,7 +21,7 @@ pub(crate) mod writer;
 
 pub(crate) use head::LogHead;
 pub(crate) use segment::{Segment, SegmentKind};
-pub(crate) use writer::LogWriter;
+pub(crate) use writer::{LogWriter, WriteError};
 
 /// Number of a segment: counts up, never reused.
 pub(crate) type SegmentId = u32;

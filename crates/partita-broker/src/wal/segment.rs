@@ -173,7 +173,7 @@ impl Segment {
     }
 
     #[cfg(test)]
-    pub(super) fn was_synced(&self) -> bool {
+    pub(crate) fn was_synced(&self) -> bool {
         self.entry_synced.load(Ordering::Acquire)
     }
 

@@ -7,6 +7,27 @@ use std::sync::Arc;
 use super::Segment;
 use super::head::Chunk;
 
+/// Why something written is not durable.
+#[derive(Debug, Clone, thiserror::Error)]
+pub(crate) enum WriteError {
+    /// It is tried again with the next write.
+    #[error("the log cannot be written: {0}")]
+    Refused(Arc<str>),
+    /// The kernel may have dropped what it could not bring to the disk: a later sync that succeeds would prove nothing.
+    #[error(
+        "the log could not be forced to the disk ({0}): nothing more is written until the broker is restarted"
+    )]
+    Offline(Arc<str>),
+    #[error("the broker is stopping")]
+    Stopping,
+}
+
+impl WriteError {
+    pub(crate) fn refused(error: io::Error) -> WriteError {
+        WriteError::Refused(error.to_string().into())
+    }
+}
+
 /// The one that writes; whoever holds it writes for all who wait.
 #[derive(Debug)]
 pub(crate) struct LogWriter {
@@ -18,27 +39,30 @@ pub(crate) struct LogWriter {
     hot: VecDeque<(Arc<Segment>, usize)>,
     hot_bytes: usize,
     hot_limit: usize,
-    /// Whether bytes are forced to the disk at all.
+    /// Whether bytes are forced to the disk as they are written, and not only for a checkpoint.
     syncs: bool,
+    /// The sync that failed, after which nothing is written.
+    offline: Option<WriteError>,
 }
 
 impl LogWriter {
-    /// Keeps up to `hot_limit` bytes in memory beside the files.
-    pub(crate) fn new(hot_limit: usize, syncs: bool) -> LogWriter {
+    /// Keeps up to `hot_limit` bytes in memory beside the files. `unsynced` was written by an earlier process.
+    pub(crate) fn new(hot_limit: usize, syncs: bool, unsynced: Vec<Arc<Segment>>) -> LogWriter {
         LogWriter {
             unwritten: VecDeque::new(),
-            unsynced: Vec::new(),
+            unsynced,
             hot: VecDeque::new(),
             hot_bytes: 0,
             hot_limit,
             syncs,
+            offline: None,
         }
     }
 
     /// Writes all chunks in order; after an error the rest is kept for the next call.
-    pub(crate) fn write(&mut self, chunks: Vec<Chunk>) -> io::Result<()> {
+    pub(crate) fn write(&mut self, chunks: Vec<Chunk>) -> Result<(), WriteError> {
         self.unwritten.extend(chunks);
-        while let Some(chunk) = self.unwritten.front() {
+        while let Some(chunk) = self.unwritten.front().cloned() {
             let is_new = !self
                 .unsynced
                 .iter()
@@ -46,17 +70,56 @@ impl LogWriter {
             if is_new && self.syncs {
                 // Recovery takes a torn end for one only in the last segment: no segment may begin on the disk
                 // before the one ahead of it is whole there.
-                self.unsynced
-                    .iter()
-                    .try_for_each(|segment| segment.sync())?;
+                self.sync()?;
             }
-            chunk.segment.write(chunk.position, chunk.bytes.clone())?;
+            // What is tried again overwrites what an earlier attempt wrote in part.
+            let Chunk {
+                segment,
+                position,
+                bytes,
+            } = chunk;
+            let length = bytes.len();
+            segment
+                .write(position, bytes)
+                .map_err(WriteError::refused)?;
             if is_new {
-                self.unsynced.push(chunk.segment.clone());
+                self.unsynced.push(segment.clone());
             }
-            self.keep_hot(chunk.segment.clone(), chunk.bytes.len());
+            self.keep_hot(segment, length);
             self.unwritten.pop_front();
         }
+        Ok(())
+    }
+
+    /// Forces all that was written to the disk. After a failure it fails for ever.
+    pub(crate) fn sync(&mut self) -> Result<(), WriteError> {
+        let synced = self.unsynced.iter().try_for_each(|segment| segment.sync());
+        self.note_synced(&self.unsynced(), synced)?;
+        self.unsynced.clear();
+        Ok(())
+    }
+
+    /// The segments with bytes that were not forced to the disk, in the order of the log.
+    pub(crate) fn unsynced(&self) -> Vec<Arc<Segment>> {
+        self.unsynced.clone()
+    }
+
+    /// What came of syncing these, while others may have written on to the last of them.
+    pub(crate) fn note_synced(
+        &mut self,
+        segments: &[Arc<Segment>],
+        synced: io::Result<()>,
+    ) -> Result<(), WriteError> {
+        if let Err(error) = synced {
+            self.offline
+                .get_or_insert(WriteError::Offline(error.to_string().into()));
+        }
+        if let Some(error) = &self.offline {
+            return Err(error.clone());
+        }
+        let sealed = &segments[..segments.len().saturating_sub(1)];
+        self.unsynced
+            .retain(|segment| !sealed.iter().any(|synced| Arc::ptr_eq(segment, synced)));
         Ok(())
     }
 
@@ -79,16 +142,6 @@ impl LogWriter {
     pub(crate) fn unwritten_bytes(&self) -> usize {
         self.unwritten.iter().map(|chunk| chunk.bytes.len()).sum()
     }
-
-    /// The segments to force to the disk, so that all that was written is safe.
-    pub(crate) fn take_unsynced(&mut self) -> Vec<Arc<Segment>> {
-        std::mem::take(&mut self.unsynced)
-    }
-
-    /// Gives back what [`LogWriter::take_unsynced`] gave, after a failure.
-    pub(crate) fn still_unsynced(&mut self, segments: Vec<Arc<Segment>>) {
-        self.unsynced.extend(segments);
-    }
 }
 
 #[cfg(test)]
@@ -107,13 +160,14 @@ mod tests {
                 position: SEGMENT_HEADER_BYTES,
                 bytes: Bytes::from_static(b"frames"),
             };
-            let mut writer = LogWriter::new(1 << 20, syncs);
+            let mut writer = LogWriter::new(1 << 20, syncs, Vec::new());
             let (first, second) = (chunk(1), chunk(2));
             let segments = [first.segment.clone(), second.segment.clone()];
             writer.write(vec![first, second]).unwrap();
-            let synced = segments.map(|segment| segment.was_synced());
+            let synced = segments.each_ref().map(|segment| segment.was_synced());
             assert_eq!(synced, [syncs, false]);
-            assert_eq!(writer.take_unsynced().len(), 2);
+            writer.sync().unwrap();
+            assert!(segments.iter().all(|segment| segment.was_synced()));
         }
     }
 }
