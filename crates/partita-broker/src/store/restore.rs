@@ -22,6 +22,10 @@ pub enum OpenError {
     Snapshot(#[from] SnapshotError),
     #[error("segment {id} is missing in {folder}, and the checkpoint refers to it")]
     MissingSegment { folder: PathBuf, id: SegmentId },
+    #[error(
+        "the checkpoint is missing in {folder}, and the log does not begin with segment 1: what happened before is known to the checkpoint alone. Bring back the file 'checkpoint', or begin anew in an empty folder"
+    )]
+    MissingCheckpoint { folder: PathBuf },
 }
 
 /// What a data folder holds.
@@ -38,7 +42,15 @@ pub(super) struct Restored {
 /// The state at the last checkpoint and all that happened since.
 pub(super) fn restore(folder: &Folder, fsync: Fsync) -> Result<Restored, OpenError> {
     let log_ids = folder.segments(SegmentKind::Log)?;
-    let (from, mut state) = match snapshot::read(&folder.path)? {
+    let kept = folder.segments(SegmentKind::Kept)?;
+    let checkpoint = snapshot::read(&folder.path)?;
+    let first = log_ids.first().or(kept.first());
+    if checkpoint.is_none() && first.is_some_and(|id| *id != 1) {
+        return Err(OpenError::MissingCheckpoint {
+            folder: folder.path.clone(),
+        });
+    }
+    let (from, mut state) = match checkpoint {
         Some((place, bytes)) => {
             let damaged = |problem: CodecError| SnapshotError::Damaged {
                 path: snapshot::path(&folder.path),
@@ -47,23 +59,27 @@ pub(super) fn restore(folder: &Folder, fsync: Fsync) -> Result<Restored, OpenErr
             (place, State::decode(&bytes).map_err(damaged)?)
         }
         None => {
-            let first = log_ids.first().copied().unwrap_or(1);
-            (
-                Place {
-                    segment: first,
-                    position: SEGMENT_HEADER_BYTES,
-                },
-                State::default(),
-            )
+            let first = Place {
+                segment: 1,
+                position: SEGMENT_HEADER_BYTES,
+            };
+            (first, State::default())
         }
     };
+    // A segment has no file before something is written to it, and none after it has one before.
+    let begins = from.position > SEGMENT_HEADER_BYTES || log_ids.last() > Some(&from.segment);
+    if begins && !log_ids.contains(&from.segment) {
+        return Err(OpenError::MissingSegment {
+            folder: folder.path.clone(),
+            id: from.segment,
+        });
+    }
     let used = state.segments_in_use();
     let mut segments = Vec::new();
     let before = log_ids
         .iter()
         .filter(|id| **id < from.segment)
         .map(|id| (*id, SegmentKind::Log));
-    let kept = folder.segments(SegmentKind::Kept)?;
     for (id, kind) in before.chain(kept.iter().map(|id| (*id, SegmentKind::Kept))) {
         let path = kind.path(&folder.path, id);
         let io_error = |source| FolderError::Io {

@@ -31,6 +31,14 @@ pub enum RecoveryError {
     },
     #[error("{path} is not a segment of this log")]
     NotASegment { path: PathBuf },
+    #[error(
+        "{path} has {bytes} bytes, and the checkpoint stands for {expected}: the rest is lost. Bring back the whole file, or the whole folder as it was at one moment"
+    )]
+    Short {
+        path: PathBuf,
+        bytes: usize,
+        expected: u32,
+    },
 }
 
 /// What is wrong with a frame.
@@ -80,6 +88,14 @@ pub(crate) fn recover(
         let bytes = fs::read(&path).map_err(failed)?;
         let segment = Segment::open(*id, SegmentKind::Log, folder).map_err(failed)?;
         let last = index + 1 == to_read.len();
+        let is_short = bytes.len() < from.position as usize;
+        if *id == from.segment && is_short && from.position > SEGMENT_HEADER_BYTES {
+            return Err(RecoveryError::Short {
+                path,
+                bytes: bytes.len(),
+                expected: from.position,
+            });
+        }
         let header = Segment::header(*id);
         if !bytes.starts_with(&header) {
             // A file whose header was not even written whole can only be the newest.

@@ -136,3 +136,64 @@ fn a_disk_that_refuses_loses_nothing_once_it_accepts_again() {
     drop(store);
     assert!(bytes_of(&Store::open(&config(&data)).unwrap()) == live);
 }
+/// Why a folder is not opened, in words.
+fn refusal(config: &Config) -> String {
+    match Store::open(config) {
+        Ok(_) => panic!("it opens what is not whole"),
+        Err(error) => error.to_string(),
+    }
+}
+
+#[test]
+fn a_folder_that_lacks_what_others_stand_on_is_refused() {
+    let folder = tempfile::tempdir().unwrap();
+    let config = config(folder.path());
+    let store = Store::open(&config).unwrap();
+    perform(&store, &Step::CreateTopic { partitions: 1 }, 0);
+    for _ in 0..40 {
+        let step = Step::MoveStart {
+            partition: 0,
+            offset: i64::MAX,
+        };
+        let append = Step::Append {
+            partition: 0,
+            records: 5,
+        };
+        perform(&store, &append, 0);
+        perform(&store, &step, 0);
+    }
+    assert!(
+        store.checkpoint().unwrap() > 0,
+        "the log's begin is deleted"
+    );
+    let end = store.read_with_log(|_, log| log.end());
+    drop(store);
+    let (log, checkpoint) = (
+        SegmentKind::Log.path(folder.path(), end.segment),
+        folder.path().join("checkpoint"),
+    );
+
+    let whole = std::fs::read(&log).unwrap();
+    for length in [0, 10, 16, whole.len() - 1] {
+        std::fs::write(&log, &whole[..length]).unwrap();
+        let told = refusal(&config);
+        let expected = format!(
+            "has {length} bytes, and the checkpoint stands for {}",
+            whole.len()
+        );
+        assert!(told.contains(&expected), "{told}");
+        assert_eq!(std::fs::read(&log).unwrap().len(), length);
+    }
+    std::fs::remove_file(&log).unwrap();
+    let told = refusal(&config);
+    let expected = format!("segment {} is missing", end.segment);
+    assert!(told.contains(&expected), "{told}");
+    std::fs::write(&log, &whole).unwrap();
+
+    let away = folder.path().join("away");
+    std::fs::rename(&checkpoint, &away).unwrap();
+    let told = refusal(&config);
+    assert!(told.contains("checkpoint is missing"), "{told}");
+    std::fs::rename(&away, &checkpoint).unwrap();
+    Store::open(&config).unwrap();
+}
