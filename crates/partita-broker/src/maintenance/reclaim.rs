@@ -3,6 +3,8 @@
 //! A segment is taken when less than half of it is wanted, or when it belongs to the log and is not among its newest.
 //! Its batches are then sorted by partition and merged into larger entries, with the markers between them written out:
 //! the index shrinks, and whoever reads a partition from the beginning reads long stretches.
+//!
+//! Where many small segments were made in that way, or by compaction, they are put together: each is an open file.
 
 use std::io;
 use std::sync::Arc;
@@ -20,6 +22,15 @@ use crate::wal::{LogHead, Segment, SegmentId, SegmentKind};
 /// Segments taken in one round: bounds what a round costs.
 const SEGMENTS_A_ROUND: usize = 4;
 
+/// So many kept segments that are less than half full are put together.
+const MERGED_SEGMENTS: usize = 16;
+
+/// Segments that are to be emptied, and what is to be moved out of them.
+struct Job {
+    segments: FxHashMap<SegmentId, Arc<Segment>>,
+    runs: Vec<Run>,
+}
+
 /// Entries of one partition that follow one another and are to be moved.
 struct Run {
     partition: PartitionId,
@@ -30,7 +41,8 @@ struct Run {
 pub(crate) fn reclaim(store: &Store, config: &Config) -> io::Result<bool> {
     let mut moved = false;
     for _ in 0..SEGMENTS_A_ROUND {
-        let Some((segment, runs)) = store.read_with_log(|state, log| choose(state, log, config))
+        let Some(Job { segments, runs }) =
+            store.read_with_log(|state, log| choose(state, log, config))
         else {
             break;
         };
@@ -39,7 +51,7 @@ pub(crate) fn reclaim(store: &Store, config: &Config) -> io::Result<bool> {
         let mut fresh = Vec::with_capacity(runs.len());
         for run in &runs {
             for entry in &run.entries {
-                rewriter.append(&read(entry, &segment)?, false)?;
+                rewriter.append(&read(entry, &segments)?, false)?;
             }
             fresh.push(rewriter.finish_partition()?);
         }
@@ -55,9 +67,9 @@ pub(crate) fn reclaim(store: &Store, config: &Config) -> io::Result<bool> {
             }
         });
         tracing::debug!(
-            segment = segment.id,
+            segments = ?segments.keys(),
             runs = runs.len(),
-            "moved what is wanted out of a segment"
+            "moved what is wanted out of segments"
         );
     }
     Ok(moved)
@@ -74,9 +86,12 @@ pub(crate) fn has_unused(store: &Store) -> bool {
     })
 }
 
-fn read(entry: &Entry, segment: &Segment) -> io::Result<Vec<u8>> {
+fn read(entry: &Entry, segments: &FxHashMap<SegmentId, Arc<Segment>>) -> io::Result<Vec<u8>> {
     match entry.content() {
         Content::Stored { place, bytes } => {
+            let segment = segments
+                .get(&place.segment)
+                .ok_or_else(|| io::Error::other("a segment is missing"))?;
             let mut out = Vec::with_capacity(bytes as usize);
             segment.read_into(place.position, bytes, &mut out)?;
             Ok(out)
@@ -95,8 +110,8 @@ fn read(entry: &Entry, segment: &Segment) -> io::Result<Vec<u8>> {
     }
 }
 
-/// The segment that most deserves it, with what is to be moved out of it.
-fn choose(state: &State, log: &LogHead, config: &Config) -> Option<(Arc<Segment>, Vec<Run>)> {
+/// The segments that most deserve it, with what is to be moved out of them.
+fn choose(state: &State, log: &LogHead, config: &Config) -> Option<Job> {
     log.sealed().next()?;
     let mut wanted: FxHashMap<SegmentId, u64> = FxHashMap::default();
     for partition in state.partitions() {
@@ -119,12 +134,33 @@ fn choose(state: &State, log: &LogHead, config: &Config) -> Option<(Arc<Segment>
         let bytes = wanted.get(&segment.id).copied().unwrap_or(0);
         bytes > 0 && (is_old(segment.id) || bytes * 2 < u64::from(segment.length()))
     });
-    let segment = candidates.min_by_key(|segment| segment.id)?.clone();
+    let chosen = match candidates.min_by_key(|segment| segment.id) {
+        Some(segment) => vec![segment],
+        None => smallest(log, &wanted, config)?,
+    };
+    let segments = chosen.into_iter().map(|s| (s.id, s.clone())).collect();
     let runs = state
         .partitions()
-        .flat_map(|partition| runs(partition, segment.id))
+        .flat_map(|partition| runs(partition, &segments))
         .collect();
-    Some((segment, runs))
+    Some(Job { segments, runs })
+}
+
+/// The smallest of the kept segments, if there are many that are less than half full.
+fn smallest<'l>(
+    log: &'l LogHead,
+    wanted: &FxHashMap<SegmentId, u64>,
+    config: &Config,
+) -> Option<Vec<&'l Arc<Segment>>> {
+    let is_small = |segment: &&Arc<Segment>| {
+        segment.kind == SegmentKind::Kept
+            && segment.length() < config.segment_bytes / 2
+            && wanted.contains_key(&segment.id)
+    };
+    let mut small: Vec<_> = log.sealed().filter(is_small).collect();
+    small.sort_unstable_by_key(|segment| segment.length());
+    small.truncate(MERGED_SEGMENTS);
+    (small.len() == MERGED_SEGMENTS).then_some(small)
 }
 
 /// How many entries are decided and visible, and so may be moved and merged.
@@ -135,14 +171,14 @@ fn movable(partition: &Partition) -> usize {
         .partition_point(|entry| entry.last_offset() < stable)
 }
 
-/// Stretches of entries that lie in the segment, together with the markers between them.
-fn runs(partition: &Partition, segment: SegmentId) -> Vec<Run> {
+/// Stretches of entries that lie in the segments, together with the markers between them.
+fn runs(partition: &Partition, segments: &FxHashMap<SegmentId, Arc<Segment>>) -> Vec<Run> {
     let mut runs: Vec<Run> = Vec::new();
     let mut markers: Vec<Entry> = Vec::new();
     let mut open = false;
     for entry in &partition.entries[..movable(partition)] {
         match entry.content() {
-            Content::Stored { place, .. } if place.segment == segment => {
+            Content::Stored { place, .. } if segments.contains_key(&place.segment) => {
                 if !open {
                     runs.push(Run {
                         partition: partition.id,
@@ -168,4 +204,56 @@ fn runs(partition: &Partition, segment: SegmentId) -> Vec<Run> {
         run.entries.append(&mut markers);
     }
     runs
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::reader::{Piece, gather};
+    use crate::state::Event;
+    use crate::testing::{Sample, batch, topic_created};
+
+    #[test]
+    fn what_little_is_left_of_many_segments_is_put_together() {
+        let mut config = Config::memory();
+        config.segment_bytes = 10_000;
+        let store = Store::open(&config).expect("memory opens");
+        let write = |events: Vec<Event>| {
+            let ((), durable) = store.write(|writer| {
+                events.into_iter().for_each(|event| writer.emit(event));
+            });
+            drop(durable);
+        };
+        write(vec![topic_created("t", 2)]);
+        let (small, large) = (batch(Sample::plain(2)), batch(Sample::plain(400)));
+        for number in 1..=100 {
+            let (_, durable) = store.write(|writer| {
+                writer.append_batch(0, &small.0, false, &small.1);
+                writer.append_batch(1, &large.0, false, &large.1)
+            });
+            drop(durable);
+            write(vec![Event::LogStartMoved {
+                partition: 1,
+                offset: number * 400,
+            }]);
+            reclaim(&store, &config).expect("memory takes it");
+            store.checkpoint().expect("memory takes it");
+        }
+        store.read_with_log(|state, log| {
+            let kept = log.sealed().filter(|s| s.kind == SegmentKind::Kept);
+            assert!(kept.count() < 2 * MERGED_SEGMENTS);
+            let partition = state.partition_by_id(0).expect("it was created");
+            let mut read = Vec::new();
+            for entry in &partition.entries {
+                let piece = Piece::of(entry, log).expect("its segment is there");
+                let bytes = gather(vec![piece], 0).expect("memory can be read");
+                let mut rest = &bytes[..];
+                while let Ok(header) = batch::BatchHeader::parse(rest) {
+                    read.push(header.base_offset);
+                    rest = &rest[header.bytes as usize..];
+                }
+            }
+            assert_eq!(read, (0..200).step_by(2).collect::<Vec<_>>());
+        });
+    }
 }

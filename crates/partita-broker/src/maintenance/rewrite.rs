@@ -13,6 +13,9 @@ use crate::wal::{Place, SEGMENT_HEADER_BYTES, Segment};
 /// Batches of one partition that lie behind one another share an index entry up to this many bytes.
 const ENTRY_BYTES: usize = 256 << 10;
 
+/// The most that the last offset of an entry can lie behind its first.
+const ENTRY_OFFSETS: i64 = u32::MAX as i64;
+
 /// Fills segments with batches, one partition after the other.
 pub(super) struct Rewriter<'s> {
     store: &'s Store,
@@ -56,7 +59,9 @@ impl<'s> Rewriter<'s> {
                 .split_at_checked(header.bytes as usize)
                 .ok_or_else(|| io::Error::other("a batch in the log is cut short"))?;
             rest = after;
-            if self.open.len() + batch.len() > ENTRY_BYTES {
+            let is_too_long = self.open.len() + batch.len() > ENTRY_BYTES;
+            let is_too_wide = |span: &Span| header.last_offset() - span.first > ENTRY_OFFSETS;
+            if is_too_long || self.span.as_ref().is_some_and(is_too_wide) {
                 self.close_entry()?;
             }
             self.open.extend_from_slice(batch);
@@ -93,7 +98,8 @@ impl<'s> Rewriter<'s> {
         };
         let bytes = Bytes::from(std::mem::take(&mut self.open));
         let length = bytes.len() as u32;
-        if self.segment.is_some() && self.position + length > self.segment_bytes {
+        let end = u64::from(self.position) + u64::from(length);
+        if self.segment.is_some() && end > u64::from(self.segment_bytes) {
             self.sync_segment()?;
             self.segment = None;
         }
@@ -129,5 +135,32 @@ impl<'s> Rewriter<'s> {
             Some(segment) => segment.sync(),
             None => Ok(()),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::batch::set_base_offset;
+    use crate::config::Config;
+    use crate::testing::{Sample, batch};
+
+    #[test]
+    fn batches_too_far_apart_for_one_entry_get_two() {
+        let config = Config::memory();
+        let store = Store::open(&config).expect("memory opens");
+        let mut rewriter = Rewriter::new(&store, config.segment_bytes);
+        let offsets = [0, 10, 5_000_000_000, 5_000_000_010];
+        for offset in offsets {
+            let (_, mut bytes) = batch(Sample::plain(3));
+            set_base_offset(&mut bytes, offset, 0);
+            rewriter.append(&bytes, false).expect("memory takes it");
+        }
+        let entries = rewriter.finish_partition().expect("memory takes it");
+        let spans: Vec<_> = entries
+            .iter()
+            .map(|entry| (entry.base_offset, entry.last_offset()))
+            .collect();
+        assert_eq!(spans, [(0, 12), (5_000_000_000, 5_000_000_012)]);
     }
 }
