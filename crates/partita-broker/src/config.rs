@@ -36,7 +36,7 @@ pub struct Config {
     pub fsync: Fsync,
     /// With [`Fsync::Interval`]: the time between two.
     pub fsync_interval: Duration,
-    /// Size at which a segment of the log ends and the next begins, in bytes.
+    /// Size at which a segment of the log ends and the next begins, in bytes; at most 2 GiB.
     pub segment_bytes: u32,
     /// The newest bytes of the log that are kept in memory beside the files, for readers that keep up.
     pub hot_bytes: usize,
@@ -75,8 +75,11 @@ pub struct Config {
     pub max_transaction_timeout: Duration,
     /// A transactional id that was not used for this long is forgotten.
     pub transactional_id_expiry: Duration,
-    /// Time between two rounds of retention, compaction and reclaiming.
+    /// Time between two rounds of retention by size, compaction and reclaiming.
     pub maintenance_interval: Duration,
+    /// Time between two looks for records that are older than their topic's `retention.ms`. It is what a producer of
+    /// old timestamps leaves its readers.
+    pub retention_check_interval: Duration,
     /// A checkpoint is written at the latest when the log has grown by this many bytes: the most that a restart replays.
     pub checkpoint_bytes: u64,
     /// Segments of the log beyond so many newest ones are sorted by partition and merged, which keeps the index small
@@ -133,6 +136,7 @@ impl Config {
             max_transaction_timeout: Duration::from_secs(15 * 60),
             transactional_id_expiry: Duration::from_secs(7 * 24 * 60 * 60),
             maintenance_interval: Duration::from_millis(1000),
+            retention_check_interval: Duration::from_secs(5 * 60),
             checkpoint_bytes: 256 << 20,
             log_segments: 8,
             compaction_keys: 2_000_000,

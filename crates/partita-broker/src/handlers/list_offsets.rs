@@ -16,6 +16,7 @@ use crate::net::RequestContext;
 use crate::reader::{Piece, gather};
 use crate::records;
 use crate::state::Partition;
+use crate::state::index::Entry;
 
 /// Meanings of negative timestamps.
 const LATEST: i64 = -1;
@@ -124,7 +125,11 @@ fn candidate(
         .entries
         .iter()
         .take_while(|entry| entry.base_offset.max(from) < end)
-        .filter(|entry| entry.max_timestamp >= timestamp)
+        .filter(|entry| {
+            entry
+                .newest_record()
+                .is_some_and(|newest| newest >= timestamp)
+        })
         .take(2)
         .map_while(|entry| Piece::of(entry, log))
         .collect();
@@ -144,7 +149,7 @@ fn greatest_timestamp(partition: &Partition, end: i64) -> i64 {
         .iter()
         .take_while(|entry| entry.base_offset < end);
     visible
-        .map(|entry| entry.max_timestamp)
+        .filter_map(Entry::newest_record)
         .max()
         .unwrap_or(i64::MAX)
 }
@@ -262,6 +267,15 @@ mod tests {
         assert_eq!(ask(&broker, 1001).await, (0, 1001, 1));
         assert_eq!(ask(&broker, 1050).await, (0, 2000, 3));
         assert_eq!(ask(&broker, 2001).await, (0, 2001, 4));
+        assert_eq!(ask(&broker, 3000).await, (0, -1, -1));
+    }
+
+    #[tokio::test]
+    async fn records_without_timestamps_are_not_found_by_one() {
+        let none = || three(-1, 0, -1);
+        let broker = broker(&[none(), none(), none(), three(1000, 0, 1002)], 0).await;
+        assert_eq!(ask(&broker, 1001).await, (0, 1001, 10));
+        assert_eq!(ask(&broker, MAX_TIMESTAMP).await, (0, 1002, 11));
         assert_eq!(ask(&broker, 3000).await, (0, -1, -1));
     }
 }

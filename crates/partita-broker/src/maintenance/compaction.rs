@@ -216,13 +216,13 @@ impl Job {
                 match self.thin(header, batch, config, last, now) {
                     Ok(Some((kept, until))) => {
                         tombstones_until = tombstones_until.min(until);
-                        rewriter.append(&kept, false)
+                        rewriter.append(&kept, entry.max_timestamp)
                     }
                     Ok(None) => Ok(()),
                     Err(error) => {
                         // What cannot be read is kept as it is: better too much than lost.
                         self.report(header, Err(error));
-                        rewriter.append(batch, false)
+                        rewriter.append(batch, entry.max_timestamp)
                     }
                 }
             })?;
@@ -380,7 +380,7 @@ mod tests {
             }
         });
         drop(durable);
-        let did = compact_all(&store, &config, crate::store::now_ms());
+        let did = compact_all(&store, &config, crate::store::now_ms() + 1000);
         assert!(did.expect("it can be rewritten"), "it was time");
     }
 }

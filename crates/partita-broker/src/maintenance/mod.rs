@@ -16,6 +16,7 @@ pub(crate) mod transactions;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
 
 use crate::BrokerInner;
 use crate::store::now_ms;
@@ -31,7 +32,12 @@ impl Maintenance {
         let stopping = Arc::new(AtomicBool::new(false));
         let stop = stopping.clone();
         let thread = std::thread::spawn(move || {
-            let mut rounds = Rounds::default();
+            let first_check = broker.config.retention_check_interval.min(FIRST_CHECK);
+            let mut rounds = Rounds {
+                count: 0,
+                check_age_at: Instant::now() + first_check,
+                checkpointed: 0,
+            };
             while !stop.load(Ordering::Acquire) {
                 std::thread::park_timeout(broker.config.maintenance_interval);
                 if !stop.load(Ordering::Acquire) {
@@ -62,12 +68,16 @@ impl Drop for Maintenance {
 }
 
 /// What the thread remembers from round to round.
-#[derive(Default)]
 struct Rounds {
     count: u64,
+    /// When to look at the age of records again.
+    check_age_at: Instant,
     /// How many bytes had been appended when the last checkpoint was made.
     checkpointed: u64,
 }
+
+/// The age of records is looked at so soon after the start, even if the interval is longer.
+const FIRST_CHECK: Duration = Duration::from_secs(30);
 
 /// Looking through the whole index for segments to free is done in one round of so many.
 const ROUNDS_TO_RECLAIM: u64 = 5;
@@ -79,7 +89,11 @@ fn go_round(broker: &BrokerInner, rounds: &mut Rounds) {
     }
     let now = now_ms();
     rounds.count += 1;
-    retention::enforce(store, config, now);
+    let by_age = Instant::now() >= rounds.check_age_at;
+    if by_age {
+        rounds.check_age_at = Instant::now() + config.retention_check_interval;
+    }
+    retention::enforce(store, config, now, by_age);
     let mut layout_changed = tried(compaction::compact_all(store, config, now));
     if rounds.count.is_multiple_of(ROUNDS_TO_RECLAIM) {
         layout_changed |= tried(reclaim::reclaim(store, config)) || reclaim::has_unused(store);

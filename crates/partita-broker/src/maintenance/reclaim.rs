@@ -51,7 +51,7 @@ pub(crate) fn reclaim(store: &Store, config: &Config) -> io::Result<bool> {
         let mut fresh = Vec::with_capacity(runs.len());
         for run in &runs {
             for entry in &run.entries {
-                rewriter.append(&read(entry, &segments)?, false)?;
+                rewriter.append(&read(entry, &segments)?, entry.max_timestamp)?;
             }
             fresh.push(rewriter.finish_partition()?);
         }

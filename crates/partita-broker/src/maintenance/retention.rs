@@ -10,7 +10,8 @@ use crate::store::Store;
 /// Producers that wrote nothing for this long are forgotten.
 const PRODUCER_EXPIRY_MS: i64 = 24 * 60 * 60 * 1000;
 
-pub(crate) fn enforce(store: &Store, config: &Config, now: i64) {
+/// `by_age`: whether it is time to look at the age of records.
+pub(crate) fn enforce(store: &Store, config: &Config, now: i64, by_age: bool) {
     let ((), durable) = store.write(|writer| {
         let mut events = Vec::new();
         let state = writer.state();
@@ -21,7 +22,7 @@ pub(crate) fn enforce(store: &Store, config: &Config, now: i64) {
                 .filter_map(|id| state.partition_by_id(*id))
             {
                 if topic.settings.delete {
-                    let start = keep_from(partition, &topic.settings, now);
+                    let start = keep_from(partition, &topic.settings, now, by_age);
                     if start > partition.log_start {
                         events.push(Event::LogStartMoved {
                             partition: partition.id,
@@ -54,15 +55,15 @@ pub(crate) fn enforce(store: &Store, config: &Config, now: i64) {
 }
 
 /// The first offset to keep. Never past the last stable offset, and never past what is durable.
-fn keep_from(partition: &Partition, settings: &TopicSettings, now: i64) -> i64 {
+fn keep_from(partition: &Partition, settings: &TopicSettings, now: i64, by_age: bool) -> i64 {
+    let oldest = settings.retention_ms.filter(|_| by_age);
+    let oldest = oldest.map(|age| now.saturating_sub(age));
     let end = partition.view.last_stable();
     let mut bytes = partition.bytes;
     let mut start = partition.log_start;
     for entry in &partition.entries {
         let next = entry.last_offset() + 1;
-        let too_old = settings
-            .retention_ms
-            .is_some_and(|age| entry.max_timestamp < now - age);
+        let too_old = oldest.is_some_and(|oldest| (0..oldest).contains(&entry.max_timestamp));
         // As with segments, the entry that crosses the limit stays: at least the limit is kept.
         let length = entry.read_bytes() as u64;
         let too_much = settings
@@ -119,6 +120,64 @@ mod tests {
     use super::*;
     use crate::testing::{Sample, batch, topic_created};
     use crate::wal::Place;
+
+    const HOUR: i64 = 3_600_000;
+
+    /// Where a partition with these batches begins after a look at it; each was written at the instant given first and
+    /// has the greatest timestamp given second.
+    fn start_of(batches: &[(i64, i64)], now: i64) -> i64 {
+        let store = Store::open(&Config::memory()).expect("memory opens");
+        let settings = [("retention.ms".to_owned(), HOUR.to_string())];
+        store.relocate(|state, _| {
+            state.apply(
+                0,
+                &Event::TopicCreated {
+                    name: "t".to_owned(),
+                    id: uuid::Uuid::new_v4(),
+                    partitions: 1,
+                    configs: settings.into(),
+                },
+            );
+            for (at, timestamp) in batches {
+                let (mut header, _) = batch(Sample::plain(1));
+                header.max_timestamp = *timestamp;
+                let place = Place {
+                    segment: 1,
+                    position: 16,
+                };
+                let partition = 0;
+                state.apply(
+                    *at,
+                    &Event::BatchAppended {
+                        partition,
+                        header,
+                        place,
+                    },
+                );
+            }
+        });
+        store.checkpoint().expect("memory takes it");
+        let ((), durable) = store.write(|writer| writer.emit(topic_created("other", 1)));
+        drop(durable);
+        let look = |by_age| {
+            store.read(|state| {
+                let topic = state.topic("t").expect("it was created");
+                let partition = state.partition("t", 0).expect("it was created");
+                keep_from(partition, &topic.settings, now, by_age)
+            })
+        };
+        assert_eq!(look(false), 0, "age counts only when it is looked at");
+        look(true)
+    }
+
+    #[test]
+    fn records_without_a_timestamp_are_as_old_as_their_writing() {
+        let now = 100 * HOUR;
+        assert_eq!(start_of(&[(now, 1000), (now, now)], now), 1);
+        assert_eq!(start_of(&[(now, -1), (now, now)], now), 0);
+        assert_eq!(start_of(&[(now, i64::MIN), (now, now)], now), 0);
+        assert_eq!(start_of(&[(HOUR, -1), (HOUR, -1), (now, -1)], now), 2);
+    }
 
     #[test]
     fn of_too_many_producers_those_silent_the_longest_are_forgotten() {

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 
 use crate::batch::BatchHeader;
-use crate::state::index::Entry;
+use crate::state::index::{Entry, Stamp};
 use crate::store::Store;
 use crate::wal::{Place, SEGMENT_HEADER_BYTES, Segment};
 
@@ -32,7 +32,7 @@ pub(super) struct Rewriter<'s> {
 struct Span {
     first: i64,
     last: i64,
-    max_timestamp: i64,
+    stamp: Stamp,
 }
 
 impl<'s> Rewriter<'s> {
@@ -48,10 +48,8 @@ impl<'s> Rewriter<'s> {
         }
     }
 
-    /// Appends whole batches, which lie behind one another in `bytes`.
-    ///
-    /// `alone`: what comes next must not share their entry.
-    pub(super) fn append(&mut self, bytes: &[u8], alone: bool) -> io::Result<()> {
+    /// Appends whole batches, which lie behind one another in `bytes` and were written at `at` or before.
+    pub(super) fn append(&mut self, bytes: &[u8], at: i64) -> io::Result<()> {
         let mut rest = bytes;
         while !rest.is_empty() {
             let header = BatchHeader::parse(rest).map_err(io::Error::other)?;
@@ -65,16 +63,19 @@ impl<'s> Rewriter<'s> {
                 self.close_entry()?;
             }
             self.open.extend_from_slice(batch);
-            let span = self.span.get_or_insert(Span {
-                first: header.base_offset,
-                last: 0,
-                max_timestamp: i64::MIN,
+            let (first, last, stamp) = (
+                header.base_offset,
+                header.last_offset(),
+                Stamp::of(&header, at),
+            );
+            self.span = Some(match self.span.take() {
+                None => Span { first, last, stamp },
+                Some(span) => Span {
+                    first: span.first,
+                    last,
+                    stamp: span.stamp.max(stamp),
+                },
             });
-            span.last = header.last_offset();
-            span.max_timestamp = span.max_timestamp.max(header.max_timestamp);
-            if alone {
-                self.close_entry()?;
-            }
         }
         Ok(())
     }
@@ -120,11 +121,7 @@ impl<'s> Rewriter<'s> {
             position: self.position,
         };
         self.entries.push(Entry::stored(
-            span.first,
-            span.last,
-            span.max_timestamp,
-            place,
-            length,
+            span.first, span.last, span.stamp, place, length,
         ));
         self.position += length;
         Ok(())
@@ -154,7 +151,7 @@ mod tests {
         for offset in offsets {
             let (_, mut bytes) = batch(Sample::plain(3));
             set_base_offset(&mut bytes, offset, 0);
-            rewriter.append(&bytes, false).expect("memory takes it");
+            rewriter.append(&bytes, 0).expect("memory takes it");
         }
         let entries = rewriter.finish_partition().expect("memory takes it");
         let spans: Vec<_> = entries

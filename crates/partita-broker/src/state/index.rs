@@ -5,19 +5,50 @@ use crate::wal::Place;
 
 const MARKER: u32 = 1 << 31;
 const COMMITTED: u32 = 1 << 16;
+/// Beside the length of a batch, which is at most [`crate::wal::MAX_PAYLOAD_BYTES`].
+const UNSTAMPED: u32 = 1 << 30;
 
 /// One stretch of offsets: a batch in the log, several batches that lie behind one another, or a transaction marker
 /// (which has no bytes in the log; it is made anew for every reader).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Entry {
     pub(crate) base_offset: i64,
-    /// Milliseconds since the epoch.
+    /// What age goes by, in milliseconds since the epoch: see [`Stamp`].
     pub(crate) max_timestamp: i64,
     /// A [`Place`], or the producer id of a marker.
     reference: u64,
     last_offset_delta: u32,
     /// Length in bytes, or what a marker says.
     length: u32,
+}
+
+/// What the age of a stretch goes by, in milliseconds since the epoch.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Stamp {
+    /// The greatest timestamp of its records.
+    Records(i64),
+    /// Its records have none, and this is when it was written.
+    Written(i64),
+}
+
+impl Stamp {
+    /// Of a batch that was written at `at`.
+    pub(crate) fn of(header: &BatchHeader, at: i64) -> Stamp {
+        if header.max_timestamp < 0 {
+            Stamp::Written(at)
+        } else {
+            Stamp::Records(header.max_timestamp)
+        }
+    }
+
+    /// Of two stretches together.
+    pub(crate) fn max(self, other: Stamp) -> Stamp {
+        match (self, other) {
+            (Stamp::Records(one), Stamp::Records(two)) => Stamp::Records(one.max(two)),
+            (Stamp::Written(one), Stamp::Written(two)) => Stamp::Written(one.max(two)),
+            (records @ Stamp::Records(_), _) | (_, records) => records,
+        }
+    }
 }
 
 /// What a transaction marker says.
@@ -40,11 +71,12 @@ pub(crate) enum Content {
 }
 
 impl Entry {
-    pub(crate) fn batch(header: &BatchHeader, base_offset: i64, place: Place) -> Entry {
+    /// A batch that was written at `at`.
+    pub(crate) fn batch(header: &BatchHeader, base_offset: i64, place: Place, at: i64) -> Entry {
         Entry::stored(
             base_offset,
             base_offset + i64::from(header.last_offset_delta),
-            header.max_timestamp,
+            Stamp::of(header, at),
             place,
             header.bytes,
         )
@@ -54,20 +86,24 @@ impl Entry {
     pub(crate) fn stored(
         base_offset: i64,
         last_offset: i64,
-        max_timestamp: i64,
+        stamp: Stamp,
         place: Place,
         bytes: u32,
     ) -> Entry {
         debug_assert!(
-            bytes & MARKER == 0
+            bytes & (MARKER | UNSTAMPED) == 0
                 && (base_offset..=base_offset + i64::from(u32::MAX)).contains(&last_offset)
         );
+        let (max_timestamp, unstamped) = match stamp {
+            Stamp::Records(newest) => (newest, 0),
+            Stamp::Written(at) => (at, UNSTAMPED),
+        };
         Entry {
             base_offset,
             max_timestamp,
             reference: place.to_bits(),
             last_offset_delta: (last_offset - base_offset) as u32,
-            length: bytes,
+            length: bytes | unstamped,
         }
     }
 
@@ -86,11 +122,17 @@ impl Entry {
         self.base_offset + i64::from(self.last_offset_delta)
     }
 
+    /// The greatest timestamp of its records, unless they have none.
+    pub(crate) fn newest_record(&self) -> Option<i64> {
+        let is_unstamped = self.length & MARKER == 0 && self.length & UNSTAMPED != 0;
+        (!is_unstamped).then_some(self.max_timestamp)
+    }
+
     pub(crate) fn content(&self) -> Content {
         if self.length & MARKER == 0 {
             return Content::Stored {
                 place: Place::from_bits(self.reference),
-                bytes: self.length,
+                bytes: self.length & !UNSTAMPED,
             };
         }
         Content::Marker(Marker {

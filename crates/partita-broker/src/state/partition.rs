@@ -113,7 +113,7 @@ impl Partition {
 
     pub(super) fn append(&mut self, header: &BatchHeader, place: Place, at: i64) {
         let base_offset = self.log_end;
-        self.push(Entry::batch(header, base_offset, place));
+        self.push(Entry::batch(header, base_offset, place, at));
         if header.producer_id >= 0 {
             let producer = self
                 .producers

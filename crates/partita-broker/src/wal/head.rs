@@ -14,6 +14,9 @@ use crate::batch;
 use crate::state::event::kind;
 use crate::state::{Event, PartitionId};
 
+/// Beyond it the last frame of a segment might begin or end where a position cannot point.
+const MAX_SEGMENT_BYTES: u32 = 2 << 30;
+
 /// Bytes that go to one position of one segment.
 #[derive(Debug, Clone)]
 pub(crate) struct Chunk {
@@ -67,7 +70,7 @@ impl LogHead {
             + 1;
         LogHead {
             folder,
-            segment_bytes,
+            segment_bytes: segment_bytes.min(MAX_SEGMENT_BYTES),
             segments,
             current,
             position: end.position,

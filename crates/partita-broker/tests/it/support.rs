@@ -74,6 +74,7 @@ impl TestBroker {
 /// Goes round often, so that tests need not wait for maintenance.
 pub fn quick(mut config: Config) -> Config {
     config.maintenance_interval = Duration::from_millis(50);
+    config.retention_check_interval = Duration::from_millis(50);
     config
 }
 
