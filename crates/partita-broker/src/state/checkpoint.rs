@@ -5,7 +5,7 @@ use std::sync::Arc;
 use super::codec::{CodecError, Decoder, Encoder};
 use super::event::{decode_offset, encode_offsets};
 use super::index::Entry;
-use super::offsets::{self, Committed, GroupOffsets, Offsets};
+use super::offsets::{Committed, GroupOffsets};
 use super::partition::{Aborted, Partition};
 use super::producer::{Producer, WrittenBatch};
 use super::settings::TopicSettings;
@@ -260,11 +260,11 @@ fn encode_group(to: &mut Encoder<'_>, group: &GroupOffsets) {
             committed.encode(to);
         }
     }
-    to.count(group.pending.len());
-    for (producer_id, offsets) in &group.pending {
-        to.i64(*producer_id);
-        let offsets: Vec<_> = offsets::entries(offsets.clone()).collect();
-        encode_offsets(to, &offsets);
+    let pending: Vec<_> = group.pending().collect();
+    to.count(pending.len());
+    for (producer_id, entry) in pending {
+        to.i64(producer_id);
+        encode_offsets(to, &[entry]);
     }
 }
 
@@ -275,14 +275,13 @@ fn decode_group(from: &mut Decoder<'_>) -> Result<GroupOffsets, CodecError> {
         let partitions = from.list(|from| Ok((from.i32()?, Committed::decode(from)?)))?;
         Ok((topic, partitions.into_iter().collect()))
     })?;
-    let pending = from.list(|from| {
-        let (producer_id, mut held) = (from.i64()?, Offsets::new());
-        offsets::put(&mut held, from.list(decode_offset)?);
-        Ok((producer_id, held))
-    })?;
-    Ok(GroupOffsets {
+    let mut group = GroupOffsets {
         committed: committed.into_iter().collect(),
-        pending: pending.into_iter().collect(),
         changed_at,
-    })
+        ..GroupOffsets::default()
+    };
+    for (producer_id, offsets) in from.list(|from| Ok((from.i64()?, from.list(decode_offset)?)))? {
+        group.keep(producer_id, offsets);
+    }
+    Ok(group)
 }

@@ -288,9 +288,9 @@ impl State {
             } => {
                 if let Some(transaction) = self.transactions.get_mut(transactional_id) {
                     transaction.open(at).1.insert(group.clone());
-                    let pending = &mut self.groups.entry(group.clone()).or_default().pending;
-                    let held = pending.entry(transaction.producer_id).or_default();
-                    offsets::put(held, offsets.iter().cloned());
+                    let producer_id = transaction.producer_id;
+                    let group = self.groups.entry(group.clone()).or_default();
+                    group.keep(producer_id, offsets.iter().cloned());
                 }
             }
             Event::TransactionEnded {
@@ -371,10 +371,7 @@ impl State {
             let Some(group) = self.groups.get_mut(&name) else {
                 continue;
             };
-            let pending = group.pending.remove(&producer_id).unwrap_or_default();
-            if committed {
-                group.commit(offsets::entries(pending), at);
-            }
+            group.end(producer_id, committed, at);
             self.drop_group_if_empty(&name);
         }
     }

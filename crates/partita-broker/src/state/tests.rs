@@ -22,45 +22,96 @@ fn created() -> State {
     state
 }
 
-/// The transaction commits `offset` for partition 0 of `t`.
-fn pending(offset: i64) -> Event {
+fn offset_of_partition(offset: i64) -> Vec<OffsetEntry> {
     let committed = Committed {
         offset,
         leader_epoch: -1,
         metadata: String::new(),
     };
+    vec![OffsetEntry {
+        topic: "t".to_owned(),
+        partition: 0,
+        committed,
+    }]
+}
+
+/// The transaction will commit `offset` for partition 0 of `t`.
+fn pending(transactional_id: &str, offset: i64) -> Event {
     Event::OffsetsPending {
-        transactional_id: "transfer".to_owned(),
+        transactional_id: transactional_id.to_owned(),
         group: "g".to_owned(),
-        offsets: vec![OffsetEntry {
-            topic: "t".to_owned(),
-            partition: 0,
-            committed,
-        }],
+        offsets: offset_of_partition(offset),
     }
+}
+
+fn ended(transactional_id: &str, committed: bool) -> Event {
+    Event::TransactionEnded {
+        transactional_id: transactional_id.to_owned(),
+        committed,
+        epoch: 0,
+    }
+}
+
+/// What the group has committed for partition 0 of `t`.
+fn committed(state: &State) -> Option<i64> {
+    let committed = state.group("g")?.get("t", 0)?;
+    Some(committed.offset)
 }
 
 #[test]
 fn a_transaction_holds_one_offset_for_a_partition_however_often_it_commits() {
     let mut state = created();
     for offset in 0..100 {
-        state.apply(3, &pending(offset));
+        state.apply(3, &pending("transfer", offset));
     }
     let group = state.group("g").expect("it has offsets");
-    assert_eq!(group.pending[&PRODUCER].len(), 1);
-    state.apply(
-        4,
-        &Event::TransactionEnded {
-            transactional_id: "transfer".to_owned(),
-            committed: true,
-            epoch: 0,
-        },
+    assert_eq!(group.pending["t"][&0].len(), 1);
+    state.apply(4, &ended("transfer", true));
+    assert_eq!(committed(&state), Some(99));
+}
+
+#[test]
+fn an_offset_that_came_later_stays_when_a_transaction_ends() {
+    let by_member = |offset| Event::OffsetsCommitted {
+        group: "g".to_owned(),
+        offsets: offset_of_partition(offset),
+    };
+    let other = Event::TransactionalProducer {
+        transactional_id: "other".to_owned(),
+        producer_id: PRODUCER - 1,
+        epoch: 0,
+        timeout_ms: 60_000,
+        renews: None,
+    };
+    let (one, two) = (
+        |offset| pending("transfer", offset),
+        |offset| pending("other", offset),
     );
-    let group = state.group("g").expect("it has offsets");
-    assert_eq!(
-        group.get("t", 0).map(|committed| committed.offset),
-        Some(99)
-    );
+    let (end_one, end_two) = (ended("transfer", true), ended("other", true));
+    let cases = [
+        (vec![by_member(7), one(5), end_one.clone()], 5),
+        (vec![one(5), by_member(7), end_one.clone()], 7),
+        (vec![one(5), by_member(7), one(6), end_one.clone()], 6),
+        (vec![one(1), two(2), end_one.clone(), end_two.clone()], 2),
+        (vec![one(1), two(2), end_two.clone(), end_one.clone()], 2),
+        (vec![one(1), two(2), one(3), end_one.clone(), end_two], 3),
+        (vec![one(1), two(2), ended("other", false), end_one], 1),
+    ];
+    for (number, (events, expected)) in cases.into_iter().enumerate() {
+        for restored_after in 0..events.len() {
+            let mut state = created();
+            state.apply(3, &other);
+            for (position, event) in events.iter().enumerate() {
+                state.apply(4, event);
+                if position == restored_after {
+                    let mut bytes = Vec::new();
+                    state.encode(&mut bytes);
+                    state = State::decode(&bytes).expect("it was encoded");
+                }
+            }
+            assert_eq!(committed(&state), Some(expected), "case {number}");
+        }
+    }
 }
 
 #[test]
