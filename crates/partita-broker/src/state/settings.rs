@@ -255,11 +255,16 @@ pub(crate) fn find(name: &str) -> Option<&'static Setting> {
     SETTINGS.iter().find(|setting| setting.name == name)
 }
 
+/// Longest value of a setting: a list of some thousand replicas, and nothing that an answer has no room for.
+const MAX_VALUE_BYTES: usize = 32 << 10;
+
 /// Why a setting is refused.
 #[derive(Debug, PartialEq, Eq, thiserror::Error)]
 pub(crate) enum SettingError {
     #[error("unknown topic setting '{0}'")]
     Unknown(String),
+    #[error("a value of '{name}' has at most {MAX_VALUE_BYTES} bytes, not {bytes}")]
+    TooLong { name: String, bytes: usize },
     #[error("'{value}' is not a value for '{name}': {expected}")]
     Value {
         name: String,
@@ -271,6 +276,12 @@ pub(crate) enum SettingError {
 /// Checks one setting.
 pub(crate) fn check(name: &str, value: &str) -> Result<(), SettingError> {
     let setting = find(name).ok_or_else(|| SettingError::Unknown(name.to_owned()))?;
+    if value.len() > MAX_VALUE_BYTES {
+        return Err(SettingError::TooLong {
+            name: name.to_owned(),
+            bytes: value.len(),
+        });
+    }
     let refuse = |expected: String| {
         Err(SettingError::Value {
             name: name.to_owned(),
@@ -398,5 +409,14 @@ mod tests {
             assert!(message.contains(expected), "{message}");
         }
         assert_eq!(check("cleanup.policy", "compact, delete"), Ok(()));
+        let replicas = "leader.replication.throttled.replicas";
+        assert_eq!(check(replicas, &"1:1,".repeat(8 << 10)), Ok(()));
+        for name in [replicas, "retention.ms"] {
+            let message = check(name, &" ".repeat(40_000)).unwrap_err().to_string();
+            assert!(
+                message.contains("at most 32768 bytes, not 40000"),
+                "{message}"
+            );
+        }
     }
 }
