@@ -2,6 +2,7 @@
 //!
 //! A client that asks for a session is told session 0: each of its requests is complete in itself.
 
+use std::collections::HashSet;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -62,7 +63,7 @@ struct Plan {
 
 pub(crate) async fn handle(
     broker: &Arc<BrokerInner>,
-    request: FetchRequest,
+    mut request: FetchRequest,
     turn: &Turn,
 ) -> (FetchResponse, Option<Held>) {
     if request.session_id != 0 {
@@ -71,6 +72,7 @@ pub(crate) async fn handle(
             FetchResponse::default().with_error_code(ResponseError::FetchSessionIdNotFound.code());
         return (response, None);
     }
+    leave_repeated_out(&mut request);
     let committed_only = request.isolation_level == 1;
     let limit = usize::try_from(request.max_bytes)
         .unwrap_or(0)
@@ -86,11 +88,18 @@ pub(crate) async fn handle(
     if planned.bytes < enough && !planned.urgent && request.max_wait_ms > 0 {
         let deadline = Instant::now() + Duration::from_millis(request.max_wait_ms as u64);
         let waiter = Arc::new(Notify::new());
-        let waiting = Waiting::join(std::mem::take(&mut planned.views), &waiter, committed_only);
+        let mut waiting =
+            Waiting::join(std::mem::take(&mut planned.views), &waiter, committed_only);
         loop {
             planned = plan_now();
             if planned.bytes >= enough || planned.urgent {
                 break;
+            }
+            if !waiting.is_at(&planned.views) {
+                // A topic was deleted and made anew: what comes, comes to the new one.
+                let views = std::mem::take(&mut planned.views);
+                waiting = Waiting::join(views, &waiter, committed_only);
+                continue;
             }
             if tokio::time::timeout_at(deadline, waiter.notified())
                 .await
@@ -110,6 +119,18 @@ pub(crate) async fn handle(
     }
     let (planned, held) = set_memory_aside(&broker.answer_memory, planned, plan_within).await;
     respond(request, planned, held).await
+}
+
+/// A partition is answered once, however often a request names it. Its topic may be named several times.
+fn leave_repeated_out(request: &mut FetchRequest) {
+    let mut seen = HashSet::new();
+    for topic in &mut request.topics {
+        let (name, id) = (&topic.topic, topic.topic_id);
+        topic
+            .partitions
+            .retain(|wanted| seen.insert((name.clone(), id, wanted.partition)));
+    }
+    request.topics.retain(|topic| !topic.partitions.is_empty());
 }
 
 /// Sets memory aside for what is planned, and plans less where less is free.
@@ -150,6 +171,11 @@ impl<'w> Waiting<'w> {
             .iter()
             .for_each(|view| view.join(waiter, committed_only));
         Waiting { views, waiter }
+    }
+
+    fn is_at(&self, views: &[Arc<View>]) -> bool {
+        let mut pairs = self.views.iter().zip(views);
+        self.views.len() == views.len() && pairs.all(|(one, other)| Arc::ptr_eq(one, other))
     }
 }
 
@@ -480,5 +506,102 @@ mod tests {
         let (all, stable, error) = fetch(&broker, true).await;
         assert!(all > bytes.len(), "the batch and its marker: {all}");
         assert_eq!((stable, error), (6, 0));
+    }
+
+    /// A fetch from `offset` of partition 0 of `t`.
+    fn from(offset: i64, max_bytes: i32) -> FetchRequest {
+        let mut request = everything();
+        let wanted = &mut request.topics[0].partitions[0];
+        (wanted.fetch_offset, wanted.partition_max_bytes) = (offset, max_bytes);
+        request
+    }
+
+    #[tokio::test]
+    async fn a_reader_of_small_pieces_passes_merged_batches() {
+        const BATCHES: i64 = 5000;
+        let (header, bytes) = batch(Sample::plain(10));
+        let mut config = Config::memory();
+        (config.segment_bytes, config.log_segments) = (1 << 20, 0);
+        let broker = Broker::start(config).await.expect("starts");
+        let store = &broker.inner.store;
+        let ((), durable) = store.write(|writer| {
+            writer.emit(topic_created("t", 1));
+            for _ in 0..BATCHES {
+                writer.append_batch(0, &header, false, &bytes);
+            }
+        });
+        durable.wait().await.expect("memory takes it");
+        let moved = crate::maintenance::reclaim::reclaim(store, &broker.inner.config);
+        assert!(moved.expect("memory takes it"));
+        let entries = store.read(|state| state.partition_by_id(0).map(|p| p.entries.len()));
+        assert!(entries < Some(BATCHES as usize), "they are merged");
+        let (mut offset, mut answers) = (0, 0);
+        while offset < 10 * BATCHES {
+            let (response, _held) = handle(&broker.inner, from(offset, 1), &Turn::default()).await;
+            let length = bytes_of(&response);
+            assert!(length <= 256 << 10, "{length}");
+            offset += 10 * (length / bytes.len()) as i64;
+            answers += 1;
+        }
+        assert!(answers < BATCHES);
+    }
+
+    #[tokio::test]
+    async fn a_partition_named_again_is_answered_once() {
+        let (broker, one) = filled(|one| 1000 * one).await;
+        let mut request = everything();
+        let topic = &mut request.topics[0];
+        topic.partitions = vec![topic.partitions[0].clone(); 100];
+        request.topics = vec![request.topics[0].clone(); 100];
+        let (response, _held) = handle(&broker.inner, request, &Turn::default()).await;
+        let topics = response.responses.iter();
+        let rows: Vec<_> = topics.flat_map(|topic| &topic.partitions).collect();
+        assert_eq!(rows.len(), 1);
+        assert_eq!(rows[0].records.as_ref().map(Bytes::len), Some(40 * one));
+    }
+
+    #[tokio::test]
+    async fn who_waits_at_a_topic_that_is_made_anew_gets_what_comes_to_the_new_one() {
+        let broker = Broker::start(Config::memory()).await.expect("starts");
+        let write = async |events: Vec<Event>| {
+            let ((), durable) = broker.inner.store.write(|writer| {
+                events.into_iter().for_each(|event| writer.emit(event));
+            });
+            durable.wait().await.expect("memory takes it");
+        };
+        write(vec![topic_created("t", 1)]).await;
+        let request = everything().with_min_bytes(1).with_max_wait_ms(i32::MAX);
+        let turn = Turn::default();
+        let waiting = handle(&broker.inner, request, &turn);
+        tokio::pin!(waiting);
+        let name = "t".to_owned();
+        let (header, bytes) = batch(Sample::plain(10));
+        let mut made_anew = false;
+        for round in 0..20 {
+            tokio::select! {
+                biased;
+                (response, _) = &mut waiting => {
+                    assert!(made_anew && bytes_of(&response) == bytes.len());
+                    return;
+                }
+                () = tokio::task::yield_now() => {}
+            }
+            match round {
+                0 => {
+                    let name = name.clone();
+                    write(vec![Event::TopicDeleted { name }, topic_created("t", 1)]).await;
+                }
+                5 => {
+                    made_anew = true;
+                    let (_, durable) = broker
+                        .inner
+                        .store
+                        .write(|writer| writer.append_batch(1, &header, false, &bytes));
+                    durable.wait().await.expect("memory takes it");
+                }
+                _ => {}
+            }
+        }
+        panic!("nobody wakes it");
     }
 }
