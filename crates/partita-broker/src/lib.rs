@@ -34,7 +34,7 @@ mod view;
 mod wal;
 
 use std::net::SocketAddr;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 
 use tokio::net::TcpListener;
 use tokio::sync::{Semaphore, watch};
@@ -73,6 +73,8 @@ pub(crate) struct BrokerInner {
     pub(crate) answer_memory: AnswerMemory,
     /// Places for those who look inside batches on behalf of a client.
     pub(crate) searches: Arc<Semaphore>,
+    /// Held by who looks inside a compressed batch that is being produced.
+    pub(crate) inspection: Mutex<()>,
 }
 
 /// Searches by time that are at work at once: each may have a batch decompressed in memory.
@@ -120,6 +122,7 @@ impl Broker {
             groups: Arc::new(Groups::new(config.groups.clone())),
             answer_memory: AnswerMemory::new(config.max_fetch_bytes_in_flight),
             searches: Arc::new(Semaphore::new(MAX_SEARCHES)),
+            inspection: Mutex::new(()),
             config,
             advertised_host,
             advertised_port,

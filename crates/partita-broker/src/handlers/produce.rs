@@ -15,7 +15,7 @@ use crate::batch::{BatchError, BatchHeader};
 use crate::net::RequestContext;
 use crate::records;
 use crate::state::producer::Verdict;
-use crate::state::{Partition, State};
+use crate::state::{Partition, State, Topic};
 use crate::store::Writer;
 
 /// Where a batch was put, or why it was not.
@@ -33,34 +33,29 @@ type Checked = Result<BatchHeader, Refusal>;
 
 type Outcome = Result<Written, Refusal>;
 
-/// Does not answer at all when the client asked for no acknowledgement.
 pub(crate) async fn handle(
     broker: &Arc<BrokerInner>,
     _context: &RequestContext,
     _version: i16,
     request: ProduceRequest,
-) -> Option<ProduceResponse> {
+) -> ProduceResponse {
     let transactional_id = request.transactional_id.as_ref().map(|id| id.as_str());
     // Looking inside a batch takes time: which need it is asked first, so that it is done outside the lock.
-    let compacted: Vec<bool> = broker.store.read(|state| {
-        let found = request
-            .topic_data
-            .iter()
-            .map(|topic| find_topic(state, &topic.name, topic.topic_id));
-        found
-            .map(|topic| topic.is_ok_and(|topic| topic.settings.compact))
-            .collect()
+    let rules: Vec<Rules> = broker.store.read(|state| {
+        let topics = request.topic_data.iter();
+        let found = topics.map(|topic| find_topic(state, &topic.name, topic.topic_id));
+        found.map(|topic| Rules::of(topic.ok(), broker)).collect()
     });
-    let check_topic = |(topic, needs_keys): (&TopicProduceData, bool)| {
+    let check_topic = |(topic, rules): (&TopicProduceData, Rules)| {
         let each = |data: &PartitionProduceData| {
-            check(broker, request.acks, data.records.as_ref(), needs_keys)
+            check(broker, request.acks, data.records.as_ref(), &rules)
         };
         topic.partition_data.iter().map(each).collect()
     };
     let checked: Vec<Vec<Checked>> = request
         .topic_data
         .iter()
-        .zip(compacted)
+        .zip(rules)
         .map(check_topic)
         .collect();
     if broker.store.backlog() > broker.config.max_backlog_bytes {
@@ -81,7 +76,6 @@ pub(crate) async fn handle(
                 let records = data.records.as_ref();
                 append(
                     writer,
-                    broker,
                     transactional_id,
                     &name,
                     data.index,
@@ -101,9 +95,6 @@ pub(crate) async fn handle(
         outcomes
     });
     let durable = durable.wait().await;
-    if request.acks == 0 {
-        return None;
-    }
     let mut outcomes = outcomes.into_iter().map(Vec::into_iter).collect::<Vec<_>>();
     answer(&request, |topic, _| {
         let outcome = outcomes[topic]
@@ -119,8 +110,26 @@ pub(crate) async fn handle(
     })
 }
 
+/// What a topic wants of its batches.
+struct Rules {
+    max_bytes: usize,
+    needs_keys: bool,
+}
+
+impl Rules {
+    /// A topic that is not there has its own error, later.
+    fn of(topic: Option<&Topic>, broker: &BrokerInner) -> Rules {
+        let settings = topic.map(|topic| &topic.settings);
+        let own = settings.and_then(|settings| settings.max_message_bytes);
+        Rules {
+            max_bytes: own.unwrap_or(broker.config.message_max_bytes),
+            needs_keys: settings.is_some_and(|settings| settings.compact),
+        }
+    }
+}
+
 /// What can be said of a batch without looking at the state.
-fn check(broker: &BrokerInner, acks: i16, records: Option<&Bytes>, needs_keys: bool) -> Checked {
+fn check(broker: &BrokerInner, acks: i16, records: Option<&Bytes>, rules: &Rules) -> Checked {
     if !matches!(acks, -1..=1) {
         return Err((ResponseError::InvalidRequiredAcks, None));
     }
@@ -143,10 +152,17 @@ fn check(broker: &BrokerInner, acks: i16, records: Option<&Bytes>, needs_keys: b
         let message = "a partition of a request has exactly one batch".to_owned();
         return Err((ResponseError::InvalidRecord, Some(message)));
     }
-    if needs_keys {
-        let all_keyed =
-            records::all_have_keys(&header, bytes, broker.config.max_decompressed_bytes)
-                .map_err(|error| (ResponseError::CorruptMessage, Some(error.to_string())))?;
+    if bytes.len() > rules.max_bytes {
+        let message = format!(
+            "a batch of {} bytes is larger than the topic's limit of {}",
+            bytes.len(),
+            rules.max_bytes
+        );
+        return Err((ResponseError::MessageTooLarge, Some(message)));
+    }
+    if rules.needs_keys {
+        let all_keyed = all_have_keys(broker, &header, bytes)
+            .map_err(|error| (ResponseError::CorruptMessage, Some(error.to_string())))?;
         if !all_keyed {
             let message = "the topic is compacted: each record needs a key".to_owned();
             return Err((ResponseError::InvalidRecord, Some(message)));
@@ -155,10 +171,20 @@ fn check(broker: &BrokerInner, acks: i16, records: Option<&Bytes>, needs_keys: b
     Ok(header)
 }
 
+fn all_have_keys(
+    broker: &BrokerInner,
+    header: &BatchHeader,
+    bytes: &[u8],
+) -> Result<bool, BatchError> {
+    // Few bytes may decompress to very many: one batch at a time.
+    let is_compressed = header.compression() != 0;
+    let _place = is_compressed.then(|| broker.inspection.lock());
+    records::all_have_keys(header, bytes, broker.config.max_decompressed_bytes)
+}
+
 /// Judges a checked batch by the state, and appends it when there is nothing against it.
 fn append(
     writer: &mut Writer<'_>,
-    broker: &BrokerInner,
     transactional_id: Option<&str>,
     topic: &str,
     index: i32,
@@ -174,16 +200,6 @@ fn append(
         return refuse(ResponseError::UnknownTopicOrPartition);
     };
     let settings = &topic.settings;
-    let limit = settings
-        .max_message_bytes
-        .unwrap_or(broker.config.message_max_bytes);
-    if header.bytes as usize > limit {
-        let message = format!(
-            "a batch of {} bytes is larger than the topic's limit of {limit}",
-            header.bytes
-        );
-        return Err((ResponseError::MessageTooLarge, Some(message)));
-    }
     if header.is_transactional() || header.producer_id >= 0 {
         check_producer(state, partition, transactional_id, header)
             .map_err(|error| (error, None))?;
@@ -257,10 +273,7 @@ fn check_producer(
 fn answer(
     request: &ProduceRequest,
     mut outcome: impl FnMut(usize, usize) -> Outcome,
-) -> Option<ProduceResponse> {
-    if request.acks == 0 {
-        return None;
-    }
+) -> ProduceResponse {
     let topics = request.topic_data.iter().enumerate().map(|(t, topic)| {
         let partitions = topic.partition_data.iter().enumerate().map(|(p, data)| {
             let response = PartitionProduceResponse::default().with_index(data.index);
@@ -282,5 +295,54 @@ fn answer(
             .with_topic_id(topic.topic_id)
             .with_partition_responses(partitions.collect())
     });
-    Some(ProduceResponse::default().with_responses(topics.collect()))
+    ProduceResponse::default().with_responses(topics.collect())
+}
+
+#[cfg(test)]
+mod tests {
+    use kafka_protocol::messages::TopicName;
+
+    use super::*;
+    use crate::batch::seal;
+    use crate::state::Event;
+    use crate::testing::{Sample, batch};
+    use crate::{Broker, Config};
+
+    #[tokio::test]
+    async fn a_batch_that_is_too_large_is_not_decompressed() {
+        let broker = Broker::start(Config::memory()).await.expect("starts");
+        let settings = [("cleanup.policy", "compact"), ("max.message.bytes", "1000")];
+        let ((), durable) = broker.inner.store.write(|writer| {
+            writer.emit(Event::TopicCreated {
+                name: "t".to_owned(),
+                id: uuid::Uuid::new_v4(),
+                partitions: 1,
+                configs: settings
+                    .map(|(name, value)| (name.to_owned(), value.to_owned()))
+                    .into(),
+            });
+        });
+        durable.wait().await.expect("memory takes it");
+        let send = async |records| {
+            let (_, mut bytes) = batch(Sample::plain(records));
+            // It says that it is compressed, and is not.
+            bytes[22] = 1;
+            seal(&mut bytes);
+            let data = PartitionProduceData::default().with_records(Some(bytes.into()));
+            let topic = TopicProduceData::default()
+                .with_name(TopicName(StrBytes::from_static_str("t")))
+                .with_partition_data(vec![data]);
+            let request = ProduceRequest::default()
+                .with_acks(-1)
+                .with_topic_data(vec![topic]);
+            let context = RequestContext {
+                client_id: String::new(),
+                client_host: String::new(),
+            };
+            let response = handle(&broker.inner, &context, 9, request).await;
+            response.responses[0].partition_responses[0].error_code
+        };
+        assert_eq!(send(10).await, ResponseError::CorruptMessage.code());
+        assert_eq!(send(100).await, ResponseError::MessageTooLarge.code());
+    }
 }

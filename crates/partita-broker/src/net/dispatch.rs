@@ -24,6 +24,14 @@ pub(crate) enum RequestError {
         version: i16,
         source: anyhow::Error,
     },
+    #[error(
+        "a produce request that wants no answer was refused with error {code} for partition {partition} of '{topic}'"
+    )]
+    Unanswered {
+        topic: String,
+        partition: i32,
+        code: i16,
+    },
     #[error("the response of api {api:?} version {version} does not encode: {source}")]
     Response {
         api: ApiKey,
@@ -127,9 +135,24 @@ pub(crate) async fn answer(
         }
         ApiKey::Produce => {
             let body = decode::<ProduceRequest>(&request)?;
-            match handlers::produce::handle(broker, context, request.version, body).await {
-                Some(response) => encode(&request, &response).map(Some),
+            let wants_answer = body.acks != 0;
+            let response = handlers::produce::handle(broker, context, request.version, body).await;
+            if wants_answer {
+                return encode(&request, &response).map(Some);
+            }
+            // All that is left to tell its sender that something is wrong is to close the connection.
+            let topics = response.responses.iter();
+            let mut rows = topics.flat_map(|topic| {
+                let rows = topic.partition_responses.iter();
+                rows.map(move |row| (&topic.name, row.index, row.error_code))
+            });
+            match rows.find(|(_, _, code)| *code != 0) {
                 None => Ok(None),
+                Some((topic, partition, code)) => Err(RequestError::Unanswered {
+                    topic: topic.to_string(),
+                    partition,
+                    code,
+                }),
             }
         }
         ApiKey::Fetch => {

@@ -64,6 +64,7 @@ async fn every_served_version_is_answered() {
                         );
                         assert_eq!(frame[4..8], [0, 0, 0, 7]);
                     }
+                    Err(RequestError::Unanswered { .. }) => {}
                     Err(error) => drop(refused.insert(error.to_string())),
                 }
             }
@@ -98,4 +99,53 @@ fn headers_that_are_none_are_refused() {
             .unwrap()
             .contains("does not decode")
     );
+}
+
+/// A produce request of version 3 that wants no answer, with this batch for partition 0 of a topic.
+fn unacknowledged(topic: &str, batch: &[u8]) -> Request {
+    let mut body = BytesMut::new();
+    body.put_i16(-1);
+    body.put_i16(0);
+    body.put_i32(1000);
+    body.put_i32(1);
+    body.put_i16(topic.len() as i16);
+    body.put_slice(topic.as_bytes());
+    body.put_i32(1);
+    body.put_i32(0);
+    body.put_i32(batch.len() as i32);
+    body.put_slice(batch);
+    Request {
+        api: ApiKey::Produce,
+        version: 3,
+        correlation_id: 7,
+        client_id: None,
+        body: body.freeze(),
+    }
+}
+
+#[tokio::test]
+async fn what_wants_no_answer_and_is_refused_costs_the_connection() {
+    let broker = Broker::start(Config::memory()).await.unwrap();
+    let ((), durable) = broker.inner.store.write(|writer| {
+        writer.emit(topic_created("t", 1));
+    });
+    durable.wait().await.unwrap();
+    let context = Arc::new(RequestContext {
+        client_id: "test".to_owned(),
+        client_host: "/127.0.0.1".to_owned(),
+    });
+    let send = async |topic, batch: &[u8]| {
+        let request = unacknowledged(topic, batch);
+        let (inner, context) = (broker.inner.clone(), context.clone());
+        answer(inner, context, request, Turn::default()).await
+    };
+    let (_, bytes) = batch(Sample::plain(3));
+    assert!(matches!(send("t", &bytes).await, Ok(None)));
+    for (topic, batch) in [("t", &b"damaged"[..]), ("absent", &bytes)] {
+        let error = send(topic, batch).await.err().unwrap().to_string();
+        assert!(
+            error.contains(&format!("partition 0 of '{topic}'")),
+            "{error}"
+        );
+    }
 }
