@@ -110,6 +110,14 @@ impl Config {
         Config::new(Storage::Folder(folder.into()))
     }
 
+    /// Size of the segments into which old ones are merged. They are larger, since each is an open file as long as
+    /// its records are kept.
+    pub(crate) fn kept_segment_bytes(&self) -> u32 {
+        const GIB: u32 = 1 << 30;
+        let merged = self.segment_bytes.saturating_mul(16).min(GIB);
+        merged.max(self.segment_bytes)
+    }
+
     fn new(storage: Storage) -> Config {
         Config {
             listen: "127.0.0.1:0".to_owned(),

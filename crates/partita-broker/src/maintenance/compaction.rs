@@ -209,7 +209,7 @@ impl Job {
         last: &LastOffsets,
         now: i64,
     ) -> io::Result<Outcome> {
-        let mut rewriter = Rewriter::new(store, config.segment_bytes);
+        let mut rewriter = Rewriter::new(store, config.kept_segment_bytes());
         let mut tombstones_until = i64::MAX;
         for entry in &self.entries {
             self.for_each_batch(entry, |header, batch| {

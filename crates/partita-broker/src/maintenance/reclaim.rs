@@ -47,7 +47,7 @@ pub(crate) fn reclaim(store: &Store, config: &Config) -> io::Result<bool> {
             break;
         };
         moved = true;
-        let mut rewriter = Rewriter::new(store, config.segment_bytes);
+        let mut rewriter = Rewriter::new(store, config.kept_segment_bytes());
         let mut fresh = Vec::with_capacity(runs.len());
         for run in &runs {
             for entry in &run.entries {
@@ -154,7 +154,8 @@ fn smallest<'l>(
 ) -> Option<Vec<&'l Arc<Segment>>> {
     let is_small = |segment: &&Arc<Segment>| {
         segment.kind == SegmentKind::Kept
-            && segment.length() < config.segment_bytes / 2
+            && segment.has_file()
+            && segment.length() < config.kept_segment_bytes() / 2
             && wanted.contains_key(&segment.id)
     };
     let mut small: Vec<_> = log.sealed().filter(is_small).collect();
@@ -215,9 +216,10 @@ mod tests {
 
     #[test]
     fn what_little_is_left_of_many_segments_is_put_together() {
-        let mut config = Config::memory();
+        let folder = tempfile::tempdir().expect("a folder");
+        let mut config = Config::folder(folder.path());
         config.segment_bytes = 10_000;
-        let store = Store::open(&config).expect("memory opens");
+        let store = Store::open(&config).expect("it opens");
         let write = |events: Vec<Event>| {
             let ((), durable) = store.write(|writer| {
                 events.into_iter().for_each(|event| writer.emit(event));
@@ -236,8 +238,8 @@ mod tests {
                 partition: 1,
                 offset: number * 400,
             }]);
-            reclaim(&store, &config).expect("memory takes it");
-            store.checkpoint().expect("memory takes it");
+            reclaim(&store, &config).expect("it is written");
+            store.checkpoint().expect("it is written");
         }
         store.read_with_log(|state, log| {
             let kept = log.sealed().filter(|s| s.kind == SegmentKind::Kept);
@@ -246,7 +248,7 @@ mod tests {
             let mut read = Vec::new();
             for entry in &partition.entries {
                 let piece = Piece::of(entry, log).expect("its segment is there");
-                let bytes = gather(vec![piece], 0).expect("memory can be read");
+                let bytes = gather(vec![piece], 0).expect("it can be read");
                 let mut rest = &bytes[..];
                 while let Ok(header) = batch::BatchHeader::parse(rest) {
                     read.push(header.base_offset);
