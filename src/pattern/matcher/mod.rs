@@ -59,7 +59,8 @@ pub struct Matcher {
     /// Events that had to wait so far.
     arrivals: u64,
     machine: Box<dyn Running>,
-    key: Vec<Scalar>,
+    /// Room for a key of several values.
+    several: Vec<Scalar>,
     report_timed_out: bool,
 }
 
@@ -261,7 +262,7 @@ impl Matcher {
             by_topic,
             arrivals: 0,
             machine,
-            key: Vec::new(),
+            several: Vec::new(),
             report_timed_out,
             rule,
         }
@@ -370,18 +371,22 @@ impl Matcher {
     /// Counts the conditions without an answer of an event that meets none: it is not for this matcher
     /// otherwise.
     pub fn pass_over(&mut self, event: &Event<'_>, out: &mut Outputs) {
-        read_key(&self.rule, event, &mut self.key);
-        self.met(event, out);
+        let mut several = std::mem::take(&mut self.several);
+        self.met(event, key_of(&self.rule, event, &mut several), out);
+        self.several = several;
     }
 
     /// As [`Matcher::offer`] for a rule that another takes the place of: the event goes on with what
     /// its key began before, and begins nothing. What an event may begin is told by event time, for
     /// each key: up to the latest that it was offered and that met a condition.
     pub fn carry_on(&mut self, event: &Event<'_>, out: &mut Outputs) {
-        if !read_key(&self.rule, event, &mut self.key) || !self.machine.waits_at(&self.key) {
-            return;
+        let mut several = std::mem::take(&mut self.several);
+        let key = key_of(&self.rule, event, &mut several);
+        let waits = is_key(key) && self.machine.waits_at(key);
+        self.several = several;
+        if waits {
+            self.take(event, false, out);
         }
-        self.take(event, false, out);
     }
 
     /// Whether some key has partial matches, open windows, events that wait for their turn or matches
@@ -477,11 +482,22 @@ impl Matcher {
         if !is_early {
             self.move_to(event.at, out);
         }
-        if !read_key(&self.rule, event, &mut self.key) {
-            out.unkeyed.push(event.position);
-            return;
+        let mut several = std::mem::take(&mut self.several);
+        match key_of(&self.rule, event, &mut several) {
+            key if is_key(key) => self.take_keyed(event, key, (is_early, begins), out),
+            _ => out.unkeyed.push(event.position),
         }
-        let met = self.met(event, out);
+        self.several = several;
+    }
+
+    fn take_keyed(
+        &mut self,
+        event: &Event<'_>,
+        key: &[Scalar],
+        (is_early, begins): (bool, bool),
+        out: &mut Outputs,
+    ) {
+        let met = self.met(event, key, out);
         if met == 0 && !self.interest(event.topic).1 {
             return;
         }
@@ -495,20 +511,19 @@ impl Matcher {
         if is_early {
             self.arrivals += 1;
             let arrival = self.arrivals;
-            self.machine
-                .hold(arrival, event, met, &self.key, context, out);
+            self.machine.hold(arrival, event, met, key, context, out);
             self.bound_buffer(out);
         } else {
-            self.machine.apply(event, met, &self.key, context, out);
+            self.machine.apply(event, met, key, context, out);
         }
     }
 
-    /// A bit for each condition that the event meets by itself, with the key that was read of it.
-    fn met(&self, event: &Event<'_>, out: &mut Outputs) -> u64 {
+    /// A bit for each condition that the event meets by itself.
+    fn met(&self, event: &Event<'_>, key: &[Scalar], out: &mut Outputs) -> u64 {
         let mut met = 0u64;
         for place in self.interest(event.topic).0 {
             let predicate = &self.rule.predicates[usize::from(*place)];
-            match predicate.holds(&self.rule, event, &self.key, &Nothing) {
+            match predicate.holds(&self.rule, event, key, &Nothing) {
                 Some(holds) => met |= u64::from(holds) << place,
                 None => out.condition_errors += 1,
             }
@@ -538,10 +553,21 @@ impl Matcher {
     }
 }
 
-/// Finds the values that the rule correlates by; whether they make a key.
-fn read_key(rule: &Rule, event: &Event<'_>, key: &mut Vec<Scalar>) -> bool {
-    key.clear();
-    let slots = rule.correlate.iter();
-    key.extend(slots.map(|(_, slot)| event.slots[usize::from(*slot)].clone()));
-    key.iter().all(Scalar::is_key)
+/// The values that the rule correlates by: where they lie, or put together in `several`.
+#[inline]
+fn key_of<'a>(rule: &Rule, event: &Event<'a>, several: &'a mut Vec<Scalar>) -> &'a [Scalar] {
+    let value = |slot: &u16| &event.slots[usize::from(*slot)];
+    match &rule.correlate[..] {
+        [(_, slot)] => std::slice::from_ref(value(slot)),
+        slots => {
+            several.clear();
+            several.extend(slots.iter().map(|(_, slot)| value(slot).clone()));
+            several
+        }
+    }
+}
+
+#[inline]
+fn is_key(values: &[Scalar]) -> bool {
+    values.iter().all(Scalar::is_key)
 }
