@@ -123,10 +123,9 @@ impl Hopping {
     /// The same of what lies elsewhere and [`fire_next`](Self::fire_next) will need: what leaves.
     #[inline]
     pub fn far(&self) -> u64 {
-        let first = self.panes.front();
-        let left = self.panes.get(self.left);
-        let ends = |pane: &Pane| pane.start as u64 ^ pane.summary.events();
-        first.map_or(0, ends) ^ left.map_or(0, ends) ^ self.running.far()
+        let ends = |pane: &Pane| pane.last_end as u64 ^ pane.summary.events();
+        let end = |place| self.panes.get(place).map_or(0, ends);
+        end(0) ^ end(1) ^ end(self.left) ^ end(self.left + 1) ^ self.running.far()
     }
 
     /// What fired last is of no use to the caller, and nor is any other window that holds the same: none fires
@@ -243,8 +242,13 @@ impl Hopping {
             };
             self.panes.insert(place, pane);
             self.left += usize::from(start < self.due - spec.size);
-            self.entered += usize::from(start < self.due);
-            self.note_ends();
+            if place == 0 {
+                self.oldest_until = last_end;
+            }
+            if start < self.due {
+                self.entered += 1;
+                self.entered_until = self.entered_until.max(last_end);
+            }
         }
         self.panes[place].summary.add(spec.needs, sample);
         if (self.left..self.entered).contains(&place) {
@@ -337,7 +341,11 @@ impl Hopping {
             return enters;
         }
         // One that is without the oldest of the running one, if others stay.
-        let left = self.panes[self.left].last_end.saturating_add(spec.slide);
+        let oldest_until = match self.left {
+            0 => self.oldest_until,
+            left => self.panes[left].last_end,
+        };
+        let left = oldest_until.saturating_add(spec.slide);
         let leaves = (left <= self.entered_until).then(|| left.max(next));
         match (enters, leaves) {
             (Some(enters), Some(leaves)) => Some(enters.min(leaves)),
