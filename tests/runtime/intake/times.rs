@@ -144,6 +144,42 @@ async fn a_record_that_is_far_ahead_of_the_clock_makes_no_other_late() {
     drop(intake);
 }
 
+/// A source whose events all have the same time, as a business date, says so again while they come: it is not
+/// idle.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_source_whose_time_stands_still_is_heard_while_it_sends() {
+    let rule = "{kind: rule, name: r, time: {field: day}, match: {any: [{id: x, topic: a, where: 'event.n > 0'}]}}";
+    let (_broker, brokers) = broker_with(&[("a", 1)]).await;
+    let intake = intake(&brokers, Rules::of(rule), None, None);
+    until_anchored(&brokers, &[("a", 1)]).await;
+    let producer = producer(&brokers);
+    let told = || {
+        let records = read_all(&brokers, "p.signals").into_iter();
+        let of_first = records.filter(|(partition, ..)| *partition == 0);
+        let signals = of_first.map(|(_, _, value, _)| signal::decode(&value).expect("a signal"));
+        let times = signals.filter_map(|signal| match signal {
+            Signal::Watermark { at, .. } => Some(at.0),
+            _ => None,
+        });
+        times.collect::<Vec<_>>()
+    };
+    let deadline = std::time::Instant::now() + LIMIT;
+    for place in 0.. {
+        let sent = Sent {
+            value: r#"{"n":0,"day":"1970-01-01T00:00:01Z"}"#.into(),
+            ..Sent::default()
+        };
+        send(&producer, "a", 1, place, &sent);
+        producer.flush(LIMIT).expect("deliveries");
+        if told().len() >= 3 || std::time::Instant::now() > deadline {
+            break;
+        }
+        tokio::time::sleep(std::time::Duration::from_millis(50)).await;
+    }
+    assert_eq!(told()[..3], [1_000; 3]);
+    drop(intake);
+}
+
 const MAPPED: &str = "{kind: rule, name: r, \
     correlate: {by: [shop, {name: user, field: {a: user, b: account.id}}]}, \
     time: {field: {a: ts, b: made.at}}, \
