@@ -383,12 +383,18 @@ impl Handle {
     /// From any thread; may read the store's disk.
     pub fn run(&self, id: &RunId) -> Result<Option<RunState>, SubmitError> {
         let partition = self.restored(id)?;
-        partition.run(id).map_err(|error| {
-            tracing::warn!(%error, run = %id, "the store fails");
-            SubmitError::NotReady {
-                partition: partition.number,
+        let not_ready = SubmitError::NotReady {
+            partition: partition.number,
+        };
+        match partition.run(id) {
+            // Its store may have been emptied meanwhile.
+            Ok(_) if partition.is_abandoned() => Err(not_ready),
+            Ok(run) => Ok(run),
+            Err(error) => {
+                tracing::warn!(%error, run = %id, "the store fails");
+                Err(not_ready)
             }
-        })
+        }
     }
 
     /// Waits until the run has ended or the time is over, and says how it stands then.
@@ -426,13 +432,18 @@ impl Handle {
                     partition: partition.number,
                 });
             }
-            let found = list::of_partition(&partition, filter, limit + 1, after);
-            runs.extend(found.map_err(|error| {
-                tracing::warn!(%error, partition = partition.number, "the store fails");
-                SubmitError::NotReady {
-                    partition: partition.number,
+            let not_ready = SubmitError::NotReady {
+                partition: partition.number,
+            };
+            match list::of_partition(&partition, filter, limit + 1, after) {
+                // Its store may have been emptied meanwhile.
+                Ok(_) if partition.is_abandoned() => return Err(not_ready),
+                Ok(found) => runs.extend(found),
+                Err(error) => {
+                    tracing::warn!(%error, partition = partition.number, "the store fails");
+                    return Err(not_ready);
                 }
-            })?);
+            }
         }
         runs.sort_by(|a, b| list::place(b).cmp(&list::place(a)));
         let has_more = runs.len() > limit;

@@ -27,6 +27,9 @@ const ASK_TIMEOUT: Duration = Duration::from_secs(5);
 /// How long a broker may hold a fetch that finds nothing: nobody waits for an end here.
 const FETCH_WAIT: Duration = Duration::from_millis(500);
 
+/// A reader looks so often whether somebody still wants its events.
+const POLL: Duration = Duration::from_millis(200);
+
 /// A history that takes longer to find is given as far as it was found, and says so.
 const HISTORY_TIMEOUT: Duration = Duration::from_secs(20);
 
@@ -174,21 +177,29 @@ impl Events {
         let reader = self.at_creation(run, partition)?;
         let (sender, receiver) = mpsc::channel(CHANNEL);
         let id = run.id.clone();
-        let last_known = run.status.is_ended().then_some(run.sequence);
-        if last_known.is_some_and(|last| last < from_sequence) {
+        let has_ended = run.status.is_ended();
+        if has_ended && run.sequence < from_sequence {
             return Ok(receiver);
         }
+        // All events of a run that has ended lie before it.
+        let end = self.end(&reader, partition)?;
         spawn("partita-follow", move || {
-            let mut last_read = Instant::now();
+            let mut behind_end: Option<Instant> = None;
             while !sender.is_closed() {
-                let Some(event) = next_of(&reader.consumer, &id) else {
+                let polled = reader.consumer.poll(POLL);
+                let is_before = |message: &BorrowedMessage<'_>| message.offset() < end;
+                if matches!(&polled, Some(Ok(message)) if is_before(message)) {
+                    behind_end = None;
+                }
+                let Some(event) = polled.and_then(|message| read_of(&id, message)) else {
                     // The rest of a run that has ended may not be on the topic any more.
-                    if last_known.is_some() && last_read.elapsed() >= HISTORY_TIMEOUT {
+                    let since = behind_end.get_or_insert_with(Instant::now);
+                    if has_ended && since.elapsed() >= HISTORY_TIMEOUT {
                         return;
                     }
                     continue;
                 };
-                last_read = Instant::now();
+                behind_end = None;
                 let ends = EventKind::ALL
                     .iter()
                     .any(|kind| kind.is_terminal() && kind.name() == event.kind);
@@ -216,13 +227,7 @@ impl Events {
             let offset = match positions.get(&partition) {
                 Some(&offset) => offset,
                 // Asked for now: events between this call and the first fetch are not missed.
-                None => {
-                    let ends =
-                        reader
-                            .consumer
-                            .fetch_watermarks(&self.topic, partition, ASK_TIMEOUT);
-                    ends.map_err(broken)?.1
-                }
+                None => self.end(&reader, partition)?,
             };
             from.insert(partition, offset);
             list.add_partition_offset(&self.topic, partition, Offset::Offset(offset))
@@ -232,7 +237,7 @@ impl Events {
         let (sender, receiver) = mpsc::channel(CHANNEL);
         spawn("partita-events", move || {
             while !sender.is_closed() {
-                let polled = reader.consumer.poll(Duration::from_millis(200));
+                let polled = reader.consumer.poll(POLL);
                 let Some((event, _)) = polled.and_then(read_any) else {
                     continue;
                 };
@@ -262,10 +267,7 @@ impl Events {
             .any(|element| !matches!(element.offset(), Offset::Offset(_)))
         {
             // Nothing that young is there yet: stand at the end as it is now.
-            let ends = reader
-                .consumer
-                .fetch_watermarks(&self.topic, partition, ASK_TIMEOUT);
-            let end = ends.map_err(broken)?.1;
+            let end = self.end(&reader, partition)?;
             found = TopicPartitionList::new();
             found
                 .add_partition_offset(&self.topic, partition, Offset::Offset(end))
@@ -273,6 +275,14 @@ impl Events {
         }
         reader.consumer.assign(&found).map_err(broken)?;
         Ok(reader)
+    }
+
+    /// The offset behind the last committed event.
+    fn end(&self, reader: &Reader, partition: i32) -> Result<i64, SubmitError> {
+        let ends = reader
+            .consumer
+            .fetch_watermarks(&self.topic, partition, ASK_TIMEOUT);
+        ends.map(|(_, end)| end).map_err(broken)
     }
 }
 
@@ -285,7 +295,11 @@ fn spawn(name: &str, work: impl FnOnce() + Send + 'static) -> Result<(), SubmitE
 
 /// The next event, where there is one within a moment and it is of this run.
 fn next_of(consumer: &BaseConsumer, run: &RunId) -> Option<HistoryEvent> {
-    let message = consumer.poll(Duration::from_millis(200))?;
+    read_of(run, consumer.poll(POLL)?)
+}
+
+/// Reads a record of `events` where it is of this run.
+fn read_of(run: &RunId, message: KafkaResult<BorrowedMessage<'_>>) -> Option<HistoryEvent> {
     let is_of_run = message
         .as_ref()
         .is_ok_and(|message| message.key() == Some(run.as_str().as_bytes()));

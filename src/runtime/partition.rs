@@ -275,8 +275,11 @@ impl Partition {
             (std::mem::take(&mut unwritten.entries), unwritten.offset)
         };
         // The store may be ahead of one that was given up: its successor writes it.
-        if entries.is_empty() && offset <= self.store.offset()? {
-            return Ok(0);
+        if entries.is_empty() {
+            let stored = self.store.offset();
+            if offset <= stored.inspect_err(|_| self.note_abandoned())? {
+                return Ok(0);
+            }
         }
         let changes: Vec<_> = entries
             .iter()

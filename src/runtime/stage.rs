@@ -69,7 +69,7 @@ pub trait Stage: Send {
         owned: &mut Owned<Self::Partition>,
         records: &[Record],
         now: Timestamp,
-        pace: Pace,
+        pace: &mut Pace,
     ) -> Result<usize, LogError>;
 
     /// The transaction was given up: whether the partition is still as it was before, or has to be

@@ -63,8 +63,14 @@ impl Workflows {
         owned: &mut Owned<RunsPartition>,
         records: &[Record],
         now: Timestamp,
-        pace: Pace,
+        pace: &mut Pace,
     ) -> Result<usize, LogError> {
+        for owned in owned.values_mut() {
+            let failed = |known: &RunsPartition| known.partition.is_abandoned();
+            if owned.working().is_some_and(failed) {
+                owned.phase = Phase::Opening;
+            }
+        }
         let read = self.read_all(records)?;
         let most_due = pace.of(self.config.batch_records);
         let prepared = self.prepare_all(log.partitions(), owned, records, read, most_due, now);
@@ -116,6 +122,7 @@ impl Workflows {
                 .collect();
             log.send_offsets(&positions)?;
             log.commit()?;
+            pace.note_success();
             meters::committed(inputs, began.elapsed());
         }
         let mut changes = changes.into_iter();
@@ -154,7 +161,8 @@ impl Workflows {
                 continue;
             };
             if partition.is_abandoned() {
-                return Err((number, StoreError::new("writing the store", "it failed")));
+                // It failed just now.
+                continue;
             }
             let first = records.partition_point(|record| record.partition < number);
             let last = records.partition_point(|record| record.partition <= number);

@@ -230,11 +230,8 @@ impl<S: Stage> Worker<S> {
         }
         records.sort_by_key(|record| record.partition);
         let (log, owned) = (self.log.as_mut(), &mut self.owned);
-        let transacted = self.stage.transact(log, owned, &records, now, self.pace);
+        let transacted = (self.stage).transact(log, owned, &records, now, &mut self.pace);
         let applied = transacted.inspect_err(|_| self.pace.note_failure())?;
-        if applied > 0 {
-            self.pace.note_success();
-        }
         self.records = records;
         Ok(applied + restored)
     }

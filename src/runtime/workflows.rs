@@ -103,11 +103,15 @@ impl Workflows {
     /// An empty partition; where the disk does not work at all, or an emptied store failed again, one in
     /// memory.
     fn rebuild(&self, number: i32, cluster: &str) -> Arc<Partition> {
-        let opened = match self.store_failures.get(&number) {
-            Some(2..) => Err(StoreError::new("writing the store", "it failed again")),
-            _ => self.stores.open(cluster, number),
-        };
-        let emptied = opened.and_then(|store| Partition::rebuild(number, store));
+        let opened = self.stores.open(cluster, number);
+        let emptied = opened.and_then(|store| match self.store_failures.get(&number) {
+            Some(2..) => {
+                // What is in it would be out of date when it is opened next.
+                store.clear()?;
+                Err(StoreError::new("writing the store", "it failed again"))
+            }
+            _ => Partition::rebuild(number, store),
+        });
         Arc::new(emptied.unwrap_or_else(|error| {
             tracing::error!(%error, partition = number, "the store does not work; going on in memory");
             let in_memory = Arc::new(MemoryStore::default());
@@ -147,8 +151,13 @@ impl Stage for Workflows {
         if !self.shared.claim(number, self.config.number) {
             return None;
         }
-        if known.is_some() {
-            return known;
+        if let Some(known) = known {
+            if !known.partition.is_abandoned() {
+                return Some(known);
+            }
+            tracing::error!(partition = number, "its store failed; rebuilding it");
+            *self.store_failures.entry(number).or_default() += 1;
+            return Some(self.open_empty(number, cluster, known));
         }
         let opened = self
             .stores
@@ -183,6 +192,13 @@ impl Stage for Workflows {
         changelog: &mut dyn ChangelogReader,
     ) -> Result<RestoreProgress, LogError> {
         let partition = &partition.partition;
+        if partition.is_abandoned() {
+            return Err(LogError {
+                class: ErrorClass::Retriable,
+                doing: "restoring",
+                reason: format!("the store of partition {number} failed"),
+            });
+        }
         let mut changes = Vec::new();
         let mut too_new = None;
         let progress = changelog.read(RECORDS_PER_STEP, &mut |record| match Change::decode(
@@ -245,7 +261,7 @@ impl Stage for Workflows {
         owned: &mut Owned<RunsPartition>,
         records: &[Record],
         now: Timestamp,
-        pace: Pace,
+        pace: &mut Pace,
     ) -> Result<usize, LogError> {
         self.commit_batch(log, owned, records, now, pace)
     }

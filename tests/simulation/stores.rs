@@ -130,7 +130,7 @@ fn a_store_that_fails_is_rebuilt_and_one_that_fails_again_is_left_for_memory() {
         go_on(&mut world, 5_000);
         assert_eq!(restored(&world), PARTITIONS as usize, "round {round}");
         let opened = state.opened.load(Ordering::SeqCst) - before;
-        assert_eq!(opened > 0, round == 1, "round {round}");
+        assert_eq!(opened > 0, round <= 2, "round {round}");
     }
     for _ in 0..100 {
         world.answer_all();

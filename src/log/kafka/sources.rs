@@ -260,7 +260,11 @@ impl SourceLog {
                     beginnings.push(Beginning {
                         offset,
                         is_committed: offset == committed,
-                        note: element.metadata().to_owned(),
+                        // Of a topic that was made anew it says nothing.
+                        note: match offset < committed {
+                            true => String::new(),
+                            false => element.metadata().to_owned(),
+                        },
                     });
                     continue;
                 }

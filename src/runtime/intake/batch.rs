@@ -52,7 +52,7 @@ impl IntakeWorker {
         let mut positions: BTreeMap<&SourcePartition, i64> = BTreeMap::new();
         let mut held: Vec<SourcePartition> = Vec::new();
         let now = SystemClock.now();
-        let mut sender = Sender::new(&mut self.log);
+        let mut sender = Sender::new(&mut self.log, self.pace.of(MAX_SENT));
         // Records come in runs of one partition: what is known of it is looked up once for each.
         let mut taken = 0;
         for run in records.chunk_by(|one, next| one.from == next.from) {
@@ -141,7 +141,7 @@ impl IntakeWorker {
             partitions: BTreeSet::new(),
         };
         for (at, owned) in self.owned.iter_mut().filter(|(_, owned)| owned.is_started) {
-            if owned.hold.is_on() {
+            if owned.hold.is_waiting() {
                 owned.watermarks.hear();
             }
             for (clock, time) in owned.watermarks.due(told.when) {
@@ -183,7 +183,7 @@ impl IntakeWorker {
                 moved.push(Position {
                     at: at.clone(),
                     next,
-                    note: owned.watermarks.note(told.when, owned.hold.is_on()),
+                    note: owned.watermarks.note(told.when, owned.hold.is_waiting()),
                 });
             }
         }
@@ -195,6 +195,7 @@ impl IntakeWorker {
             self.log.settle()?;
             self.log.send_offsets(&moved)?;
             self.log.commit()?;
+            self.pace.note_success();
             self.committed_at = Instant::now();
             for position in &moved {
                 if let Some(owned) = self.owned.get_mut(&position.at) {
@@ -230,16 +231,19 @@ struct Sender<'l> {
     is_open: bool,
     /// Records, so far.
     sent: usize,
+    /// Enough for one transaction.
+    most: usize,
     key: Vec<u8>,
     value: Vec<u8>,
 }
 
 impl<'l> Sender<'l> {
-    fn new(log: &'l mut SourceLog) -> Self {
+    fn new(log: &'l mut SourceLog, most: usize) -> Self {
         Self {
             log,
             is_open: false,
             sent: 0,
+            most,
             key: Vec::with_capacity(64),
             value: Vec::with_capacity(1_024),
         }
@@ -257,7 +261,7 @@ impl<'l> Sender<'l> {
 
     /// Whether it is enough for one transaction.
     fn is_full(&self) -> bool {
-        self.sent >= MAX_SENT
+        self.sent >= self.most
     }
 
     /// What rules see of a record; one that cannot be read is a dead letter.

@@ -31,6 +31,11 @@ impl Hold {
         self.until.is_some()
     }
 
+    /// Whether the record is waited for, or fetched for another try.
+    pub(super) fn is_waiting(&self) -> bool {
+        self.tries > 0
+    }
+
     /// Ends where it has lasted long enough; whether it did.
     pub(super) fn end_if_due(&mut self) -> bool {
         let is_due = self.until.is_some_and(|until| until <= Instant::now());
@@ -56,8 +61,9 @@ mod tests {
         let waits: Vec<Duration> = (0..40).map(|_| hold.begin()).collect();
         assert!(waits.is_sorted() && waits[0] == FIRST_WAIT);
         assert_eq!(waits[39], LONGEST_WAIT);
-        assert!(hold.is_on() && !hold.end_if_due());
+        assert!(hold.is_on() && hold.is_waiting() && !hold.end_if_due());
         hold.forget();
+        assert!(!hold.is_waiting());
         assert_eq!(hold.begin(), FIRST_WAIT);
     }
 }

@@ -64,7 +64,7 @@ pub struct IntakeWorker {
     /// When positions were last committed.
     pub(super) committed_at: Instant,
     failures: u32,
-    pace: Pace,
+    pub(super) pace: Pace,
     /// Another took its place: it does nothing any more.
     is_retired: bool,
 }
@@ -211,12 +211,14 @@ impl IntakeWorker {
             records.retain(|record| self.is_started(&record.from));
             self.start_partitions(to_start)?;
         }
-        let mut taken = self.transact(&records)?;
-        while taken < records.len() {
-            taken += self.transact(&records[taken..])?;
+        let mut taken = 0;
+        loop {
+            let transacted = self.transact(&records[taken..]);
+            taken += transacted.inspect_err(|_| self.pace.note_failure())?;
+            if taken >= records.len() {
+                return Ok(taken);
+            }
         }
-        self.pace.note_success();
-        Ok(taken)
     }
 
     /// The partitions to be started now: all those that were not put off, else one that was.
@@ -355,6 +357,9 @@ impl IntakeWorker {
                 owned.committed = beginning.is_committed.then_some(*offset);
                 if !beginning.note.is_empty() {
                     owned.watermarks = Watermarks::from_note(&beginning.note);
+                    let of_topic = self.filter.topic(&at.topic);
+                    let clocks = of_topic.map_or(&[][..], |of_topic| of_topic.clocks());
+                    owned.watermarks.keep_clocks(clocks);
                 }
             }
         }
@@ -378,7 +383,6 @@ impl IntakeWorker {
 
     fn recover(&mut self, error: &LogError) -> Stepped {
         self.failures = self.failures.saturating_add(1);
-        self.pace.note_failure();
         let retry_after = backoff(self.failures);
         match error.class {
             ErrorClass::Replaced => {

@@ -469,21 +469,22 @@ impl Stage for Patterns {
         owned: &mut Owned<RulesPartition>,
         records: &[Record],
         now: Timestamp,
-        pace: Pace,
+        pace: &mut Pace,
     ) -> Result<usize, LogError> {
         let rules = self.rules_for(records)?;
         self.open_tables(rules.generation, &rules.in_force);
         let runs = records.chunk_by(|one, next| one.partition == next.partition);
         let mut untaken: BTreeMap<i32, &[Record]> =
             runs.map(|run| (run[0].partition, run)).collect();
-        let bounds = Bounds {
-            at_once: pace.of(self.bounds.at_once),
-            ..self.bounds
-        };
+        let is_hearing = log.outage().is_none();
         // Mostly one transaction. What is due at once may be more than fits into it, and events have to wait
         // for that; or what came of the first events is enough for one: then several.
         loop {
             let mut batches = Batches::new();
+            let bounds = Bounds {
+                at_once: pace.of(self.bounds.at_once),
+                ..self.bounds
+            };
             let mut room = bounds.at_once;
             let mut is_over = true;
             for (&number, owned) in owned.iter_mut() {
@@ -496,6 +497,7 @@ impl Stage for Patterns {
                     continue;
                 }
                 partition.is_pending = true;
+                partition.begin_look(now, is_hearing);
                 let mut batch = Batch::new(bounds);
                 let mut positions = before;
                 let mut has_new_times = false;
@@ -520,6 +522,7 @@ impl Stage for Patterns {
             }
             if !batches.is_empty() {
                 self.commit(log, owned, batches, now)?;
+                pace.note_success();
             }
             if is_over {
                 return Ok(records.len());

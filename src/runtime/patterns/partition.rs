@@ -360,7 +360,6 @@ impl RulesPartition {
 
     /// Moves event time on as far as the sources allow, or until so much was due as there is room for.
     pub(super) fn move_time(&mut self, now: Timestamp, room: &mut usize, batch: &mut Batch) {
-        self.note_look(now);
         self.agenda.look(&self.sources, now);
         // A rule that is not at work yet finds the events there when it is.
         self.is_behind = self.generation.is_none();
@@ -374,11 +373,14 @@ impl RulesPartition {
         }
     }
 
-    /// Between two looks that are further apart than looks are, what was told waited to be read; and the clock
-    /// may have been set back.
-    fn note_look(&mut self, now: Timestamp) {
+    /// A look begins, before anything is noted at `now`. Between two that are further apart than looks are, what
+    /// was told waited to be read, as where the brokers are not heard; and the clock may have been set back.
+    pub(super) fn begin_look(&mut self, now: Timestamp, is_hearing: bool) {
         let elapsed = now.0.saturating_sub(self.looked_at.0);
-        let usual = elapsed.clamp(0, LOOK_AT_REST_EVERY.0 as i64);
+        let usual = match is_hearing {
+            true => elapsed.clamp(0, LOOK_AT_REST_EVERY.0 as i64),
+            false => 0,
+        };
         if elapsed != usual {
             self.sources.pass_over(elapsed.saturating_sub(usual));
         }

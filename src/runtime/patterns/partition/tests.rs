@@ -82,6 +82,7 @@ impl World {
         loop {
             let next = self.now + LOOK_AT_REST_EVERY;
             self.now = next.min(Timestamp(now));
+            self.partition.begin_look(self.now, true);
             self.partition
                 .move_time(self.now, &mut room, &mut self.batch);
             if self.now >= Timestamp(now) {
@@ -133,28 +134,31 @@ fn who_was_not_listened_to_is_not_idle_and_a_clock_set_back_holds_nothing_up() {
     world.come_to(10_000);
     world.look(0);
     let watermark = |world: &World| world.partition.levels()["busy@1"].watermark;
-    let look_once = |world: &mut World, now: i64| {
-        world
-            .partition
-            .move_time(Timestamp(now), &mut 9, &mut world.batch);
+    let look_once = |world: &mut World, now: i64, is_hearing: bool, told: Option<i64>| {
+        world.now = Timestamp(now);
+        world.partition.begin_look(world.now, is_hearing);
+        if let Some(at) = told {
+            world.come_to(at);
+        }
+        let (room, batch) = (&mut 9, &mut world.batch);
+        world.partition.move_time(Timestamp(now), room, batch);
         world.partition.save(true, &mut world.batch);
     };
-    look_once(&mut world, 100_000);
-    assert_eq!(
-        watermark(&world),
-        Some(Timestamp(10_000)),
-        "a worker that stalled"
-    );
-    look_once(&mut world, 40_000);
-    world.now = Timestamp(40_000);
-    world.look(49_000);
-    assert_eq!(watermark(&world), Some(Timestamp(10_000)));
-    world.look(52_000);
-    assert_eq!(
-        watermark(&world),
-        Some(Timestamp(13_000)),
-        "idle since 49 s"
-    );
+    look_once(&mut world, 100_000, true, None);
+    let at = |at: i64| Some(Timestamp(at));
+    assert_eq!(watermark(&world), at(10_000), "a worker that stalled");
+    look_once(&mut world, 40_000, true, Some(11_000));
+    world.look(50_000);
+    assert_eq!(watermark(&world), at(11_000), "the clock was set back");
+    look_once(&mut world, 90_000, true, Some(12_000));
+    world.look(100_000);
+    assert_eq!(watermark(&world), at(12_000), "and forth");
+    for now in 101..200 {
+        look_once(&mut world, now * 1_000, false, None);
+    }
+    assert_eq!(watermark(&world), at(12_000), "the brokers are away");
+    world.look(202_000);
+    assert_eq!(watermark(&world), at(15_000), "idle for three seconds");
 }
 
 #[test]
