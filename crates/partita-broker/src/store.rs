@@ -468,7 +468,7 @@ impl Shared {
                 *work = false;
             }
             if !always {
-                if self.sync().is_err() {
+                if self.sync().is_err() && self.offline.get().is_some() {
                     return;
                 }
                 continue;

@@ -37,6 +37,7 @@ impl Maintenance {
                 count: 0,
                 check_age_at: Instant::now() + first_check,
                 checkpointed: 0,
+                reclaims_from: 0,
             };
             while !stop.load(Ordering::Acquire) {
                 std::thread::park_timeout(broker.config.maintenance_interval);
@@ -74,10 +75,18 @@ struct Rounds {
     check_age_at: Instant,
     /// How many bytes had been appended when the last checkpoint was made.
     checkpointed: u64,
+    /// Segments are not rewritten before this round.
+    reclaims_from: u64,
 }
 
 /// The age of records is looked at so soon after the start, even if the interval is longer.
 const FIRST_CHECK: Duration = Duration::from_secs(30);
+
+/// As good as never, and yet a point in time.
+const LONGEST_INTERVAL: Duration = Duration::from_secs(100 * 365 * 24 * 60 * 60);
+
+/// Where rewriting failed, the disk may be full, and to fill it each time would keep producers from it.
+const ROUNDS_AFTER_FAILURE: u64 = 300;
 
 /// Looking through the whole index for segments to free is done in one round of so many.
 const ROUNDS_TO_RECLAIM: u64 = 5;
@@ -91,12 +100,20 @@ fn go_round(broker: &BrokerInner, rounds: &mut Rounds) {
     rounds.count += 1;
     let by_age = Instant::now() >= rounds.check_age_at;
     if by_age {
-        rounds.check_age_at = Instant::now() + config.retention_check_interval;
+        rounds.check_age_at =
+            Instant::now() + config.retention_check_interval.min(LONGEST_INTERVAL);
     }
     retention::enforce(store, config, now, by_age);
     let mut layout_changed = tried(compaction::compact_all(store, config, now));
     if rounds.count.is_multiple_of(ROUNDS_TO_RECLAIM) {
-        layout_changed |= tried(reclaim::reclaim(store, config)) || reclaim::has_unused(store);
+        if rounds.count >= rounds.reclaims_from {
+            let reclaimed = reclaim::reclaim(store, config);
+            if reclaimed.is_err() {
+                rounds.reclaims_from = rounds.count + ROUNDS_AFTER_FAILURE;
+            }
+            layout_changed |= tried(reclaimed);
+        }
+        layout_changed |= reclaim::has_unused(store);
     }
     let appended = store.read_with_log(|_, log| log.appended_bytes());
     if layout_changed || appended - rounds.checkpointed >= config.checkpoint_bytes {

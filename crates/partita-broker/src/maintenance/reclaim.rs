@@ -71,6 +71,10 @@ pub(crate) fn reclaim(store: &Store, config: &Config) -> io::Result<bool> {
             runs = runs.len(),
             "moved what is wanted out of segments"
         );
+        if segments.len() > 1 {
+            // They go with the checkpoint after this round, and not much more space is needed than they have.
+            break;
+        }
     }
     Ok(moved)
 }
@@ -159,9 +163,18 @@ fn smallest<'l>(
             && wanted.contains_key(&segment.id)
     };
     let mut small: Vec<_> = log.sealed().filter(is_small).collect();
+    if small.len() < MERGED_SEGMENTS {
+        return None;
+    }
     small.sort_unstable_by_key(|segment| segment.length());
     small.truncate(MERGED_SEGMENTS);
-    (small.len() == MERGED_SEGMENTS).then_some(small)
+    // As many as fill one segment: two always do not, for each is less than half of it.
+    let mut bytes = 0;
+    small.retain(|segment| {
+        bytes += u64::from(segment.length());
+        bytes <= u64::from(config.kept_segment_bytes())
+    });
+    Some(small)
 }
 
 /// How many entries are decided and visible, and so may be moved and merged.

@@ -63,7 +63,8 @@ fn keep_from(partition: &Partition, settings: &TopicSettings, now: i64, by_age: 
     let mut start = partition.log_start;
     for entry in &partition.entries {
         let next = entry.last_offset() + 1;
-        let too_old = oldest.is_some_and(|oldest| (0..oldest).contains(&entry.max_timestamp));
+        // Negative ones are of checkpoints from before it was noted when records without a timestamp were written.
+        let too_old = oldest.is_some_and(|oldest| entry.max_timestamp < oldest);
         // As with segments, the entry that crosses the limit stays: at least the limit is kept.
         let length = entry.read_bytes() as u64;
         let too_much = settings

@@ -21,6 +21,8 @@ pub(super) struct Rewriter<'s> {
     store: &'s Store,
     segment_bytes: u32,
     segment: Option<Arc<Segment>>,
+    /// Segments that nobody refers to yet.
+    made: Vec<Arc<Segment>>,
     position: u32,
     /// Batches of the entry that is being made.
     open: Vec<u8>,
@@ -41,6 +43,7 @@ impl<'s> Rewriter<'s> {
             store,
             segment_bytes,
             segment: None,
+            made: Vec::new(),
             position: 0,
             open: Vec::new(),
             span: None,
@@ -90,7 +93,9 @@ impl<'s> Rewriter<'s> {
     /// perhaps written long ago and will be deleted.
     pub(super) fn finish(mut self) -> io::Result<()> {
         self.close_entry()?;
-        self.sync_segment()
+        self.sync_segment()?;
+        self.made.clear();
+        Ok(())
     }
 
     fn close_entry(&mut self) -> io::Result<()> {
@@ -108,8 +113,9 @@ impl<'s> Rewriter<'s> {
             Some(segment) => segment,
             None => {
                 self.position = SEGMENT_HEADER_BYTES;
-                self.segment
-                    .insert(self.store.relocate(|_, log| log.add_kept_segment()))
+                let fresh = self.store.relocate(|_, log| log.add_kept_segment());
+                self.made.push(fresh.clone());
+                self.segment.insert(fresh)
             }
         };
         segment.write(self.position, bytes)?;
@@ -135,12 +141,53 @@ impl<'s> Rewriter<'s> {
     }
 }
 
+impl Drop for Rewriter<'_> {
+    /// What was not finished goes at once: a full disk may not take the checkpoint that would let it go.
+    fn drop(&mut self) {
+        for segment in self.made.drain(..) {
+            self.store.relocate(|_, log| log.remove(segment.id));
+            if let Err(error) = segment.delete() {
+                tracing::warn!(%error, segment = segment.id, "cannot delete a segment that nobody needs");
+            }
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::batch::set_base_offset;
     use crate::config::Config;
     use crate::testing::{Sample, batch};
+
+    #[test]
+    fn what_was_not_finished_leaves_no_file() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let mut config = Config::folder(folder.path());
+        config.segment_bytes = 1_000;
+        let store = Store::open(&config).expect("it opens");
+        let kept = || {
+            let files = std::fs::read_dir(folder.path()).expect("a folder");
+            let names = files.map(|file| file.expect("a file").file_name());
+            names
+                .filter(|name| name.to_string_lossy().contains("kept"))
+                .count()
+        };
+        for finishes in [false, true] {
+            let mut rewriter = Rewriter::new(&store, config.segment_bytes);
+            for _ in 0..10 {
+                let (_, bytes) = batch(Sample::plain(300));
+                rewriter.append(&bytes, 0).expect("it is written");
+                rewriter.close_entry().expect("it is written");
+            }
+            assert!(kept() > 1);
+            match finishes {
+                true => rewriter.finish().expect("it is written"),
+                false => drop(rewriter),
+            }
+            assert_eq!(kept() > 0, finishes);
+        }
+    }
 
     #[test]
     fn batches_too_far_apart_for_one_entry_get_two() {

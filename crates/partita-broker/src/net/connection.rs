@@ -53,6 +53,8 @@ type Answering = Pin<Box<dyn Future<Output = Result<Option<Answer>, RequestError
 enum Started {
     Going(Answering),
     Done(Option<Answer>),
+    /// The connection ends here, after the answers to requests before it.
+    Refused(RequestError),
 }
 
 struct InFlight {
@@ -151,6 +153,17 @@ async fn run(
             moved_at = Instant::now();
             drop(held);
         }
+        if let Some(InFlight {
+            started: Started::Refused(_),
+            ..
+        }) = waiting.front()
+            && let Some(InFlight {
+                started: Started::Refused(error),
+                ..
+            }) = waiting.pop_front()
+        {
+            return Err(error.into());
+        }
         let can_read = has_room(&broker, &waiting, waiting_bytes);
         if can_read && take_would_succeed(&input) {
             continue;
@@ -187,7 +200,9 @@ fn has_room(broker: &BrokerInner, waiting: &VecDeque<InFlight>, request_bytes: u
         Started::Done(Some(answer)) => answer.frame.len(),
         _ => 0,
     };
+    let is_refused = |entry: &InFlight| matches!(entry.started, Started::Refused(_));
     waiting.len() < broker.config.max_requests_in_flight
+        && !waiting.iter().any(is_refused)
         && request_bytes + waiting.iter().map(answer_bytes).sum::<usize>()
             < broker.config.max_request_bytes_in_flight
 }
@@ -197,7 +212,11 @@ fn advance(entry: &mut InFlight, task: &mut Context<'_>) -> Result<(), RequestEr
     if let Started::Going(future) = &mut entry.started
         && let Poll::Ready(answer) = future.as_mut().poll(task)
     {
-        entry.started = Started::Done(answer?);
+        entry.started = match answer {
+            Ok(answer) => Started::Done(answer),
+            Err(error @ RequestError::Unanswered { .. }) => Started::Refused(error),
+            Err(error) => return Err(error),
+        };
     }
     Ok(())
 }

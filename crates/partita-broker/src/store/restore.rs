@@ -76,6 +76,7 @@ pub(super) fn restore(folder: &Folder, fsync: Fsync) -> Result<Restored, OpenErr
     }
     let used = state.segments_in_use();
     let mut segments = Vec::new();
+    let mut left_behind = Vec::new();
     let before = log_ids
         .iter()
         .filter(|id| **id < from.segment)
@@ -92,7 +93,7 @@ pub(super) fn restore(folder: &Folder, fsync: Fsync) -> Result<Restored, OpenErr
             ));
         } else {
             // Left behind by a crash between a checkpoint and the deletion, or before the checkpoint that would count.
-            std::fs::remove_file(&path).map_err(io_error)?;
+            left_behind.push(path);
         }
     }
     let (recent, end) = recover(&folder.path, &log_ids, from, |at, event| {
@@ -117,6 +118,10 @@ pub(super) fn restore(folder: &Folder, fsync: Fsync) -> Result<Restored, OpenErr
             folder: folder.path.clone(),
             id: *missing,
         });
+    }
+    // Not before: a folder that is refused is left as it is.
+    for path in left_behind {
+        std::fs::remove_file(&path).map_err(|source| FolderError::Io { path, source })?;
     }
     Ok(Restored {
         state,

@@ -179,9 +179,12 @@ impl Segment {
 
     /// Removes the file. Whoever still reads from it may go on.
     pub(crate) fn delete(&self) -> io::Result<()> {
-        match &self.path {
-            Some(path) if self.file.get().is_some() => std::fs::remove_file(path),
-            _ => Ok(()),
+        let Some(path) = &self.path else {
+            return Ok(());
+        };
+        match std::fs::remove_file(path) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+            deleted => deleted,
         }
     }
 

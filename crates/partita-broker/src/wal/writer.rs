@@ -7,6 +7,10 @@ use std::sync::Arc;
 use super::Segment;
 use super::head::Chunk;
 
+/// Error numbers: the system, or the process, has no file descriptor left.
+const ENFILE: i32 = 23;
+const EMFILE: i32 = 24;
+
 /// Why something written is not durable.
 #[derive(Debug, Clone, thiserror::Error)]
 pub(crate) enum WriteError {
@@ -82,7 +86,8 @@ impl LogWriter {
             segment
                 .write(position, bytes)
                 .map_err(WriteError::refused)?;
-            if is_new {
+            // What is in memory alone is never synced, and is not to be kept from being freed.
+            if is_new && segment.has_file() {
                 self.unsynced.push(segment.clone());
             }
             self.keep_hot(segment, length);
@@ -111,6 +116,10 @@ impl LogWriter {
         synced: io::Result<()>,
     ) -> Result<(), WriteError> {
         if let Err(error) = synced {
+            // No descriptor was left to open the folder with: no sync was tried, so none failed.
+            if matches!(error.raw_os_error(), Some(ENFILE | EMFILE)) {
+                return Err(WriteError::refused(error));
+            }
             self.offline
                 .get_or_insert(WriteError::Offline(error.to_string().into()));
         }
@@ -150,6 +159,32 @@ mod tests {
 
     use super::*;
     use crate::wal::{SEGMENT_HEADER_BYTES, SegmentKind};
+
+    #[test]
+    fn what_is_in_memory_alone_is_freed_when_nobody_refers_to_it() {
+        let mut writer = LogWriter::new(usize::MAX, false, Vec::new());
+        let segment = Arc::new(Segment::new(1, SegmentKind::Log, None));
+        let chunk = Chunk {
+            segment: segment.clone(),
+            position: SEGMENT_HEADER_BYTES,
+            bytes: Bytes::from_static(b"frames"),
+        };
+        writer.write(vec![chunk]).unwrap();
+        assert_eq!(Arc::strong_count(&segment), 1);
+    }
+
+    #[test]
+    fn a_sync_that_could_not_be_tried_is_tried_again() {
+        let mut writer = LogWriter::new(1 << 20, true, Vec::new());
+        let mut note = |number| {
+            let error = io::Error::from_raw_os_error(number);
+            writer.note_synced(&[], Err(error)).unwrap_err()
+        };
+        assert!(matches!(note(EMFILE), WriteError::Refused(_)));
+        assert!(matches!(note(5), WriteError::Offline(_)));
+        assert!(matches!(note(EMFILE), WriteError::Refused(_)));
+        assert!(writer.sync().is_err(), "one was tried and failed");
+    }
 
     #[test]
     fn a_segment_is_on_the_disk_before_the_next_begins() {
