@@ -70,3 +70,14 @@ fn a_bench_measures_the_engine_and_the_bare_loop_beside_it() {
     number(&figures, "/memory_bytes_per_live_run");
     assert_eq!(number(&figures, "/live_runs_measured"), 30.0);
 }
+
+#[test]
+fn a_bench_of_patterns_takes_events_from_a_topic_through_rules() {
+    let flags = ["--events", "20000", "--other-rules", "2", "--json"];
+    let figures = run(&[&["bench", "patterns"][..], &flags].concat())
+        .code(0)
+        .json();
+    assert_eq!(number(&figures, "/events"), 20_000.0, "{figures:#}");
+    assert_eq!(number(&figures, "/rules"), 4.0, "{figures:#}");
+    assert!(number(&figures, "/signals") > 0.0, "{figures:#}");
+}

@@ -157,10 +157,10 @@ impl<'a> Bench<'a> {
 
     /// The rules by name: two that want some events, and others that ask for types which never come.
     fn rules(&self) -> Vec<(String, Value)> {
-        let rule = |name: &str, by: &str, shape: Value| {
+        let rule = |name: &str, after_match: &str, shape: Value| {
             let rule = json!({
                 "kind": "rule", "name": name, "version": 1, "mode": "shadow", "topic": self.topic,
-                "correlate": {"by": [by]}, "match": shape, "emit": {"after_match": "skip_past_last"},
+                "correlate": {"by": ["key"]}, "match": shape, "emit": {"after_match": after_match},
             });
             (name.to_owned(), rule)
         };
@@ -171,14 +171,14 @@ impl<'a> Bench<'a> {
         let steps = json!([condition("first", "A"), condition("second", "B")]);
         let pair = json!({"sequence": {"within": "1m", "steps": steps}});
         let mut rules = vec![
-            rule(SINGLE, "key", json!({"any": [condition("only", "A")]})),
-            rule(PAIR, "key", pair),
+            rule(SINGLE, "no_skip", json!({"any": [condition("only", "A")]})),
+            rule(PAIR, "skip_past_last", pair),
         ];
         rules.extend((0..self.args.other_rules).map(|number| {
             let condition = condition("other", &format!("other_{number}"));
             rule(
                 &format!("bench_other_{number}"),
-                "key",
+                "no_skip",
                 json!({"any": [condition]}),
             )
         }));
